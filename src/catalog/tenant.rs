@@ -1,0 +1,91 @@
+//! [`Tenant`] and what it is made of. All of these are immutable: a change is a new value.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::budget::Limits;
+use crate::isolation::{Context, Isolation};
+use crate::server::Conninfo;
+
+/// A checked tenant id: `[A-Za-z0-9][A-Za-z0-9_.-]{0,62}`, case-sensitive.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct TenantId(Arc<str>);
+
+impl TenantId {
+    /// Longest id, in bytes: what PostgreSQL keeps of a name.
+    pub const BYTES_MAX: usize = 63;
+
+    /// Takes a text that follows the rule above; anything else is `None`.
+    pub fn new(text: &str) -> Option<Self> {
+        let mut bytes = text.bytes();
+        let first = bytes.next()?;
+        let rest = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b'-');
+        let fits = text.len() <= Self::BYTES_MAX;
+        (fits && first.is_ascii_alphanumeric() && bytes.all(rest)).then(|| Self(text.into()))
+    }
+
+    /// The id as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for TenantId {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(&self.0)
+    }
+}
+
+/// A customer whose data must stay apart: everything the catalog knows about it.
+#[derive(Debug)]
+pub struct Tenant {
+    pub id: TenantId,
+    pub isolation: Isolation,
+    pub state: TenantState,
+    pub route: Route,
+    /// What makes a server connection this tenant's.
+    pub context: Arc<Context>,
+    /// Name of the tier, for people.
+    pub tier: String,
+    /// The tier's limits with the tenant's own laid over them.
+    pub limits: Limits,
+    /// Rises whenever anything above changes; a session looks its tenant up again when it does.
+    pub version: u64,
+}
+
+/// Whether a tenant may connect.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TenantState {
+    Active,
+    Disabled,
+}
+
+/// Where a tenant's requests go.
+#[derive(Clone, Debug)]
+pub struct Route {
+    pub cluster: Arc<Cluster>,
+    pub conninfo: Arc<Conninfo>,
+}
+
+/// One PostgreSQL instance and what the gate may ask of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cluster {
+    /// The key in `[clusters.NAME]`.
+    pub name: String,
+    /// Most server connections the gate opens, over all databases, logins and tenants.
+    pub capacity: usize,
+    /// Longest wait for a server connection before 53300; default 120 s.
+    pub query_wait: Duration,
+    /// A server connection unused for this long is closed; default 600 s.
+    pub server_idle_timeout: Duration,
+    /// A server connection older than this is closed at its next release; default 3600 s.
+    pub server_lifetime: Duration,
+    /// How long a server stays with the session that used it while nobody waits; default 10 ms.
+    pub linger: Duration,
+    /// Longest a bind or scrub may take before the server is closed; default 5 s.
+    pub scrub_timeout: Duration,
+    /// Silo routes only: the login may be a superuser. Off unless the settings name the risk.
+    pub allow_superuser: bool,
+}

@@ -1,0 +1,229 @@
+//! Every refusal a client can get: its name, SQLSTATE, severity, whose side it is, message, detail
+//! and hint. `docs/errors.md` carries the same table; a test compares the two.
+//!
+//! A cause that is not for the client's eyes goes to the log where it happened, never in here.
+
+use std::borrow::Cow;
+use std::time::Duration;
+
+/// A refusal: an answer the gate gives instead of the server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Error {
+    TlsRequired,
+    AuthenticationFailed,
+    PasswordInClear,
+    UnknownDatabase { database: String },
+    TooManyClients { tenant: bool },
+    NoServerInTime { waited: Duration },
+    OverRate { retry_after: Duration },
+    OverConcurrency { limit: u32 },
+    QueryTimeExceeded { limit: Duration },
+    Cancelled,
+    StatementTooLong { bytes_max: usize },
+    /// `what` is refused through the gate; `hint` says what to do instead.
+    NotSupported { what: Cow<'static, str>, hint: &'static str },
+    /// A statement that would change what the context binds.
+    ContextProtected { setting: String },
+    ContextUnverified,
+    ClusterUnreachable { cluster: String },
+    /// The server's login lacks what the gate demands of one; DBAs read the log for the reason.
+    ClusterRefused { cluster: String },
+    ServerLost,
+    StateLost,
+    Protocol { what: Cow<'static, str> },
+    LoginTimeout,
+    ClientStalled,
+    StartingUp,
+    ShuttingDown,
+    TenantEnded,
+    InvalidStartup { what: Cow<'static, str> },
+    InvalidSetting { setting: String, what: Cow<'static, str> },
+    InsufficientPrivilege { what: Cow<'static, str> },
+    Internal,
+}
+
+/// Whether the session goes on after a refusal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Severity {
+    /// The request is refused, the session goes on.
+    Error,
+    /// The connection ends.
+    Fatal,
+}
+
+impl Severity {
+    /// The word in the `S` and `V` fields of an ErrorResponse.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Error => "ERROR",
+            Self::Fatal => "FATAL",
+        }
+    }
+}
+
+/// Whose doing a refusal is; the label of the refusals metric.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
+    Client,
+    Tenant,
+    Server,
+    Gate,
+}
+
+impl Side {
+    /// The word in metrics and docs.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Client => "client",
+            Self::Tenant => "tenant",
+            Self::Server => "server",
+            Self::Gate => "gate",
+        }
+    }
+}
+
+/// One row of the table in `docs/errors.md`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Facts {
+    pub name: &'static str,
+    pub sqlstate: &'static str,
+    pub severity: Severity,
+    pub side: Side,
+}
+
+impl Error {
+    /// Name, SQLSTATE, severity and side.
+    pub fn facts(&self) -> Facts {
+        use Severity::{Error as E, Fatal as F};
+        use Side::{Client, Gate, Server, Tenant};
+        let (name, sqlstate, severity, side) = match self {
+            Self::TlsRequired => ("tls_required", "28000", F, Client),
+            Self::AuthenticationFailed => ("authentication_failed", "28P01", F, Client),
+            Self::PasswordInClear => ("password_in_clear", "28000", F, Client),
+            Self::UnknownDatabase { .. } => ("unknown_database", "3D000", F, Client),
+            Self::TooManyClients { .. } => ("too_many_clients", "53300", F, Tenant),
+            Self::NoServerInTime { .. } => ("no_server_in_time", "53300", E, Gate),
+            Self::OverRate { .. } => ("over_rate", "53400", E, Tenant),
+            Self::OverConcurrency { .. } => ("over_concurrency", "53400", E, Tenant),
+            Self::QueryTimeExceeded { .. } => ("query_time_exceeded", "57014", E, Tenant),
+            Self::Cancelled => ("cancelled", "57014", E, Client),
+            Self::StatementTooLong { .. } => ("statement_too_long", "54000", E, Client),
+            Self::NotSupported { .. } => ("not_supported", "0A000", E, Client),
+            Self::ContextProtected { .. } => ("context_protected", "42501", E, Client),
+            Self::ContextUnverified => ("context_unverified", "58000", F, Server),
+            Self::ClusterUnreachable { .. } => ("cluster_unreachable", "08001", E, Server),
+            Self::ClusterRefused { .. } => ("cluster_refused", "08001", E, Server),
+            Self::ServerLost => ("server_lost", "08006", F, Server),
+            Self::StateLost => ("state_lost", "08006", F, Server),
+            Self::Protocol { .. } => ("protocol_violation", "08P01", F, Client),
+            Self::LoginTimeout => ("login_timeout", "08P01", F, Client),
+            Self::ClientStalled => ("client_stalled", "08006", F, Client),
+            Self::StartingUp => ("starting_up", "57P03", F, Gate),
+            Self::ShuttingDown => ("shutting_down", "57P01", F, Gate),
+            Self::TenantEnded => ("tenant_ended", "57P01", F, Tenant),
+            Self::InvalidStartup { .. } => ("invalid_startup", "08P01", F, Client),
+            Self::InvalidSetting { .. } => ("invalid_setting", "22023", E, Client),
+            Self::InsufficientPrivilege { .. } => ("insufficient_privilege", "42501", E, Client),
+            Self::Internal => ("internal", "XX000", F, Gate),
+        };
+        Facts { name, sqlstate, severity, side }
+    }
+
+    /// The primary message, in PostgreSQL's style (Error Message Style Guide).
+    pub fn message(&self) -> Cow<'static, str> {
+        match self {
+            Self::TlsRequired => "connection requires TLS".into(),
+            Self::AuthenticationFailed => "authentication failed".into(),
+            Self::PasswordInClear => "password authentication requires TLS".into(),
+            Self::UnknownDatabase { database } => {
+                format!("database \"{database}\" does not exist").into()
+            }
+            Self::TooManyClients { tenant: true } => "too many connections for tenant".into(),
+            Self::TooManyClients { tenant: false } => "sorry, too many clients already".into(),
+            Self::NoServerInTime { .. } => "no server connection became free in time".into(),
+            Self::OverRate { .. } => "tenant exceeded its queries per second".into(),
+            Self::OverConcurrency { .. } => "tenant exceeded its queries at once".into(),
+            Self::QueryTimeExceeded { .. } => {
+                "canceling statement due to the tenant's query time limit".into()
+            }
+            Self::Cancelled => "canceling statement due to user request".into(),
+            Self::StatementTooLong { .. } => "statement is too long".into(),
+            Self::NotSupported { what, .. } => {
+                format!("{what} is not supported through the gate").into()
+            }
+            Self::ContextProtected { setting } => {
+                format!("permission denied to change \"{setting}\"").into()
+            }
+            Self::ContextUnverified => "could not verify the tenant's context".into(),
+            Self::ClusterUnreachable { cluster } => {
+                format!("could not connect to cluster \"{cluster}\"").into()
+            }
+            Self::ClusterRefused { cluster } => {
+                format!("cluster \"{cluster}\" cannot serve this tenant safely").into()
+            }
+            Self::ServerLost => "server closed the connection unexpectedly".into(),
+            Self::StateLost => "session settings could not be carried over".into(),
+            Self::Protocol { what } => what.clone(),
+            Self::LoginTimeout => "canceling authentication due to timeout".into(),
+            Self::ClientStalled => "client stopped reading or sending in mid-message".into(),
+            Self::StartingUp => "the gate is starting up".into(),
+            Self::ShuttingDown => {
+                "terminating connection due to administrator command".into()
+            }
+            Self::TenantEnded => "terminating connection because the tenant changed".into(),
+            Self::InvalidStartup { what } => what.clone(),
+            Self::InvalidSetting { what, .. } => what.clone(),
+            Self::InsufficientPrivilege { what } => what.clone(),
+            Self::Internal => "internal error".into(),
+        }
+    }
+
+    /// Facts that help, as PostgreSQL's DETAIL.
+    pub fn detail(&self) -> Option<Cow<'static, str>> {
+        match self {
+            Self::NoServerInTime { waited } => {
+                Some(format!("Waited {} s.", waited.as_secs_f32()).into())
+            }
+            Self::OverConcurrency { limit } => {
+                Some(format!("The limit is {limit} transactions at the same time.").into())
+            }
+            Self::QueryTimeExceeded { limit } => {
+                Some(format!("The limit is {} s.", limit.as_secs_f32()).into())
+            }
+            Self::StatementTooLong { bytes_max } => {
+                Some(format!("The limit is {bytes_max} bytes.").into())
+            }
+            Self::ContextProtected { .. } => {
+                Some("The setting binds this connection to its tenant.".into())
+            }
+            _ => None,
+        }
+    }
+
+    /// What to do about it, as PostgreSQL's HINT.
+    pub fn hint(&self) -> Option<Cow<'static, str>> {
+        let text = match self {
+            Self::TlsRequired | Self::PasswordInClear => "Connect with sslmode=require or stricter.",
+            Self::UnknownDatabase { .. } => {
+                "Use the tenant's database name or the tenant's id as dbname."
+            }
+            Self::TooManyClients { .. } => "Close idle connections, or raise the tier's \"clients\".",
+            Self::NoServerInTime { .. } => {
+                "Shorten transactions, or raise the cluster's \"capacity\"."
+            }
+            Self::OverRate { retry_after } => {
+                return Some(format!("Retry after {:.3} s.", retry_after.as_secs_f32()).into());
+            }
+            Self::OverConcurrency { .. } => "Retry when another transaction has ended.",
+            Self::NotSupported { hint, .. } => hint,
+            Self::ContextProtected { .. } => "Connect with the token of the tenant you mean.",
+            Self::ClusterUnreachable { .. } => "Retry; the gate's log has the reason.",
+            Self::ClusterRefused { .. } => "The gate's log names what the server login must lose.",
+            Self::ServerLost | Self::StateLost => "Reconnect and repeat the transaction.",
+            Self::StartingUp | Self::ShuttingDown => "Reconnect.",
+            Self::TenantEnded => "The tenant was disabled, removed or moved.",
+            _ => return None,
+        };
+        (!text.is_empty()).then(|| text.into())
+    }
+}

@@ -1,0 +1,31 @@
+//! How tenants are kept apart, and the context that makes a server connection belong to one.
+//! Data and SQL text only: nothing here does I/O.
+
+mod context;
+pub mod quote;
+
+pub use context::{Context, ContextError, ContextPlan};
+
+/// How a tenant's data is kept apart from the others'. AWS's names for the same three: pool,
+/// bridge, silo.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Isolation {
+    /// Shared tables; row security policies compare a setting with the tenant's id.
+    Row,
+    /// A schema per tenant, reached by `search_path`, with a login per tenant.
+    Schema,
+    /// A database per tenant.
+    Silo,
+}
+
+impl Isolation {
+    /// The word used in settings, console and metrics.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Row => "row",
+            Self::Schema => "schema",
+            Self::Silo => "silo",
+        }
+    }
+}
