@@ -12,33 +12,64 @@ pub enum Error {
     TlsRequired,
     AuthenticationFailed,
     PasswordInClear,
-    UnknownDatabase { database: String },
-    TooManyClients { tenant: bool },
-    NoServerInTime { waited: Duration },
-    OverRate { retry_after: Duration },
-    OverConcurrency { limit: u32 },
-    QueryTimeExceeded { limit: Duration },
+    UnknownDatabase {
+        database: String,
+    },
+    TooManyClients {
+        tenant: bool,
+    },
+    NoServerInTime {
+        waited: Duration,
+    },
+    OverRate {
+        retry_after: Duration,
+    },
+    OverConcurrency {
+        limit: u32,
+    },
+    QueryTimeExceeded {
+        limit: Duration,
+    },
     Cancelled,
-    StatementTooLong { bytes_max: usize },
+    StatementTooLong {
+        bytes_max: usize,
+    },
     /// `what` is refused through the gate; `hint` says what to do instead.
-    NotSupported { what: Cow<'static, str>, hint: &'static str },
+    NotSupported {
+        what: Cow<'static, str>,
+        hint: &'static str,
+    },
     /// A statement that would change what the context binds.
-    ContextProtected { setting: String },
+    ContextProtected {
+        setting: String,
+    },
     ContextUnverified,
-    ClusterUnreachable { cluster: String },
+    ClusterUnreachable {
+        cluster: String,
+    },
     /// The server's login lacks what the gate demands of one; DBAs read the log for the reason.
-    ClusterRefused { cluster: String },
+    ClusterRefused {
+        cluster: String,
+    },
     ServerLost,
     StateLost,
-    Protocol { what: Cow<'static, str> },
+    UnknownStatement {
+        name: String,
+    },
+    Protocol {
+        what: Cow<'static, str>,
+    },
     LoginTimeout,
     ClientStalled,
-    StartingUp,
     ShuttingDown,
     TenantEnded,
-    InvalidStartup { what: Cow<'static, str> },
-    InvalidSetting { setting: String, what: Cow<'static, str> },
-    InsufficientPrivilege { what: Cow<'static, str> },
+    InvalidStartup {
+        what: Cow<'static, str>,
+    },
+    InvalidSetting {
+        setting: String,
+        what: Cow<'static, str>,
+    },
     Internal,
 }
 
@@ -115,15 +146,14 @@ impl Error {
             Self::ClusterRefused { .. } => ("cluster_refused", "08001", E, Server),
             Self::ServerLost => ("server_lost", "08006", F, Server),
             Self::StateLost => ("state_lost", "08006", F, Server),
+            Self::UnknownStatement { .. } => ("unknown_statement", "26000", E, Client),
             Self::Protocol { .. } => ("protocol_violation", "08P01", F, Client),
             Self::LoginTimeout => ("login_timeout", "08P01", F, Client),
             Self::ClientStalled => ("client_stalled", "08006", F, Client),
-            Self::StartingUp => ("starting_up", "57P03", F, Gate),
             Self::ShuttingDown => ("shutting_down", "57P01", F, Gate),
             Self::TenantEnded => ("tenant_ended", "57P01", F, Tenant),
             Self::InvalidStartup { .. } => ("invalid_startup", "08P01", F, Client),
             Self::InvalidSetting { .. } => ("invalid_setting", "22023", E, Client),
-            Self::InsufficientPrivilege { .. } => ("insufficient_privilege", "42501", E, Client),
             Self::Internal => ("internal", "XX000", F, Gate),
         };
         Facts { name, sqlstate, severity, side }
@@ -163,17 +193,16 @@ impl Error {
             }
             Self::ServerLost => "server closed the connection unexpectedly".into(),
             Self::StateLost => "session settings could not be carried over".into(),
+            Self::UnknownStatement { name } => {
+                format!("prepared statement \"{name}\" does not exist").into()
+            }
             Self::Protocol { what } => what.clone(),
             Self::LoginTimeout => "canceling authentication due to timeout".into(),
             Self::ClientStalled => "client stopped reading or sending in mid-message".into(),
-            Self::StartingUp => "the gate is starting up".into(),
-            Self::ShuttingDown => {
-                "terminating connection due to administrator command".into()
-            }
+            Self::ShuttingDown => "terminating connection due to administrator command".into(),
             Self::TenantEnded => "terminating connection because the tenant changed".into(),
             Self::InvalidStartup { what } => what.clone(),
             Self::InvalidSetting { what, .. } => what.clone(),
-            Self::InsufficientPrivilege { what } => what.clone(),
             Self::Internal => "internal error".into(),
         }
     }
@@ -203,11 +232,15 @@ impl Error {
     /// What to do about it, as PostgreSQL's HINT.
     pub fn hint(&self) -> Option<Cow<'static, str>> {
         let text = match self {
-            Self::TlsRequired | Self::PasswordInClear => "Connect with sslmode=require or stricter.",
+            Self::TlsRequired | Self::PasswordInClear => {
+                "Connect with sslmode=require or stricter."
+            }
             Self::UnknownDatabase { .. } => {
                 "Use the tenant's database name or the tenant's id as dbname."
             }
-            Self::TooManyClients { .. } => "Close idle connections, or raise the tier's \"clients\".",
+            Self::TooManyClients { .. } => {
+                "Close idle connections, or raise the tier's \"clients\"."
+            }
             Self::NoServerInTime { .. } => {
                 "Shorten transactions, or raise the cluster's \"capacity\"."
             }
@@ -220,7 +253,7 @@ impl Error {
             Self::ClusterUnreachable { .. } => "Retry; the gate's log has the reason.",
             Self::ClusterRefused { .. } => "The gate's log names what the server login must lose.",
             Self::ServerLost | Self::StateLost => "Reconnect and repeat the transaction.",
-            Self::StartingUp | Self::ShuttingDown => "Reconnect.",
+            Self::ShuttingDown => "Reconnect.",
             Self::TenantEnded => "The tenant was disabled, removed or moved.",
             _ => return None,
         };

@@ -33,5 +33,6 @@ pub mod net;
 pub mod pool;
 pub mod secret;
 pub mod server;
+pub mod spelling;
 pub mod telemetry;
 pub mod wire;

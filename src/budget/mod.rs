@@ -1,23 +1,8 @@
-//! What a tenant may spend. No I/O and no clock: callers hand the time in.
+//! What a tenant may spend, and its running totals. No I/O and no clock: callers hand the time in.
 
-use std::time::Duration;
+mod account;
+mod limits;
+mod rate;
 
-/// The limits of a tenant: its tier's, with its own laid over them. `None` means no limit.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Limits {
-    /// Client connections at the same time.
-    pub clients: Option<u32>,
-    /// Requests per second, averaged; transaction control is free.
-    pub queries_per_second: Option<u32>,
-    /// Requests that may come at once after a quiet time; default: one second's worth.
-    pub queries_burst: Option<u32>,
-    /// Transactions (or requests outside of one) at work at the same time.
-    pub queries_at_once: Option<u32>,
-    /// Server connections at the same time.
-    pub servers: Option<u32>,
-    /// Longest run of one request; longer ones are cancelled (57014).
-    pub query_time: Option<Duration>,
-    /// How long a request over its budget waits for it before it is refused (53400); zero refuses
-    /// at once.
-    pub budget_wait: Duration,
-}
+pub use account::{Account, Accounts, ClientSlot, Over, Permit, Totals};
+pub use limits::Limits;

@@ -1,5 +1,6 @@
 //! [`Tenant`] and what it is made of. All of these are immutable: a change is a new value.
 
+use std::borrow::Borrow;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -31,6 +32,12 @@ impl TenantId {
     }
 }
 
+impl Borrow<str> for TenantId {
+    fn borrow(&self) -> &str {
+        &self.0
+    }
+}
+
 impl fmt::Display for TenantId {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         out.write_str(&self.0)
@@ -54,6 +61,20 @@ pub struct Tenant {
     pub version: u64,
 }
 
+impl Tenant {
+    /// Whether everything but the version is the same.
+    pub fn same_facts(&self, other: &Self) -> bool {
+        let Self { id, isolation, state, route, context, tier, limits, version: _ } = self;
+        *id == other.id
+            && *isolation == other.isolation
+            && *state == other.state
+            && *route == other.route
+            && *context == other.context
+            && *tier == other.tier
+            && *limits == other.limits
+    }
+}
+
 /// Whether a tenant may connect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -62,11 +83,23 @@ pub enum TenantState {
     Disabled,
 }
 
+impl TenantState {
+    /// The word used in settings and console.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Active => "active",
+            Self::Disabled => "disabled",
+        }
+    }
+}
+
 /// Where a tenant's requests go.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Route {
     pub cluster: Arc<Cluster>,
     pub conninfo: Arc<Conninfo>,
+    /// Silo routes only: the login may be a superuser. Off unless the settings name the risk.
+    pub allow_superuser: bool,
 }
 
 /// One PostgreSQL instance and what the gate may ask of it.
@@ -86,6 +119,22 @@ pub struct Cluster {
     pub linger: Duration,
     /// Longest a bind or scrub may take before the server is closed; default 5 s.
     pub scrub_timeout: Duration,
-    /// Silo routes only: the login may be a superuser. Off unless the settings name the risk.
-    pub allow_superuser: bool,
+    /// The setting that row security policies read; default `app.tenant_id`.
+    pub tenant_setting: String,
+}
+
+impl Cluster {
+    /// A cluster with every default; capacity has none.
+    pub fn new(name: String, capacity: usize) -> Self {
+        Self {
+            name,
+            capacity,
+            query_wait: Duration::from_secs(120),
+            server_idle_timeout: Duration::from_secs(600),
+            server_lifetime: Duration::from_secs(3600),
+            linger: Duration::from_millis(10),
+            scrub_timeout: Duration::from_secs(5),
+            tenant_setting: "app.tenant_id".to_owned(),
+        }
+    }
 }

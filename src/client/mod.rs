@@ -1,1 +1,61 @@
-//! placeholder
+//! The side that faces applications: start-up and login (on a door), the session and its relay (on
+//! a worker).
+
+mod back;
+mod books;
+mod carried;
+mod due;
+mod extended;
+mod forward;
+mod front;
+mod judge;
+mod login;
+mod prepared;
+mod refuse;
+mod registry;
+mod relay;
+mod session;
+mod settings;
+mod startup;
+mod talk;
+mod timer;
+
+use std::cell::Cell;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Instant;
+
+pub use login::{Arrival, Wishes, authenticate};
+pub use refuse::put as put_refusal;
+pub use registry::{CancelKey, Entry, Place, Registry};
+pub use session::{End, Session};
+pub use settings::ClientSettings;
+pub use startup::{DoorTls, Ended, Hello, negotiate};
+pub use talk::{Phase, Shared};
+
+use crate::net::Buffers;
+use crate::pool::Pools;
+
+/// What a worker hands every session.
+#[derive(Debug)]
+pub struct Env {
+    pub pools: Pools,
+    pub buffers: Buffers,
+    pub settings: Arc<ClientSettings>,
+    /// Budgets count time from here, on every worker alike.
+    pub epoch: Instant,
+    pub counts: Rc<Counts>,
+}
+
+/// Counters of one worker's sessions since it started; the gate turns them into metrics.
+#[derive(Debug, Default)]
+pub struct Counts {
+    pub requests: Cell<u64>,
+    pub transactions: Cell<u64>,
+    pub bytes_received: Cell<u64>,
+    pub bytes_sent: Cell<u64>,
+    pub cancels: Cell<u64>,
+    pub time_exceeded: Cell<u64>,
+    /// Refusals by name and side.
+    pub refusals: std::cell::RefCell<Vec<(&'static str, &'static str, u64)>>,
+}

@@ -1,1 +1,81 @@
-//! placeholder
+//! One settings file to one checked value. Each room defines its own settings; they are put
+//! together and checked against each other here.
+//!
+//! A file with anything wrong in it gives no value at all, so that a bad file changes nothing.
+
+mod check;
+mod error;
+mod read;
+mod shapes;
+mod table;
+#[cfg(test)]
+mod tests;
+mod units;
+
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+use crate::auth::IssuerSettings;
+use crate::catalog::Catalog;
+use crate::client::ClientSettings;
+use crate::console::ConsoleSettings;
+use crate::net::ListenSettings;
+use crate::telemetry::{HttpSettings, LogSettings};
+
+pub use error::{Error, Problem};
+pub use table::Setting;
+
+/// Larger than a file with a hundred thousand tenants.
+const FILE_BYTES_MAX: u64 = 64 * 1024 * 1024;
+
+/// Everything a settings file says, checked.
+#[derive(Clone, Debug)]
+pub struct Config {
+    pub gate: GateSettings,
+    /// At least one.
+    pub listen: Vec<ListenSettings>,
+    pub client: ClientSettings,
+    pub issuers: Vec<IssuerSettings>,
+    pub catalog: Catalog,
+    pub console: ConsoleSettings,
+    pub http: Option<HttpSettings>,
+    pub log: LogSettings,
+}
+
+/// What concerns the whole process.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GateSettings {
+    /// Threads that tenants live on; exactly 1 in this version.
+    pub workers: usize,
+    /// Client connections of the whole process; default 10,000.
+    pub clients: usize,
+    /// How long transactions may take to end after SIGTERM; default 30 s.
+    pub drain_timeout: Duration,
+}
+
+impl Default for GateSettings {
+    fn default() -> Self {
+        Self { workers: 1, clients: 10_000, drain_timeout: Duration::from_secs(30) }
+    }
+}
+
+/// Reads and checks a settings file. Relative paths in it start at its folder.
+///
+/// # Errors
+///
+/// The file cannot be read, or something in it is wrong: then every problem that was found, each
+/// with its place.
+pub fn load(path: &Path) -> Result<Config, Error> {
+    let unreadable = |source| Error::Read { path: path.to_owned(), source };
+    let size = fs::metadata(path).map_err(unreadable)?.len();
+    if size > FILE_BYTES_MAX {
+        return Err(unreadable(std::io::Error::other("the file is larger than 64 MiB")));
+    }
+    let bytes = fs::read(path).map_err(unreadable)?;
+    let text = String::from_utf8(bytes).map_err(|error| {
+        unreadable(std::io::Error::new(std::io::ErrorKind::InvalidData, error.utf8_error()))
+    })?;
+    let folder = path.parent().unwrap_or(Path::new(""));
+    read::read(&text, folder).map_err(|problems| Error::Invalid { path: path.to_owned(), problems })
+}

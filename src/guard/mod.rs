@@ -1,1 +1,174 @@
-//! placeholder
+//! What a statement text would do to a pooled session, read before a server sees it.
+//!
+//! Pure functions over bytes. Whether a reading is obeyed, refused or carried to the next server
+//! is the session's business; what functions, views and triggers hide cannot be seen from here.
+
+mod allow;
+mod cursor;
+mod lexer;
+mod literal;
+mod rules;
+mod session;
+mod statement;
+#[cfg(test)]
+mod tests;
+mod walk;
+
+use std::borrow::Cow;
+use std::ops::Range;
+
+use crate::guard::cursor::{Cursor, Stop};
+use crate::guard::rules::Rule;
+
+/// What the server's scanner would read differently from session to session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ReadOptions {
+    /// The session's value when the server receives the text: off makes a backslash in `'text'`
+    /// an escape.
+    pub standard_conforming_strings: bool,
+}
+
+/// What a text is to the gate.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reading {
+    /// Forward unchanged, the gate has no part in it.
+    Ordinary(Ordinary),
+    /// At least one statement concerns the session; one part per statement, in order.
+    Special(Box<[Part]>),
+    /// Cannot be served in transaction pooling (SQLSTATE 0A000): what, and a hint.
+    Refused { what: Cow<'static, str>, hint: &'static str },
+}
+
+/// A text that does nothing to the session, as far as can be seen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ordinary {
+    /// Another session of the same tenant may use the server next, without a scrub.
+    pub harmless: bool,
+    /// No statement at all: blanks, comments, semicolons.
+    pub empty: bool,
+    /// Exactly one COMMIT, END, ROLLBACK or ABORT that leaves no transaction open.
+    pub ends_transaction: bool,
+    /// At least one statement, and all of them only control transactions.
+    pub control: bool,
+}
+
+/// One statement of a special text.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Part {
+    /// Its bytes in the text, first token to last, without the semicolon.
+    pub range: Range<usize>,
+    pub command: Command,
+}
+
+/// What one statement does to the session. Names of settings are in lower case, as PostgreSQL
+/// compares them, quoted or not.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Command {
+    /// Anything that is none of the below.
+    Other {
+        harmless: bool,
+        /// The settings it names literally in calls of set_config.
+        touches: Vec<String>,
+        /// It may change settings that cannot be read from the text.
+        unknown_settings: bool,
+    },
+    Set {
+        /// Several only for SET SESSION CHARACTERISTICS.
+        names: Vec<String>,
+        value: SetValue,
+        local: bool,
+    },
+    Reset {
+        name: String,
+    },
+    ResetAll,
+    DiscardAll,
+    /// DISCARD PLANS, SEQUENCES or TEMP.
+    DiscardPart,
+    DeallocateAll,
+    Deallocate {
+        name: String,
+    },
+    CloseAll,
+    /// UNLISTEN, of all channels or of one: no session has any.
+    UnlistenAll,
+    /// Exactly `SELECT pg_advisory_unlock_all()`.
+    AdvisoryUnlockAll,
+}
+
+/// The value a SET gives.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SetValue {
+    Default,
+    /// One plain constant, word or number; as the setting will read it.
+    Text(String),
+    /// A list, an expression, FROM CURRENT.
+    Other,
+}
+
+/// Reads a text of any number of statements. Allocates nothing unless the text is special.
+pub fn read(text: &[u8], options: ReadOptions) -> Reading {
+    let mut cursor = Cursor::new(text, options);
+    let mut all = Ordinary { harmless: true, empty: true, ends_transaction: false, control: true };
+    loop {
+        match statement::read(&mut cursor) {
+            Ok(Some(statement)) if !statement.is_plain() => {
+                if all.empty {
+                    return read_parts(cursor, vec![statement.into_part()]);
+                }
+                return read_parts(Cursor::new(text, options), Vec::new());
+            }
+            Ok(Some(statement)) => {
+                all.harmless &= statement.is_harmless();
+                all.control &= statement.control;
+                all.ends_transaction = all.empty && statement.ends_transaction;
+                all.empty = false;
+            }
+            Ok(None) => {
+                all.control &= !all.empty;
+                return Reading::Ordinary(all);
+            }
+            Err(Stop::Refused(rule)) => return refused(rule),
+            // All that can be read is ordinary; the server answers with a syntax error and runs
+            // none of it.
+            Err(Stop::Unreadable) => {
+                let (empty, control) = (false, false);
+                let all = Ordinary { harmless: false, empty, ends_transaction: false, control };
+                return Reading::Ordinary(all);
+            }
+        }
+    }
+}
+
+/// Reads the rest of a text that turned out to be special, keeping every statement.
+fn read_parts(mut cursor: Cursor<'_>, mut parts: Vec<Part>) -> Reading {
+    loop {
+        match statement::read(&mut cursor) {
+            Ok(Some(statement)) => parts.push(statement.into_part()),
+            Ok(None) => break,
+            Err(Stop::Refused(rule)) => return refused(rule),
+            Err(Stop::Unreadable) => return refused(Rule::UnreadableRest),
+        }
+    }
+    match mixed(&parts) {
+        Some(rule) => refused(rule),
+        None => Reading::Special(parts.into_boxed_slice()),
+    }
+}
+
+fn refused(rule: Rule) -> Reading {
+    let (what, hint) = rule.texts();
+    Reading::Refused { what: what.into(), hint }
+}
+
+/// A command that resets the whole session is answered by the gate, which cannot take its place
+/// between statements that a server runs.
+fn mixed(parts: &[Part]) -> Option<Rule> {
+    let other = parts.iter().any(|part| matches!(part.command, Command::Other { .. }));
+    let reset = parts.iter().find_map(|part| match part.command {
+        Command::ResetAll => Some(Rule::ResetAllBesideOthers),
+        Command::DiscardAll | Command::DiscardPart => Some(Rule::DiscardBesideOthers),
+        _ => None,
+    });
+    reset.filter(|_| other)
+}

@@ -1,6 +1,7 @@
 //! [`Context`]: what a server connection is told so that it belongs to one tenant, and what must
 //! read back.
 
+use std::borrow::Cow;
 use std::fmt::Write;
 
 use crate::isolation::{Isolation, quote};
@@ -15,6 +16,8 @@ const NAME_BYTES_MAX: usize = 63;
 #[derive(Debug, PartialEq, Eq)]
 pub struct Context {
     settings: Vec<Setting>,
+    /// What makes these settings; empty if there are none.
+    sql: String,
 }
 
 /// A setting the bind makes, and the value it must answer with.
@@ -68,19 +71,19 @@ impl Context {
         if let Some(path) = search_path(&plan)? {
             settings.push(Setting { name: "search_path".to_owned(), value: path });
         }
-        Ok(Self { settings })
+        let mut sql = String::new();
+        for Setting { name, value } in &settings {
+            put_setting(&mut sql, name, value);
+        }
+        Ok(Self { settings, sql })
     }
 
     /// The one statement that binds: the context's settings first, then what the session carries.
     /// `None` when there is nothing to set. Each column of its single row is a setting's value.
-    pub fn bind_sql(&self, carried: &[(&str, &str)]) -> Option<String> {
-        let own = self.settings.iter().map(|set| (set.name.as_str(), set.value.as_str()));
-        let mut sql = String::new();
-        for (name, value) in own.chain(carried.iter().copied()) {
-            sql.push_str(if sql.is_empty() { "SELECT " } else { ", " });
-            let (name, value) = (quote::literal(name), quote::literal(value));
-            // Writing to a String cannot fail.
-            let _ = write!(sql, "pg_catalog.set_config({name}, {value}, false)");
+    pub fn bind_sql(&self, carried: &[(&str, &str)]) -> Option<Cow<'_, str>> {
+        let mut sql = Cow::Borrowed(self.sql.as_str());
+        for (name, value) in carried {
+            put_setting(sql.to_mut(), name, value);
         }
         (!sql.is_empty()).then_some(sql)
     }
@@ -100,6 +103,13 @@ impl Context {
         let mut own = self.settings.iter();
         own.find(|set| set.name.eq_ignore_ascii_case(name)).map(|set| set.value.as_str())
     }
+}
+
+fn put_setting(sql: &mut String, name: &str, value: &str) {
+    sql.push_str(if sql.is_empty() { "SELECT " } else { ", " });
+    let (name, value) = (quote::literal(name), quote::literal(value));
+    // Writing to a String cannot fail.
+    let _ = write!(sql, "pg_catalog.set_config({name}, {value}, false)");
 }
 
 fn search_path(plan: &ContextPlan<'_>) -> Result<Option<String>, ContextError> {

@@ -1,1 +1,299 @@
-//! placeholder
+//! Many clients over few server connections. All of it belongs to one worker thread and needs no
+//! locks; [`capacity`] is what one cluster may have in all. Between transactions a server is
+//! *clean*, or *parked*: still bound, for the session that used it or, if nothing it ran could
+//! leave a trace, for any session with the same context and settings. Whoever else wants a parked
+//! one gets it scrubbed.
+
+mod acquire;
+mod capacity;
+mod janitor;
+mod lease;
+mod line;
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+pub use acquire::{AcquireError, Want};
+pub use lease::Lease;
+
+use crate::catalog::{Cluster, Tenant, TenantId};
+use crate::net::Buffers;
+use crate::pool::capacity::Place;
+use crate::pool::line::Line;
+use crate::server::{Bound, Clean, ConnectPlan, ServerFacts, Settings};
+
+/// Which session; unique in the process.
+pub type SessionId = u64;
+
+/// Most greetings a pool remembers: one per distinct set of start-up settings.
+const GREETINGS_MAX: usize = 64;
+
+/// A worker's server connections.
+#[derive(Debug)]
+pub struct Pools {
+    clusters: RefCell<HashMap<String, Rc<ClusterPools>>>,
+    buffers: Buffers,
+    pub counts: Rc<Counts>,
+}
+
+/// Counters of one worker since it started; the gate turns them into metrics.
+#[derive(Debug, Default)]
+pub struct Counts {
+    pub by_session: Cell<u64>,
+    pub by_context: Cell<u64>,
+    pub by_clean: Cell<u64>,
+    pub by_rebind: Cell<u64>,
+    /// Leases on a connection made for the one who waited, and on one handed over after a wait.
+    pub by_connect: Cell<u64>,
+    pub by_wait: Cell<u64>,
+    /// How long the latest of them waited; whoever reports takes them out.
+    pub waits: RefCell<Vec<Duration>>,
+    pub connects: Cell<u64>,
+    pub connect_failures: Cell<u64>,
+    pub binds: Cell<u64>,
+    pub bind_failures: Cell<u64>,
+    pub scrubs: Cell<u64>,
+    pub scrub_failures: Cell<u64>,
+    /// Servers whose place was given back although they did not end in time.
+    pub abandoned: Cell<u64>,
+}
+
+/// Most waits kept between two reports; what is beyond is not in the histogram.
+const WAITS_MAX: usize = 10_000;
+
+impl Counts {
+    /// Books the end of a wait.
+    fn waited(&self, waited: Duration) {
+        let mut waits = self.waits.borrow_mut();
+        if waits.len() < WAITS_MAX {
+            waits.push(waited);
+        }
+    }
+}
+
+/// Adds one to a counter.
+pub fn count(counter: &Cell<u64>) {
+    counter.set(counter.get() + 1);
+}
+
+/// One cluster: its capacity, its pools and everybody who waits for it.
+#[derive(Debug)]
+pub struct ClusterPools {
+    settings: RefCell<Arc<Cluster>>,
+    capacity: Rc<capacity::Capacity>,
+    /// By database and login.
+    pools: RefCell<HashMap<String, Vec<Rc<Pool>>>>,
+    line: RefCell<Line>,
+    buffers: Buffers,
+    counts: Rc<Counts>,
+}
+
+/// The server connections of one login to one database.
+#[derive(Debug)]
+pub struct Pool {
+    plan: ConnectPlan,
+    cluster: Rc<ClusterPools>,
+    clean: RefCell<Vec<Idle<Clean>>>,
+    parked: RefCell<Vec<Parked>>,
+    leased: RefCell<Vec<LeaseFacts>>,
+    connecting: Cell<usize>,
+    /// No tenant of the catalog has this route any more.
+    obsolete: Cell<bool>,
+    greetings: RefCell<Vec<(Settings, Rc<Greeting>)>>,
+}
+
+/// ParameterStatus for a client that logs in.
+pub type Greeting = Vec<(String, String)>;
+
+/// A server connection nobody uses.
+#[derive(Debug)]
+pub struct Idle<T> {
+    server: T,
+    place: Place,
+    since: Instant,
+    /// Connected just now, and never used.
+    fresh: bool,
+}
+
+/// A bound server connection between two transactions.
+#[derive(Debug)]
+pub struct Parked {
+    idle: Idle<Bound>,
+    session: SessionId,
+    tenant: TenantId,
+    /// Nothing it ran since its scrub can have left a trace: see `guard`.
+    harmless: bool,
+}
+
+/// A leased server connection, as the console shows it.
+#[derive(Clone, Debug)]
+pub struct LeaseFacts {
+    pub facts: Rc<ServerFacts>,
+    pub session: SessionId,
+    pub tenant: TenantId,
+}
+
+impl Pools {
+    /// An empty set of pools for this worker.
+    pub fn new(buffers: Buffers) -> Self {
+        let counts = Rc::new(Counts::default());
+        Self { clusters: RefCell::default(), buffers, counts }
+    }
+
+    /// The pool of a tenant's route; made when first asked for.
+    pub fn of(&self, tenant: &Tenant) -> Rc<Pool> {
+        let cluster = self.cluster(&tenant.route.cluster);
+        let plan = plan(tenant);
+        let mut pools = cluster.pools.borrow_mut();
+        let pools = pools.entry(key(&plan)).or_default();
+        if let Some(pool) = pools.iter().find(|pool| pool.plan == plan && !pool.obsolete.get()) {
+            return pool.clone();
+        }
+        let pool = Rc::new(Pool {
+            plan,
+            cluster: cluster.clone(),
+            clean: RefCell::default(),
+            parked: RefCell::default(),
+            leased: RefCell::default(),
+            connecting: Cell::new(0),
+            obsolete: Cell::new(false),
+            greetings: RefCell::default(),
+        });
+        pools.push(pool.clone());
+        pool
+    }
+
+    /// Every pool of this worker, for the console.
+    pub fn all(&self) -> Vec<Rc<Pool>> {
+        let clusters = self.clusters.borrow();
+        clusters.values().flat_map(|cluster| cluster.all()).collect()
+    }
+
+    /// Takes a new catalog's clusters over and marks the pools whose route no tenant has any more:
+    /// their idle servers close now, the others at release.
+    pub fn reload<'tenants>(&self, tenants: impl Iterator<Item = &'tenants Arc<Tenant>>) {
+        let mut wanted: HashMap<String, Vec<ConnectPlan>> = HashMap::new();
+        for tenant in tenants {
+            let route = &tenant.route;
+            if let Some(cluster) = self.clusters.borrow().get(&route.cluster.name) {
+                cluster.capacity.resize(route.cluster.capacity);
+                *cluster.settings.borrow_mut() = route.cluster.clone();
+                let plan = plan(tenant);
+                let same_key = wanted.entry(key(&plan)).or_default();
+                if !same_key.contains(&plan) {
+                    same_key.push(plan);
+                }
+            }
+        }
+        for pool in self.all() {
+            let same_key = wanted.get(&key(&pool.plan));
+            if !same_key.is_some_and(|plans| plans.contains(&pool.plan)) {
+                pool.obsolete.set(true);
+                pool.close_idle();
+            }
+            pool.cluster.pump();
+        }
+    }
+
+    fn cluster(&self, settings: &Arc<Cluster>) -> Rc<ClusterPools> {
+        let mut clusters = self.clusters.borrow_mut();
+        let made = clusters.entry(settings.name.clone()).or_insert_with(|| {
+            Rc::new_cyclic(|this| ClusterPools {
+                settings: RefCell::new(settings.clone()),
+                capacity: Rc::new(capacity::Capacity::new(settings.capacity, this.clone())),
+                pools: RefCell::default(),
+                line: RefCell::default(),
+                buffers: self.buffers.clone(),
+                counts: self.counts.clone(),
+            })
+        });
+        made.clone()
+    }
+}
+
+/// Where the pools of a route are found: database and login.
+fn key(plan: &ConnectPlan) -> String {
+    format!("{}\0{}", plan.conninfo.dbname, plan.conninfo.user)
+}
+
+impl ClusterPools {
+    /// Every pool of the cluster.
+    pub fn all(&self) -> Vec<Rc<Pool>> {
+        self.pools.borrow().values().flatten().cloned().collect()
+    }
+}
+
+/// How servers for a tenant's route are connected.
+fn plan(tenant: &Tenant) -> ConnectPlan {
+    ConnectPlan {
+        conninfo: tenant.route.conninfo.clone(),
+        isolation: tenant.isolation,
+        tenant_setting: tenant.route.cluster.tenant_setting.clone(),
+        allow_superuser: tenant.route.allow_superuser,
+    }
+}
+
+impl Pool {
+    /// The greeting for a client with these start-up settings, if a server told it before.
+    pub fn greeting(&self, settings: &Settings) -> Option<Rc<Greeting>> {
+        let known = self.greetings.borrow();
+        known.iter().find(|(key, _)| key == settings).map(|(_, greeting)| greeting.clone())
+    }
+
+    /// Remembers a greeting.
+    pub fn remember(&self, settings: Settings, greeting: Greeting) -> Rc<Greeting> {
+        let greeting = Rc::new(greeting);
+        let mut known = self.greetings.borrow_mut();
+        if known.len() >= GREETINGS_MAX {
+            known.remove(0);
+        }
+        known.push((settings, greeting.clone()));
+        greeting
+    }
+
+    /// How servers of this pool are connected.
+    pub fn plan(&self) -> &ConnectPlan {
+        &self.plan
+    }
+
+    /// The cluster's settings of this moment.
+    pub fn cluster(&self) -> Arc<Cluster> {
+        self.cluster.settings.borrow().clone()
+    }
+
+    /// Whether anybody waits for a server of this cluster.
+    #[inline]
+    pub fn is_wanted(&self) -> bool {
+        !self.cluster.line.borrow().is_empty()
+    }
+
+    /// Clean, parked and connecting servers, and clients who wait.
+    pub fn counts(&self) -> (usize, usize, usize, usize) {
+        let waiting = self.cluster.line.borrow().waiting_for(self);
+        let (clean, parked) = (self.clean.borrow().len(), self.parked.borrow().len());
+        (clean, parked, self.connecting.get(), waiting)
+    }
+
+    /// How long the one who waits longest has waited.
+    pub fn longest_wait(&self) -> Duration {
+        self.cluster.line.borrow().longest_wait(self)
+    }
+
+    /// Leased servers, for the console.
+    pub fn leases(&self) -> Vec<LeaseFacts> {
+        self.leased.borrow().clone()
+    }
+
+    /// Idle servers with the tenant they are bound to (empty: clean), for the console.
+    pub fn idle(&self) -> Vec<(Rc<ServerFacts>, String)> {
+        let clean = self.clean.borrow();
+        let clean = clean.iter().map(|idle| (idle.server.facts().clone(), String::new()));
+        let parked = self.parked.borrow();
+        let parked =
+            parked.iter().map(|it| (it.idle.server.facts().clone(), it.tenant.to_string()));
+        clean.chain(parked).collect()
+    }
+}

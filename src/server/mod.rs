@@ -1,7 +1,67 @@
-//! The side that faces PostgreSQL.
+//! The side that faces PostgreSQL, at about libpq's level: connect, log in, check what the login
+//! may do, bind to a tenant, scrub, cancel, close.
 
+mod bound;
+mod cancel;
+mod check;
+mod connect;
 mod conninfo;
+mod login;
+mod retire;
+mod simple;
+mod statements;
 
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Instant;
+
+pub use bound::{BindError, Bound, Clean, Failed, Settings};
+pub use cancel::{CancelTarget, cancel};
+pub use check::Rights;
+pub use connect::{ConnectError, ConnectPlan, connect};
 pub use conninfo::{
-    ChannelBinding, Conninfo, Host, RequireAuth, SslMode, SslNegotiation, TlsWish,
+    ChannelBinding, Conninfo, ConninfoError, Host, RequireAuth, SslMode, SslNegotiation, TcpWish,
+    TlsWish,
 };
+pub use retire::retire;
+pub use statements::{Statement, Statements};
+
+use crate::net::Connection;
+
+/// A logged-in connection to PostgreSQL that belongs to nobody yet. Its login was checked.
+#[derive(Debug)]
+pub struct Server {
+    connection: Connection,
+    pub facts: Rc<ServerFacts>,
+}
+
+/// What does not change while a server connection lives.
+#[derive(Debug)]
+pub struct ServerFacts {
+    pub conninfo: Arc<Conninfo>,
+    /// Which of the conninfo's hosts answered.
+    pub host: usize,
+    /// The server process, as it names itself for cancels.
+    pub pid: i32,
+    secret: Vec<u8>,
+    /// ParameterStatus as sent at login, in order.
+    pub greeting: Vec<(String, String)>,
+    /// Whether the login could do anything before it is bound.
+    pub rights: Rights,
+    pub secure: bool,
+    /// When the login was complete.
+    pub since: Instant,
+}
+
+impl ServerFacts {
+    /// The value of a parameter the server reported at login.
+    pub fn parameter(&self, name: &str) -> Option<&str> {
+        self.greeting.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
+    }
+
+    /// Where and how to ask for a cancel of what this server runs.
+    pub fn cancel_target(&self) -> CancelTarget {
+        let (conninfo, secret) = (self.conninfo.clone(), self.secret.clone());
+        CancelTarget { conninfo, host: self.host, pid: self.pid, secret }
+    }
+}

@@ -1,9 +1,17 @@
 //! Connection strings as libpq reads them: what a route says about where its server is and how to
 //! log in. Parsing lies in `conninfo/parse.rs`.
 
+mod keys;
+mod parse;
+mod split;
+#[cfg(test)]
+mod tests;
+
 use std::net::IpAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
+
+pub use parse::ConninfoError;
 
 use crate::secret::Secret;
 
@@ -23,6 +31,23 @@ pub struct Conninfo {
     pub require_auth: RequireAuth,
     /// How long one host may take to connect and log in; default 15 s.
     pub connect_timeout: Duration,
+    /// What the TCP socket is told; Unix sockets ignore it.
+    pub tcp: TcpWish,
+}
+
+impl Conninfo {
+    /// The same, with files that were given by a relative path looked for in `folder`.
+    pub fn in_folder(mut self, folder: &Path) -> Self {
+        let place = |file: PathBuf| folder.join(file);
+        self.tls.root_file = self.tls.root_file.map(place);
+        self.tls.identity = self.tls.identity.map(|(cert, key)| (place(cert), place(key)));
+        self
+    }
+
+    /// Whether every host is on this machine: a Unix socket, `localhost`, a loopback address.
+    pub fn is_local(&self) -> bool {
+        self.hosts.iter().all(Host::is_local)
+    }
 }
 
 /// One place a server may be found at.
@@ -30,8 +55,44 @@ pub struct Conninfo {
 pub enum Host {
     /// `name` is what the certificate must match; `address` (libpq's `hostaddr`) skips the look-up.
     Tcp { name: String, address: Option<IpAddr>, port: u16 },
-    /// The folder of the socket file `.s.PGSQL.<port>`.
+    /// The folder of the socket file `.s.PGSQL.<port>`; one that starts with `@` is in Linux's
+    /// abstract namespace.
     Unix { folder: PathBuf, port: u16 },
+}
+
+impl Host {
+    /// Whether this place is on this machine. A name other than `localhost` is not looked up.
+    pub fn is_local(&self) -> bool {
+        match self {
+            Self::Unix { .. } => true,
+            Self::Tcp { address: Some(address), .. } => address.is_loopback(),
+            Self::Tcp { name, address: None, .. } => {
+                let address = name.parse::<IpAddr>();
+                name.eq_ignore_ascii_case("localhost")
+                    || address.is_ok_and(|address| address.is_loopback())
+            }
+        }
+    }
+
+    /// The port, whatever the kind.
+    pub fn port(&self) -> u16 {
+        match self {
+            Self::Unix { port, .. } | Self::Tcp { port, .. } => *port,
+        }
+    }
+}
+
+/// libpq's TCP keys together; `None` leaves the operating system's value.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TcpWish {
+    /// libpq's `keepalives`; default true.
+    pub keepalives: bool,
+    pub keepalives_idle: Option<Duration>,
+    pub keepalives_interval: Option<Duration>,
+    /// How many lost probes end a connection.
+    pub keepalives_count: Option<u32>,
+    /// libpq's `tcp_user_timeout`.
+    pub user_timeout: Option<Duration>,
 }
 
 /// libpq's TLS keys together.

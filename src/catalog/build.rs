@@ -1,0 +1,322 @@
+//! From a plan to a catalog: each entry is checked on its own here, then all together in
+//! `apart.rs`. Everything that is wrong is reported, not only the first.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use crate::catalog::plan::{CatalogPlan, ClusterPlan, Fault, LimitsPlan, Place, TenantPlan};
+use crate::catalog::token::parse_line;
+use crate::catalog::{Catalog, Cluster, Route, TIER_DEFAULT, Tenant, TenantId, TokenRecord, apart};
+use crate::isolation::{Context, ContextError, ContextPlan, Isolation};
+use crate::server::Conninfo;
+use crate::spelling;
+
+/// More than any PostgreSQL can be told to accept (MAX_BACKENDS).
+const CAPACITY_MAX: usize = 262_143;
+/// The longest name PostgreSQL keeps, in bytes.
+const NAME_BYTES_MAX: usize = 63;
+const NAME_RULE: &str = "A name starts with a letter or digit and goes on with letters, digits, \
+                         \"_\", \".\" or \"-\", 63 characters at most.";
+
+pub(super) fn build(plan: &CatalogPlan) -> Result<Catalog, Vec<Fault>> {
+    let mut faults = Vec::new();
+    for (name, cluster) in &plan.clusters {
+        check_cluster(name, cluster, &mut faults);
+    }
+    for (name, limits) in &plan.tiers {
+        let place = Place::Tier(name.clone());
+        check_name(name, &place, &mut faults);
+        check_limits(limits, limits, &place, &mut faults);
+    }
+    let mut builder = Builder::new(plan);
+    for (id, tenant) in &plan.tenants {
+        match builder.tenant(id, tenant) {
+            Ok(tenant) => drop(builder.tenants.insert(tenant.id.clone(), Arc::new(tenant))),
+            Err(wrong) => faults.extend(wrong),
+        }
+    }
+    faults.append(&mut builder.token_faults);
+    faults.extend(apart::check(plan, &builder.tenants));
+    if !faults.is_empty() {
+        return Err(faults);
+    }
+    let clusters = builder.clusters.iter().map(|(name, c)| ((*name).to_owned(), Arc::clone(c)));
+    let clusters = clusters.collect();
+    Ok(Catalog { clusters, tenants: builder.tenants, tokens: builder.tokens, version: 1 })
+}
+
+/// What grows while tenants are built one after the other.
+struct Builder<'plan> {
+    plan: &'plan CatalogPlan,
+    clusters: BTreeMap<&'plan str, Arc<Cluster>>,
+    /// Default connection strings; one value for all tenants that use it. `None` has a fault of
+    /// its own already.
+    defaults: BTreeMap<&'plan str, Option<Arc<Conninfo>>>,
+    tenants: BTreeMap<TenantId, Arc<Tenant>>,
+    tokens: HashMap<String, TokenRecord>,
+    token_faults: Vec<Fault>,
+}
+
+impl<'plan> Builder<'plan> {
+    fn new(plan: &'plan CatalogPlan) -> Self {
+        let cluster = |(name, plan): (&'plan String, &ClusterPlan)| {
+            let tenant_setting = plan.tenant_setting.clone();
+            (name.as_str(), Arc::new(Cluster { tenant_setting, ..plan.cluster.clone() }))
+        };
+        let default = |(name, cluster): (&'plan String, &'plan ClusterPlan)| {
+            let text = cluster.connection_string.as_ref()?;
+            let conninfo = Conninfo::parse(text).ok();
+            Some((name.as_str(), conninfo.map(|found| Arc::new(found.in_folder(&plan.folder)))))
+        };
+        Self {
+            plan,
+            clusters: plan.clusters.iter().map(cluster).collect(),
+            defaults: plan.clusters.iter().filter_map(default).collect(),
+            tenants: BTreeMap::new(),
+            tokens: HashMap::new(),
+            token_faults: Vec::new(),
+        }
+    }
+
+    /// Builds one tenant. An empty list of faults means that somebody else's are to blame.
+    fn tenant(&mut self, name: &str, plan: &TenantPlan) -> Result<Tenant, Vec<Fault>> {
+        let place = Place::Tenant(name.to_owned());
+        let mut faults = Vec::new();
+        let id = tenant_id(name, &place, &mut faults);
+        if let Some(id) = &id {
+            self.tokens(id, plan);
+        }
+        if plan.allow_superuser && plan.isolation != Isolation::Silo {
+            let message = "allow_superuser is for silo tenants only";
+            faults.push(Fault::new(place.clone(), "allow_superuser", message).hint(
+                "A superuser is above row security and schemas: every tenant would see all rows.",
+            ));
+        }
+        let tier = self.tier(plan, &place, &mut faults);
+        let own = Place::TenantLimits(name.to_owned());
+        check_limits(&plan.limits, tier, &own, &mut faults);
+        let route = self.route(plan, &place, &mut faults);
+        check_schema(plan, &place, &mut faults);
+        let context = id.as_ref().map(|_| self.context(name, plan, &place));
+        let context = context.and_then(|made| made.map_err(|fault| faults.push(fault)).ok());
+        let (Some(id), Some(route), Some(context), true) = (id, route, context, faults.is_empty())
+        else {
+            return Err(faults);
+        };
+        Ok(Tenant {
+            id,
+            isolation: plan.isolation,
+            state: plan.state,
+            route,
+            context: Arc::new(context),
+            tier: plan.tier.clone().unwrap_or_else(|| TIER_DEFAULT.to_owned()),
+            limits: plan.limits.over(tier),
+            version: 1,
+        })
+    }
+
+    fn tokens(&mut self, tenant: &TenantId, plan: &TenantPlan) {
+        let place = Place::Tenant(tenant.to_string());
+        for (index, line) in plan.tokens.iter().enumerate() {
+            let fault =
+                |message: String| Fault::new(place.clone(), "tokens", message).element(index);
+            let Some((id, sha256)) = parse_line(line) else {
+                let fault = fault("not a token's line".to_owned());
+                self.token_faults.push(fault.hint(
+                    "A line is <id>:sha256:<64 hex digits>, as \"tenantgate token new\" prints it; \
+                     the token itself never stands here.",
+                ));
+                continue;
+            };
+            let record = TokenRecord { id: id.clone(), tenant: tenant.clone(), sha256 };
+            if let Some(other) = self.tokens.insert(id.clone(), record) {
+                let fault = fault(format!("token {id} stands at tenant \"{}\" too", other.tenant));
+                self.token_faults.push(fault.hint("Every token belongs to exactly one tenant."));
+            }
+        }
+    }
+
+    fn tier(&self, plan: &TenantPlan, place: &Place, faults: &mut Vec<Fault>) -> &'plan LimitsPlan {
+        const NONE: &LimitsPlan = &LimitsPlan {
+            clients: None,
+            queries_per_second: None,
+            queries_burst: None,
+            queries_at_once: None,
+            servers: None,
+            query_time: None,
+            budget_wait: None,
+        };
+        let name = plan.tier.as_deref().unwrap_or(TIER_DEFAULT);
+        let found = self.plan.tiers.get(name);
+        if found.is_none() && plan.tier.is_some() {
+            let known = self.plan.tiers.keys().map(String::as_str);
+            faults.push(unknown(place, "tier", name, known));
+        }
+        found.unwrap_or(NONE)
+    }
+
+    fn route(&self, plan: &TenantPlan, place: &Place, faults: &mut Vec<Fault>) -> Option<Route> {
+        let name = plan.cluster.as_str();
+        let Some(cluster) = self.clusters.get(name) else {
+            faults.push(unknown(place, "cluster", name, self.clusters.keys().copied()));
+            return None;
+        };
+        let conninfo = match (&plan.connection_string, self.defaults.get(name)) {
+            (Some(text), _) => match Conninfo::parse(text) {
+                Ok(conninfo) => Arc::new(conninfo.in_folder(&self.plan.folder)),
+                Err(error) => {
+                    let key = "connection_string";
+                    faults.push(Fault::new(place.clone(), key, error.to_string()));
+                    return None;
+                }
+            },
+            (None, Some(default)) => Arc::clone(default.as_ref()?),
+            (None, None) => {
+                let message = "neither the tenant nor its cluster has a connection_string";
+                faults.push(Fault::entry(place.clone(), message));
+                return None;
+            }
+        };
+        let allow_superuser = plan.allow_superuser;
+        Some(Route { cluster: Arc::clone(cluster), conninfo, allow_superuser })
+    }
+
+    fn context(&self, id: &str, plan: &TenantPlan, place: &Place) -> Result<Context, Fault> {
+        let cluster = self.plan.clusters.get(&plan.cluster);
+        let setting = cluster.map_or(super::TENANT_SETTING_DEFAULT, |c| c.tenant_setting.as_str());
+        if let Some(role) = plan.role.as_deref().filter(|role| is_reserved(role)) {
+            let message = format!("role \"{role}\" is PostgreSQL's own");
+            return Err(Fault::new(place.clone(), "role", message)
+                .hint("Name a role that was made for the application, or leave the key out."));
+        }
+        let words = ContextPlan {
+            isolation: plan.isolation,
+            tenant: id,
+            tenant_setting: setting,
+            role: plan.role.as_deref(),
+            schema: plan.schema.as_deref(),
+        };
+        Context::new(words).map_err(|error| {
+            let message = error.to_string();
+            match &error {
+                ContextError::SchemaMissing => Fault::entry(place.clone(), message),
+                ContextError::RoleNone => Fault::new(place.clone(), "role", message),
+                ContextError::TooLong { what, .. }
+                | ContextError::Empty { what }
+                | ContextError::Nul { what } => match *what {
+                    "role" => Fault::new(place.clone(), "role", message),
+                    "schema" => Fault::new(place.clone(), "schema", message),
+                    _ => Fault::entry(place.clone(), message),
+                },
+            }
+        })
+    }
+}
+
+fn tenant_id(name: &str, place: &Place, faults: &mut Vec<Fault>) -> Option<TenantId> {
+    let id = TenantId::new(name);
+    if id.is_none() {
+        let message = format!("\"{}\" is not a tenant id", name.escape_debug());
+        faults.push(Fault::entry(place.clone(), message).hint(NAME_RULE));
+    }
+    if name.eq_ignore_ascii_case("tenantgate") {
+        let message = "\"tenantgate\" is the console's name, not a tenant's";
+        faults.push(Fault::entry(place.clone(), message));
+    }
+    id
+}
+
+fn check_cluster(name: &str, plan: &ClusterPlan, faults: &mut Vec<Fault>) {
+    let place = Place::Cluster(name.to_owned());
+    check_name(name, &place, faults);
+    let cluster = &plan.cluster;
+    if cluster.capacity == 0 || cluster.capacity > CAPACITY_MAX {
+        let message = format!("capacity is {}, allowed: 1 to {CAPACITY_MAX}", cluster.capacity);
+        let hint = "Stay below the cluster's max_connections, less what others need.";
+        faults.push(Fault::new(place.clone(), "capacity", message).hint(hint));
+    }
+    let waits = [
+        ("query_wait", cluster.query_wait),
+        ("server_idle_timeout", cluster.server_idle_timeout),
+        ("server_lifetime", cluster.server_lifetime),
+        ("scrub_timeout", cluster.scrub_timeout),
+    ];
+    for (key, _) in waits.into_iter().filter(|(_, wait)| wait.is_zero()) {
+        let message = format!("{key} is zero");
+        faults.push(Fault::new(place.clone(), key, message).hint("Zero does not mean forever."));
+    }
+    if let Some(Err(error)) = plan.connection_string.as_deref().map(Conninfo::parse) {
+        faults.push(Fault::new(place.clone(), "connection_string", error.to_string()));
+    }
+    if !is_custom_setting(&plan.tenant_setting) {
+        let message = format!("\"{}\" is not a custom setting's name", plan.tenant_setting);
+        let hint = "Two or more names with dots between them, such as app.tenant_id; those that \
+                    start with \"tenantgate.\" are the gate's.";
+        faults.push(Fault::new(place, "tenant_setting", message).hint(hint));
+    }
+}
+
+/// Clusters and tiers follow the same rule as tenants: their names go to logs and metrics.
+fn check_name(name: &str, place: &Place, faults: &mut Vec<Fault>) {
+    if TenantId::new(name).is_none() {
+        let message = format!("\"{}\" is not a name", name.escape_debug());
+        faults.push(Fault::entry(place.clone(), message).hint(NAME_RULE));
+    }
+}
+
+fn check_limits(own: &LimitsPlan, tier: &LimitsPlan, place: &Place, faults: &mut Vec<Fault>) {
+    for key in own.zeros() {
+        let hint = "Leave the key out for no limit; state = \"disabled\" keeps a tenant out.";
+        faults.push(Fault::new(place.clone(), key, format!("{key} is zero")).hint(hint));
+    }
+    let limits = own.over(tier);
+    if own.queries_burst.is_some() && limits.queries_per_second.is_none() {
+        let message = "queries_burst has no queries_per_second to go with";
+        faults.push(Fault::new(place.clone(), "queries_burst", message));
+    }
+}
+
+fn check_schema(plan: &TenantPlan, place: &Place, faults: &mut Vec<Fault>) {
+    let Some(schema) = plan.schema.as_deref() else { return };
+    // PostgreSQL expands $user in a search_path even between double quotes.
+    if schema == "$user" || schema == "information_schema" || is_reserved(schema) {
+        let message = format!("schema \"{schema}\" is PostgreSQL's own");
+        faults.push(Fault::new(place.clone(), "schema", message));
+    }
+}
+
+/// Names PostgreSQL keeps for itself, and `none` in any case, which stands for no role.
+fn is_reserved(name: &str) -> bool {
+    let lower = name.to_ascii_lowercase();
+    lower == "none" || lower.starts_with("pg_")
+}
+
+/// PostgreSQL's rule for settings it does not know (guc.c, valid_custom_variable_name).
+fn is_custom_setting(name: &str) -> bool {
+    let parts: Vec<&str> = name.split('.').collect();
+    let fits = name.len() <= NAME_BYTES_MAX && parts.len() >= 2;
+    let own = parts.first().is_some_and(|first| first.eq_ignore_ascii_case("tenantgate"));
+    fits && !own
+        && parts.iter().all(|part| {
+            let mut bytes = part.bytes();
+            let first = bytes.next().is_some_and(|byte| byte.is_ascii_alphabetic() || byte == b'_');
+            first && bytes.all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'$'))
+        })
+}
+
+fn unknown<'name>(
+    place: &Place,
+    key: &'static str,
+    name: &str,
+    known: impl Iterator<Item = &'name str>,
+) -> Fault {
+    let known: Vec<&str> = known.collect();
+    let hint = match (spelling::nearest(name, known.iter().copied()), known.len()) {
+        (Some(nearest), _) => format!("Did you mean \"{nearest}\"?"),
+        (None, 0) => format!("There is no [{key}s.NAME] at all."),
+        (None, 1..=20) => format!("There are: {}.", known.join(", ")),
+        (None, count) => format!("There are {count} others."),
+    };
+    let message = format!("{key} \"{}\" does not exist", name.escape_debug());
+    Fault::new(place.clone(), key, message).hint(hint)
+}

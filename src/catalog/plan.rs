@@ -1,0 +1,133 @@
+//! The words of a source before they are checked: what a TOML file or a table says about
+//! clusters, tiers and tenants. `build.rs` makes a catalog of them.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::budget::Limits;
+use crate::catalog::{Cluster, TenantState};
+use crate::isolation::Isolation;
+
+/// The setting that row security policies read unless a cluster names another.
+pub const TENANT_SETTING_DEFAULT: &str = "app.tenant_id";
+/// The tier of a tenant that names none.
+pub const TIER_DEFAULT: &str = "default";
+
+/// Everything a source says, by name.
+#[derive(Clone, Debug, Default)]
+pub struct CatalogPlan {
+    /// Where relative paths in connection strings start.
+    pub folder: PathBuf,
+    pub clusters: BTreeMap<String, ClusterPlan>,
+    pub tiers: BTreeMap<String, LimitsPlan>,
+    pub tenants: BTreeMap<String, TenantPlan>,
+}
+
+/// A cluster's words.
+#[derive(Clone, Debug)]
+pub struct ClusterPlan {
+    pub cluster: Cluster,
+    /// For tenants that bring none of their own.
+    pub connection_string: Option<String>,
+    pub tenant_setting: String,
+}
+
+/// A tenant's words.
+#[derive(Clone, Debug)]
+pub struct TenantPlan {
+    pub isolation: Isolation,
+    pub cluster: String,
+    pub connection_string: Option<String>,
+    pub role: Option<String>,
+    pub schema: Option<String>,
+    pub tier: Option<String>,
+    pub state: TenantState,
+    /// Lines as `tenantgate token new` prints them.
+    pub tokens: Vec<String>,
+    pub limits: LimitsPlan,
+    pub allow_superuser: bool,
+}
+
+/// Limits as a tier or a tenant writes them; what is `None` is left to whoever is below.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct LimitsPlan {
+    pub clients: Option<u32>,
+    pub queries_per_second: Option<u32>,
+    pub queries_burst: Option<u32>,
+    pub queries_at_once: Option<u32>,
+    pub servers: Option<u32>,
+    pub query_time: Option<Duration>,
+    pub budget_wait: Option<Duration>,
+}
+
+impl LimitsPlan {
+    /// The limits that hold when these are laid over a tier's.
+    pub fn over(&self, tier: &Self) -> Limits {
+        Limits {
+            clients: self.clients.or(tier.clients),
+            queries_per_second: self.queries_per_second.or(tier.queries_per_second),
+            queries_burst: self.queries_burst.or(tier.queries_burst),
+            queries_at_once: self.queries_at_once.or(tier.queries_at_once),
+            servers: self.servers.or(tier.servers),
+            query_time: self.query_time.or(tier.query_time),
+            budget_wait: self.budget_wait.or(tier.budget_wait).unwrap_or_default(),
+        }
+    }
+
+    /// The keys that say zero, which is no limit anybody could live within.
+    pub(super) fn zeros(&self) -> impl Iterator<Item = &'static str> {
+        let counts = [
+            ("clients", self.clients),
+            ("queries_per_second", self.queries_per_second),
+            ("queries_burst", self.queries_burst),
+            ("queries_at_once", self.queries_at_once),
+            ("servers", self.servers),
+        ];
+        let counts = counts.into_iter().filter(|(_, count)| *count == Some(0)).map(|(key, _)| key);
+        counts.chain((self.query_time == Some(Duration::ZERO)).then_some("query_time"))
+    }
+}
+
+/// What is wrong with a plan, and where.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fault {
+    pub place: Place,
+    /// The key it concerns; `None` stands for the whole entry.
+    pub key: Option<&'static str>,
+    /// Which element of the key's list.
+    pub element: Option<usize>,
+    pub message: String,
+    /// What to do about it, a sentence.
+    pub hint: Option<String>,
+}
+
+/// The entry of a plan that a fault is in, by name.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Place {
+    Cluster(String),
+    Tier(String),
+    Tenant(String),
+    /// The tenant's own limits.
+    TenantLimits(String),
+}
+
+impl Fault {
+    pub(super) fn new(place: Place, key: &'static str, message: impl Into<String>) -> Self {
+        Self { place, key: Some(key), element: None, message: message.into(), hint: None }
+    }
+
+    pub(super) fn entry(place: Place, message: impl Into<String>) -> Self {
+        Self { place, key: None, element: None, message: message.into(), hint: None }
+    }
+
+    pub(super) fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+
+    pub(super) fn element(mut self, index: usize) -> Self {
+        self.element = Some(index);
+        self
+    }
+}

@@ -1,0 +1,255 @@
+//! Catalogs built from plans: what is refused, and what changes from one to the next.
+
+use std::time::Duration;
+
+use super::*;
+use crate::isolation::Isolation;
+
+const LOGIN: &str = "host=127.0.0.1 user=tg dbname=app";
+
+fn cluster(capacity: usize, connection_string: Option<&str>) -> ClusterPlan {
+    ClusterPlan {
+        cluster: Cluster::new("main".to_owned(), capacity),
+        connection_string: connection_string.map(str::to_owned),
+        tenant_setting: TENANT_SETTING_DEFAULT.to_owned(),
+    }
+}
+
+fn tenant(isolation: Isolation) -> TenantPlan {
+    TenantPlan {
+        isolation,
+        cluster: "main".to_owned(),
+        connection_string: None,
+        role: None,
+        schema: (isolation == Isolation::Schema).then(|| "s".to_owned()),
+        tier: None,
+        state: TenantState::Active,
+        tokens: Vec::new(),
+        limits: LimitsPlan::default(),
+        allow_superuser: false,
+    }
+}
+
+fn at(isolation: Isolation, connection_string: &str) -> TenantPlan {
+    TenantPlan { connection_string: Some(connection_string.to_owned()), ..tenant(isolation) }
+}
+
+fn plan<const N: usize>(tenants: [(&str, TenantPlan); N]) -> CatalogPlan {
+    CatalogPlan {
+        clusters: [("main".to_owned(), cluster(5, Some(LOGIN)))].into(),
+        tenants: tenants.map(|(id, tenant)| (id.to_owned(), tenant)).into(),
+        ..CatalogPlan::default()
+    }
+}
+
+fn build(plan: &CatalogPlan) -> Catalog {
+    Catalog::build(plan).unwrap_or_else(|faults| panic!("{faults:#?}"))
+}
+
+/// The only fault's place, key and message.
+fn fault(plan: &CatalogPlan) -> (Place, Option<&'static str>, String) {
+    let faults = Catalog::build(plan).err().unwrap_or_default();
+    assert_eq!(faults.len(), 1, "{faults:#?}");
+    let fault = faults.into_iter().next().unwrap();
+    (fault.place, fault.key, fault.message)
+}
+
+fn find(catalog: &Catalog, id: &str) -> Option<Arc<Tenant>> {
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    runtime.block_on(catalog.find(id))
+}
+
+#[test]
+fn a_tenant_is_found_by_its_exact_id() {
+    let catalog = build(&plan([("acme", tenant(Isolation::Row))]));
+    assert_eq!(find(&catalog, "acme").unwrap().context.value("app.tenant_id"), Some("acme"));
+    assert!(find(&catalog, "Acme").is_none() && find(&catalog, "").is_none());
+    assert_eq!(catalog.version(), 1);
+    assert_eq!(Catalog::default().tenants().len(), 0);
+}
+
+#[test]
+fn a_tenants_limits_lie_over_its_tiers() {
+    let mut plan = plan([("acme", tenant(Isolation::Row)), ("beta", tenant(Isolation::Row))]);
+    let tier = LimitsPlan {
+        clients: Some(3),
+        queries_per_second: Some(10),
+        budget_wait: Some(Duration::from_secs(1)),
+        ..LimitsPlan::default()
+    };
+    plan.tiers.insert("default".to_owned(), tier.clone());
+    plan.tiers.insert("pro".to_owned(), LimitsPlan { clients: Some(9), ..tier });
+    let acme = plan.tenants.get_mut("acme").unwrap();
+    acme.tier = Some("pro".to_owned());
+    acme.limits.queries_burst = Some(50);
+    acme.limits.budget_wait = Some(Duration::ZERO);
+    let catalog = build(&plan);
+    let (acme, beta) = (find(&catalog, "acme").unwrap(), find(&catalog, "beta").unwrap());
+    assert_eq!((acme.limits.clients, acme.limits.queries_per_second), (Some(9), Some(10)));
+    assert_eq!((acme.limits.queries_burst, acme.limits.budget_wait), (Some(50), Duration::ZERO));
+    assert_eq!((beta.limits.clients, beta.tier.as_str()), (Some(3), "default"));
+    assert_eq!(beta.limits.budget_wait, Duration::from_secs(1));
+}
+
+#[test]
+fn only_what_changed_gets_a_new_version() {
+    let line = new_token().unwrap().line;
+    let mut words = plan([("acme", tenant(Isolation::Row)), ("beta", tenant(Isolation::Row))]);
+    let first = build(&words);
+    words.tenants.get_mut("beta").unwrap().state = TenantState::Disabled;
+    words.tenants.get_mut("acme").unwrap().tokens.push(line);
+    words.tenants.insert("gamma".to_owned(), tenant(Isolation::Row));
+    let second = build(&words).next(&first);
+    assert_eq!(second.version(), 2);
+    let same = |id: &str| Arc::ptr_eq(&find(&first, id).unwrap(), &find(&second, id).unwrap());
+    assert!(same("acme") && !same("beta"));
+    assert_eq!(find(&second, "beta").unwrap().version, 2);
+    assert_eq!(find(&second, "gamma").unwrap().version, 2);
+    let third = build(&words).next(&second);
+    assert_eq!(find(&third, "beta").unwrap().version, 2, "nothing changed");
+    words.clusters.insert("main".to_owned(), cluster(6, Some(LOGIN)));
+    let fourth = build(&words).next(&third);
+    assert_eq!(find(&fourth, "acme").unwrap().version, 4, "its cluster changed");
+}
+
+#[test]
+fn names_that_could_be_mistaken_are_refused() {
+    let refused = |id: &str| fault(&plan([(id, tenant(Isolation::Row))])).2;
+    assert!(refused("a b").contains("not a tenant id"));
+    assert!(refused(&"x".repeat(64)).contains("not a tenant id"));
+    assert!(refused("TenantGate").contains("console"));
+    let twins = plan([("Acme", tenant(Isolation::Row)), ("acme", tenant(Isolation::Row))]);
+    assert!(fault(&twins).2.contains("only in case"));
+    let role = |role: &str| {
+        let role = Some(role.to_owned());
+        fault(&plan([("acme", TenantPlan { role, ..tenant(Isolation::Row) })]))
+    };
+    for name in ["none", "NONE", "pg_read_all_data", "", &"r".repeat(64)] {
+        assert_eq!(role(name).1, Some("role"), "{name}");
+    }
+    let schema = |schema: &str| {
+        let schema = Some(schema.to_owned());
+        fault(&plan([("acme", TenantPlan { schema, ..tenant(Isolation::Schema) })]))
+    };
+    for name in ["$user", "pg_catalog", "pg_temp", "information_schema", ""] {
+        assert_eq!(schema(name).1, Some("schema"), "{name}");
+    }
+    let bare = TenantPlan { schema: None, ..tenant(Isolation::Schema) };
+    assert!(fault(&plan([("acme", bare)])).2.contains("needs a schema"));
+}
+
+#[test]
+fn what_a_tenant_names_must_exist() {
+    let lost = TenantPlan { cluster: "mian".to_owned(), ..tenant(Isolation::Row) };
+    assert_eq!(fault(&plan([("acme", lost)])).1, Some("cluster"));
+    let lost = TenantPlan { tier: Some("free".to_owned()), ..tenant(Isolation::Row) };
+    assert_eq!(fault(&plan([("acme", lost)])).1, Some("tier"));
+    let mut bare = plan([("acme", tenant(Isolation::Row))]);
+    bare.clusters.insert("main".to_owned(), cluster(5, None));
+    assert!(fault(&bare).2.contains("neither the tenant nor its cluster"));
+    let daring = TenantPlan { allow_superuser: true, ..tenant(Isolation::Row) };
+    assert_eq!(fault(&plan([("acme", daring)])).1, Some("allow_superuser"));
+    let daring = TenantPlan { allow_superuser: true, ..tenant(Isolation::Silo) };
+    let catalog = build(&plan([("acme", daring)]));
+    assert!(find(&catalog, "acme").unwrap().route.allow_superuser);
+}
+
+#[test]
+fn a_token_belongs_to_one_tenant() {
+    let line = new_token().unwrap().line;
+    let with = |tokens: &[&String]| TenantPlan {
+        tokens: tokens.iter().map(|line| (*line).clone()).collect(),
+        ..tenant(Isolation::Row)
+    };
+    let catalog = build(&plan([("acme", with(&[&line]))]));
+    let id = line.split(':').next().unwrap();
+    assert_eq!(catalog.token(id).unwrap().tenant.as_str(), "acme");
+    let twice = plan([("acme", with(&[&line])), ("beta", with(&[&line]))]);
+    let (place, key, message) = fault(&twice);
+    assert_eq!((place, key), (Place::Tenant("beta".to_owned()), Some("tokens")));
+    assert!(message.contains("\"acme\" too"));
+    assert!(fault(&plan([("acme", with(&[&"x".to_owned()]))])).2.contains("not a token's line"));
+}
+
+#[test]
+fn a_schema_tenant_needs_a_login_of_its_own() {
+    let sharing = plan([("acme", tenant(Isolation::Row)), ("beta", tenant(Isolation::Schema))]);
+    let (place, _, message) = fault(&sharing);
+    assert_eq!(place, Place::Tenant("acme".to_owned()));
+    assert!(message.contains("schema tenant \"beta\""), "{message}");
+    let elsewhere = at(Isolation::Silo, "host=127.0.0.1 user=tg dbname=other");
+    assert_eq!(
+        fault(&plan([("acme", elsewhere), ("beta", tenant(Isolation::Schema))])).1,
+        Some("connection_string")
+    );
+    let own = at(Isolation::Schema, "host=127.0.0.1 user=beta dbname=app");
+    build(&plan([("acme", tenant(Isolation::Row)), ("beta", own.clone())]));
+    let third = at(Isolation::Schema, "host=127.0.0.1 user=gamma dbname=app");
+    assert_eq!(fault(&plan([("beta", own), ("gamma", third)])).1, Some("schema"));
+}
+
+#[test]
+fn a_silo_has_its_database_to_itself() {
+    let silo = at(Isolation::Silo, "host=127.0.0.1 user=silo dbname=app");
+    let (place, _, message) = fault(&plan([("acme", tenant(Isolation::Row)), ("zeta", silo)]));
+    assert_eq!(place, Place::Tenant("acme".to_owned()));
+    assert!(message.contains("silo tenant \"zeta\""), "{message}");
+    let own = at(Isolation::Silo, "host=127.0.0.1 user=silo dbname=silo");
+    build(&plan([("acme", tenant(Isolation::Row)), ("zeta", own)]));
+}
+
+#[test]
+fn one_instance_is_one_cluster() {
+    let mut twice = plan([("acme", tenant(Isolation::Row))]);
+    let other = ClusterPlan {
+        cluster: Cluster::new("other".to_owned(), 5),
+        ..cluster(5, Some("host=localhost user=tg dbname=else"))
+    };
+    twice.clusters.insert("other".to_owned(), other.clone());
+    assert_eq!(fault(&twice).0, Place::Cluster("other".to_owned()));
+    let far = ClusterPlan { connection_string: Some("host=db user=tg".to_owned()), ..other };
+    twice.clusters.insert("other".to_owned(), far);
+    build(&twice);
+    let astray = at(Isolation::Silo, "host=DB user=x dbname=y");
+    twice.tenants.insert("beta".to_owned(), astray);
+    assert_eq!(fault(&twice).0, Place::Tenant("beta".to_owned()));
+}
+
+#[test]
+fn row_tenants_of_one_database_share_a_login_or_have_roles() {
+    let with_role = |login: &str, role: Option<&str>| TenantPlan {
+        role: role.map(str::to_owned),
+        ..at(Isolation::Row, &format!("host=127.0.0.1 user={login} dbname=app"))
+    };
+    let two = |role| plan([("acme", with_role("a", Some("r"))), ("beta", with_role("b", role))]);
+    build(&two(Some("r")));
+    assert_eq!(fault(&two(None)).0, Place::Tenant("beta".to_owned()));
+    build(&plan([("acme", with_role("a", None)), ("beta", with_role("a", Some("r")))]));
+    let roles = [("acme", with_role("a", Some("q"))), ("beta", with_role("a", Some("r")))];
+    assert_eq!(fault(&plan(roles)).1, Some("role"));
+}
+
+#[test]
+fn numbers_nobody_could_live_with_are_refused() {
+    let limits = LimitsPlan { queries_burst: Some(5), ..LimitsPlan::default() };
+    let bursting = plan([("acme", TenantPlan { limits, ..tenant(Isolation::Row) })]);
+    assert_eq!(fault(&bursting).1, Some("queries_burst"));
+    let limits = LimitsPlan { query_time: Some(Duration::ZERO), ..LimitsPlan::default() };
+    let mut zero = plan([]);
+    zero.tiers.insert("free".to_owned(), limits);
+    assert_eq!(
+        fault(&zero),
+        (Place::Tier("free".to_owned()), Some("query_time"), "query_time is zero".to_owned())
+    );
+    for capacity in [0, 300_000] {
+        let mut wrong = plan([]);
+        wrong.clusters.insert("main".to_owned(), cluster(capacity, None));
+        assert_eq!(fault(&wrong).1, Some("capacity"));
+    }
+    for setting in ["tenant", "app.", "1app.x", "app.a b", "tenantgate.tenant", "app.x'"] {
+        let mut wrong = plan([]);
+        let words = ClusterPlan { tenant_setting: setting.to_owned(), ..cluster(1, None) };
+        wrong.clusters.insert("main".to_owned(), words);
+        assert_eq!(fault(&wrong).1, Some("tenant_setting"), "{setting}");
+    }
+}

@@ -1,0 +1,68 @@
+//! `tenantgate check`: what a settings file says about each tenant.
+
+use comfy_table::Table;
+use comfy_table::presets::NOTHING;
+use serde_json::{Value, json};
+
+use crate::catalog::Tenant;
+use crate::config::Config;
+
+/// How far a tenant is protected in this version: against residue and mistakes, not against SQL
+/// that forges the context on purpose.
+const LEVEL: &str = "plain";
+
+/// A table for people.
+pub(super) fn table(config: &Config) -> String {
+    let mut table = Table::new();
+    table.load_style(NOTHING);
+    let titles = ["id", "isolation", "cluster", "database", "login", "role", "tier", "level"];
+    table.set_header(titles.iter().chain(&["state"]));
+    for tenant in config.catalog.tenants() {
+        let row = facts(tenant).map(|(_, value)| value.unwrap_or_else(|| "-".to_owned()));
+        table.add_row(row);
+    }
+    let counts = [
+        (config.catalog.tenants().len(), "tenant"),
+        (config.catalog.clusters().len(), "cluster"),
+        (config.issuers.len(), "issuer"),
+        (config.listen.len(), "listener"),
+    ];
+    let counts = counts.map(|(count, what)| {
+        let plural = if count == 1 { "" } else { "s" };
+        format!("{count} {what}{plural}")
+    });
+    let counts = format!("good: {}", counts.join(", "));
+    format!("{}\n\n{counts}", table.trim_fmt())
+}
+
+/// The same for programs.
+pub(super) fn json(config: &Config) -> String {
+    let tenants = config.catalog.tenants().map(|tenant| {
+        let facts = facts(tenant).map(|(key, value)| (key.to_owned(), Value::from(value)));
+        Value::Object(facts.into_iter().collect())
+    });
+    let clusters = config.catalog.clusters();
+    let clusters = clusters.map(|c| json!({ "name": c.name, "capacity": c.capacity }));
+    let value = json!({
+        "tenants": tenants.collect::<Vec<_>>(),
+        "clusters": clusters.collect::<Vec<_>>(),
+        "issuers": config.issuers.iter().map(|issuer| &issuer.name).collect::<Vec<_>>(),
+        "listen": config.listen.iter().map(|l| l.address.to_string()).collect::<Vec<_>>(),
+    });
+    format!("{value:#}")
+}
+
+fn facts(tenant: &Tenant) -> [(&'static str, Option<String>); 9] {
+    let conninfo = &tenant.route.conninfo;
+    [
+        ("id", Some(tenant.id.to_string())),
+        ("isolation", Some(tenant.isolation.name().to_owned())),
+        ("cluster", Some(tenant.route.cluster.name.clone())),
+        ("database", Some(conninfo.dbname.clone())),
+        ("login", Some(conninfo.user.clone())),
+        ("role", tenant.context.value("role").map(str::to_owned)),
+        ("tier", Some(tenant.tier.clone())),
+        ("level", Some(LEVEL.to_owned())),
+        ("state", Some(tenant.state.name().to_owned())),
+    ]
+}

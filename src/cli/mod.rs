@@ -1,0 +1,140 @@
+//! The command line. Exit codes: 0 done, 1 it ran and something went wrong, 2 the command or the
+//! settings are wrong.
+
+mod check;
+mod install;
+#[cfg(test)]
+mod tests;
+mod token;
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::config::{self, Config};
+use crate::{demo, gate};
+
+/// A tenant-aware PostgreSQL proxy.
+#[derive(Parser)]
+#[command(name = "tenantgate", version, max_term_width = 100)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run the gate
+    Run(File),
+    /// Check a settings file and show what it says about each tenant
+    Check {
+        #[command(flatten)]
+        file: File,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Make, sign and hash tokens
+    #[command(subcommand)]
+    Token(token::TokenCommand),
+    /// Print the SQL that prepares a cluster for the gate
+    Install {
+        #[command(flatten)]
+        file: File,
+        /// The cluster, as in [clusters.NAME]
+        #[arg(long)]
+        cluster: String,
+        /// Print the SQL; nothing is run
+        #[arg(long, required = true)]
+        print: bool,
+    },
+    /// Start throw-away clusters and show tenants their own rows
+    Demo {
+        /// Check every line and exit
+        #[arg(long)]
+        once: bool,
+    },
+}
+
+/// The settings file.
+#[derive(Args)]
+struct File {
+    /// The settings file
+    #[arg(
+        long = "config",
+        value_name = "FILE",
+        env = "TENANTGATE_CONFIG",
+        default_value = "config/tenantgate.toml"
+    )]
+    path: PathBuf,
+}
+
+/// What a command ended with when it did not do what it was asked for.
+enum Failure {
+    /// Exit code 2: the command line or the settings are wrong.
+    Usage(String),
+    /// Exit code 1: it went wrong on the way.
+    Ran(String),
+}
+
+impl From<config::Error> for Failure {
+    fn from(error: config::Error) -> Self {
+        Self::Usage(error.to_string())
+    }
+}
+
+impl From<anyhow::Error> for Failure {
+    fn from(error: anyhow::Error) -> Self {
+        Self::Ran(format!("{error:#}"))
+    }
+}
+
+/// Does what the command line says.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let (code, text) = match run(cli.command) {
+        Ok(()) => return ExitCode::SUCCESS,
+        Err(Failure::Ran(text)) => (1, text),
+        Err(Failure::Usage(text)) => (2, text),
+    };
+    // With nobody left to read standard error, the exit code has to do.
+    let _ = writeln!(std::io::stderr(), "tenantgate: {text}");
+    ExitCode::from(code)
+}
+
+fn run(command: Command) -> Result<(), Failure> {
+    match command {
+        Command::Run(file) => {
+            let config = file.load()?;
+            Ok(gate::run(config, file.path)?)
+        }
+        Command::Check { file, json } => {
+            let config = file.load()?;
+            print(&if json { check::json(&config) } else { check::table(&config) })
+        }
+        Command::Token(command) => print(&token::run(command)?),
+        Command::Install { file, cluster, print: _ } => {
+            let config = file.load()?;
+            print(&install::sql(&config, &cluster)?)
+        }
+        Command::Demo { once } => Ok(demo::run(once)?),
+    }
+}
+
+impl File {
+    fn load(&self) -> Result<Config, Failure> {
+        Ok(config::load(&self.path)?)
+    }
+}
+
+/// Prints what a command has to say. A reader who went away, such as `head`, is no failure.
+fn print(text: &str) -> Result<(), Failure> {
+    match writeln!(std::io::stdout(), "{}", text.trim_end()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+            Err(Failure::Ran(format!("cannot print: {error}")))
+        }
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,109 @@
+//! What the commands print.
+
+use std::path::PathBuf;
+use std::time::{Duration, SystemTime};
+
+use clap::CommandFactory;
+
+use super::*;
+use crate::auth::Authenticator;
+
+const SETTINGS: &str = r#"
+[[listen]]
+address = "127.0.0.1:6432"
+tls = "disable"
+
+[issuers.login]
+issuer = "i"
+audience = "a"
+algorithm = "HS256"
+key_file = "login.key"
+tenant_claim = "app.tenant"
+
+[clusters.main]
+capacity = 2
+connection_string = "postgresql://tg:hunter2@127.0.0.1/app"
+
+[tenants.acme]
+isolation = "row"
+cluster = "main"
+role = "o'role"
+
+[clusters.far]
+capacity = 2
+
+[tenants.beta]
+isolation = "silo"
+cluster = "far"
+connection_string = "postgresql://beta:hunter2@db/beta"
+"#;
+
+fn settings() -> (tempfile::TempDir, PathBuf, Config) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("gate.toml");
+    std::fs::write(&path, SETTINGS).unwrap();
+    std::fs::write(folder.path().join("login.key"), [7; 32]).unwrap();
+    let config = config::load(&path).unwrap_or_else(|error| panic!("{error}"));
+    (folder, path, config)
+}
+
+fn usage(failure: Failure) -> String {
+    match failure {
+        Failure::Usage(text) => text,
+        Failure::Ran(text) => panic!("not a usage error: {text}"),
+    }
+}
+
+#[test]
+fn the_command_line_is_sound() {
+    Cli::command().debug_assert();
+}
+
+#[test]
+fn check_shows_every_tenant_and_no_password() {
+    let (_folder, _, config) = settings();
+    let table = check::table(&config);
+    let json = check::json(&config);
+    assert!(table.contains("beta  silo       far      beta      beta"), "{table}");
+    assert!(table.ends_with("good: 2 tenants, 2 clusters, 1 issuer, 1 listener"), "{table}");
+    let value: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(value["tenants"][0]["role"], "o'role");
+    assert_eq!(value["tenants"][1]["role"], serde_json::Value::Null);
+    assert!(!table.contains("hunter2") && !json.contains("hunter2"));
+}
+
+#[test]
+fn install_prints_sql_for_the_logins_of_row_tenants() {
+    let (_folder, _, config) = settings();
+    let sql = install::sql(&config, "main").unwrap_or_else(|failure| panic!("{}", usage(failure)));
+    assert!(sql.contains("ALTER ROLE \"tg\" LOGIN NOINHERIT;"), "{sql}");
+    let membership = "EXECUTE 'GRANT \"o''role\" TO \"tg\" WITH INHERIT FALSE, SET TRUE';";
+    assert!(sql.contains(membership), "{sql}");
+    assert!(!sql.contains("hunter2"));
+    let nothing = install::sql(&config, "far").err().map(usage);
+    assert!(nothing.is_some_and(|text| text.contains("no row tenant")));
+    let unknown = install::sql(&config, "mian").err().map(usage);
+    assert!(unknown.is_some_and(|text| text.contains("did you mean \"main\"?")));
+}
+
+#[test]
+fn a_signed_token_is_one_the_gate_accepts() {
+    let (_folder, path, config) = settings();
+    let sign = |issuer: &str, tenant: &str| {
+        let command = token::TokenCommand::Sign {
+            file: File { path: path.clone() },
+            issuer: issuer.to_owned(),
+            tenant: crate::catalog::TenantId::new(tenant).unwrap(),
+            expires: Duration::from_secs(60),
+        };
+        token::run(command).map_err(usage)
+    };
+    let signed = sign("login", "beta").unwrap();
+    let authenticator = Authenticator::new(&config.issuers).unwrap();
+    let now = SystemTime::now();
+    let answer = authenticator.authenticate(&config.catalog, signed.as_bytes(), &["beta"], now);
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let identity = runtime.block_on(answer).unwrap();
+    assert_eq!(identity.tenant.id.as_str(), "beta");
+    assert!(sign("lgoin", "beta").unwrap_err().contains("did you mean \"login\"?"));
+}

@@ -1,0 +1,110 @@
+//! `tenantgate token`: opaque tokens for the catalog, and JSON Web Tokens to try things with.
+
+use std::io::Read;
+use std::time::{Duration, SystemTime};
+
+use clap::Subcommand;
+use serde_json::json;
+
+use super::{Failure, File};
+use crate::auth;
+use crate::catalog::{TenantId, new_token, token_line};
+use crate::spelling;
+
+/// A token on standard input is shorter than this; whatever is longer is something else.
+const INPUT_BYTES_MAX: u64 = 1024;
+
+#[derive(Subcommand)]
+pub(super) enum TokenCommand {
+    /// Make an opaque token; it is shown this once
+    New {
+        /// The tenant it is for, to print the lines to paste
+        #[arg(long, value_parser = tenant_id)]
+        tenant: Option<TenantId>,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Sign a JSON Web Token with an HS256 issuer's key, for tests and demonstrations
+    Sign {
+        #[command(flatten)]
+        file: File,
+        /// The issuer, as in [issuers.NAME]
+        #[arg(long)]
+        issuer: String,
+        /// The tenant it is for
+        #[arg(long, value_parser = tenant_id)]
+        tenant: TenantId,
+        /// How long it lasts, such as 15m or 1h
+        #[arg(long, default_value = "1h", value_parser = duration)]
+        expires: Duration,
+    },
+    /// Read a token on standard input and print the catalog's line for it
+    Hash,
+}
+
+/// What to print.
+pub(super) fn run(command: TokenCommand) -> Result<String, Failure> {
+    match command {
+        TokenCommand::New { tenant, json } => new(tenant.as_ref(), json),
+        TokenCommand::Sign { file, issuer, tenant, expires } => {
+            let config = file.load()?;
+            let found = config.issuers.iter().find(|settings| settings.name == issuer);
+            let settings = found.ok_or_else(|| {
+                let known = config.issuers.iter().map(|settings| settings.name.as_str());
+                let meant = spelling::nearest(&issuer, known);
+                let meant = meant.map(|name| format!(", did you mean \"{name}\"?"));
+                let path = file.path.display();
+                Failure::Usage(format!(
+                    "there is no [issuers.{issuer}] in {path}{}",
+                    meant.unwrap_or_default()
+                ))
+            })?;
+            let signed = auth::sign(settings, tenant.as_str(), SystemTime::now(), expires);
+            signed.map_err(|error| Failure::Usage(error.to_string()))
+        }
+        TokenCommand::Hash => hash(),
+    }
+}
+
+fn new(tenant: Option<&TenantId>, json: bool) -> Result<String, Failure> {
+    let no_random = || Failure::Ran("the system has no random numbers".to_owned());
+    let token = new_token().ok_or_else(no_random)?;
+    let tenant = tenant.map(TenantId::as_str);
+    if json {
+        let value = json!({ "token": token.text, "line": token.line, "tenant": tenant });
+        return Ok(format!("{value:#}"));
+    }
+    let table = tenant.map_or("NAME".to_owned(), table_key);
+    Ok(format!(
+        "token, shown this once:\n    {}\n\n\
+         in the settings, at [tenants.{table}]:\n    tokens = [\"{}\"]",
+        token.text, token.line
+    ))
+}
+
+fn hash() -> Result<String, Failure> {
+    let mut text = String::new();
+    let read = std::io::stdin().take(INPUT_BYTES_MAX).read_to_string(&mut text);
+    read.map_err(|error| Failure::Ran(format!("cannot read standard input: {error}")))?;
+    let line = token_line(text.trim());
+    line.ok_or_else(|| {
+        Failure::Usage("standard input holds no token (tg_<id>_<secret>)".to_owned())
+    })
+}
+
+/// A tenant id as it stands in a TOML header, where a dot would start another table.
+fn table_key(id: &str) -> String {
+    if id.contains('.') { format!("\"{id}\"") } else { id.to_owned() }
+}
+
+fn tenant_id(text: &str) -> Result<TenantId, String> {
+    let rule = "a tenant id has up to 63 letters, digits, \"_\", \".\" or \"-\" and starts with a \
+                letter or digit";
+    TenantId::new(text).ok_or_else(|| rule.to_owned())
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    let parsed = humantime_serde::re::humantime::parse_duration(text);
+    parsed.map_err(|_| "write a number and its unit, such as 15m or 1h".to_owned())
+}

@@ -1,0 +1,317 @@
+//! From the server to the client: walk over the frames that were read, hold each against what is
+//! due, keep back what is not for the client, and mark the rest as free to go.
+
+use crate::client::due::{Due, Effect, Script, Step};
+use crate::client::refuse;
+use crate::client::relay::{Ended, Exchange};
+use crate::error::Error;
+use crate::wire::backend;
+use crate::wire::frame::{self, HEADER_BYTES, Header};
+
+/// Longest frame that is held whole before it is passed on. Rows and copy data are not held.
+const HELD_BYTES_MAX: usize = 16 * 1024 * 1024;
+
+/// ParameterStatus of these would tell the client how its tenant is kept, or is a label of ours.
+const HIDDEN: [&str; 4] = ["search_path", "role", "session_authorization", "is_superuser"];
+
+/// What becomes of a frame that is complete.
+enum Fate {
+    Pass,
+    /// It is for the gate only.
+    Keep,
+    /// This goes to the client in its place.
+    Replace(Vec<u8>),
+}
+
+impl Exchange<'_> {
+    /// Judges frames until none is complete. True if anything was judged.
+    pub(super) fn walk_server(&mut self) -> Result<bool, Ended> {
+        let mut walked = false;
+        loop {
+            let Some(bound) = self.lease.bound() else { return Err(Ended::ServerGone) };
+            let input = &bound.connection().input;
+            let ahead = input.len() - self.relay.to_client;
+            if self.relay.server_left > 0 {
+                let step = ahead.min(self.relay.server_left);
+                self.relay.to_client += step;
+                self.relay.server_left -= step;
+                walked |= step > 0;
+                if self.relay.server_left > 0 {
+                    return Ok(walked);
+                }
+            }
+            let rest = input.data().get(self.relay.to_client..).unwrap_or_default();
+            let header = match frame::header(rest) {
+                Ok(Some(header)) => header,
+                Ok(None) => return Ok(walked),
+                Err(_) => return Err(out_of_step()),
+            };
+            if !self.walk_reply(header)? {
+                return Ok(walked);
+            }
+            walked = true;
+        }
+    }
+
+    /// One frame; false if more of it must come first.
+    fn walk_reply(&mut self, header: Header) -> Result<bool, Ended> {
+        match header.tag {
+            b'D' | b'd' | b'T' => {
+                self.expect_data(header.tag)?;
+                self.relay.server_left = header.length;
+                return Ok(true);
+            }
+            _ if header.length > HELD_BYTES_MAX => return Err(out_of_step()),
+            _ => {}
+        }
+        let Some(bound) = self.lease.bound() else { return Err(Ended::ServerGone) };
+        let start = self.relay.to_client;
+        let input = bound.connection().input.data();
+        let Some(frame) = input.get(start..start + header.length) else { return Ok(false) };
+        let fate = match header.tag {
+            b'Z' => {
+                let [status @ (b'I' | b'T' | b'E')] = frame.get(HEADER_BYTES..).unwrap_or_default()
+                else {
+                    return Err(out_of_step());
+                };
+                let status = *status;
+                self.ready(status)?
+            }
+            b'C' => self.complete()?,
+            b'1' | b'2' | b'3' | b'n' | b't' | b's' | b'I' => self.progress(header.tag)?,
+            b'G' => self.copy_in()?,
+            b'H' | b'c' => {
+                self.expect_data(header.tag)?;
+                Fate::Pass
+            }
+            b'E' | b'S' | b'N' | b'A' => {
+                let body = frame.get(HEADER_BYTES..).unwrap_or_default().to_vec();
+                self.report(header.tag, &body)?
+            }
+            _ => return Err(out_of_step()),
+        };
+        self.settle(header, fate);
+        Ok(true)
+    }
+
+    fn settle(&mut self, header: Header, fate: Fate) {
+        if matches!(fate, Fate::Pass) {
+            self.relay.to_client += header.length;
+            return;
+        }
+        // What was judged before goes out first; then this frame is skipped.
+        let judged = std::mem::take(&mut self.relay.to_client);
+        let Some(bound) = self.lease.bound() else { return };
+        let input = &mut bound.connection().input;
+        let bytes = input.data().get(..judged).unwrap_or_default();
+        self.client.output.extend_from_slice(bytes);
+        input.consume(judged + header.length);
+        if let Fate::Replace(bytes) = fate {
+            self.client.output.extend_from_slice(&bytes);
+        }
+    }
+
+    /// Rows and copy data belong to a Query or an Execute; a row description also to a Describe.
+    fn expect_data(&mut self, tag: u8) -> Result<(), Ended> {
+        match self.relay.due.front() {
+            Some(Due::Query(_)) => Ok(()),
+            Some(Due::Execute(_)) if tag != b'T' => Ok(()),
+            Some(Due::DescribeStatement | Due::DescribePortal) if tag == b'T' => {
+                self.relay.due.pop();
+                Ok(())
+            }
+            _ => Err(out_of_step()),
+        }
+    }
+
+    fn progress(&mut self, tag: u8) -> Result<Fate, Ended> {
+        let due = match (tag, self.relay.due.front()) {
+            // A Query goes on until its ReadyForQuery.
+            (b'I', Some(Due::Query(script))) => {
+                if let Some(script) = script {
+                    script.steps.pop_front();
+                }
+                return Ok(Fate::Pass);
+            }
+            // The parameter description comes ahead of the row description.
+            (b't', Some(Due::DescribeStatement)) => return Ok(Fate::Pass),
+            _ => self.relay.due.pop(),
+        };
+        match (tag, due) {
+            (b'1', Some(Due::OwnParse(_))) | (b'3', Some(Due::OwnClose(_))) => Ok(Fate::Keep),
+            (b'1', Some(Due::Parse(_)))
+            | (b'2', Some(Due::Bind))
+            | (b'3', Some(Due::Close(_)))
+            | (b'n', Some(Due::DescribeStatement | Due::DescribePortal))
+            | (b's' | b'I', Some(Due::Execute(_))) => Ok(Fate::Pass),
+            _ => Err(out_of_step()),
+        }
+    }
+
+    fn complete(&mut self) -> Result<Fate, Ended> {
+        let step = match self.relay.due.front() {
+            Some(Due::Query(None)) => return Ok(Fate::Pass),
+            Some(Due::Query(Some(script))) => script.steps.pop_front().unwrap_or_default(),
+            Some(Due::Execute(_)) => match self.relay.due.pop() {
+                Some(Due::Execute(Some(step))) => *step,
+                _ => return Ok(Fate::Pass),
+            },
+            _ => return Err(out_of_step()),
+        };
+        Ok(self.carry_out(step))
+    }
+
+    /// A statement the gate has a part in has succeeded.
+    fn carry_out(&mut self, step: Step) -> Fate {
+        match step.effect {
+            None => {}
+            Some(Effect::ResetAll(behind)) => self.reset_session(behind),
+            Some(Effect::DiscardAll(behind)) => {
+                self.reset_session(behind);
+                self.talk.prepared.clear();
+            }
+            Some(Effect::DeallocateAll) => self.talk.prepared.clear(),
+            Some(Effect::Deallocate(name)) => {
+                self.talk.prepared.remove(&name);
+            }
+        }
+        let Some(tag) = step.tag else { return Fate::Pass };
+        let mut replaced = Vec::new();
+        backend::put_complete(&mut replaced, tag);
+        Fate::Replace(replaced)
+    }
+
+    /// Back to the start-up values, except for settings that statements `behind` this one may
+    /// change. A server that has others is not for this session any more.
+    fn reset_session(&mut self, behind: Vec<String>) {
+        self.relay.was_reset = true;
+        self.talk.now = self.talk.start.clone();
+        let same = |bound: &mut crate::server::Bound| bound.settings == self.talk.start;
+        let untouched = self.talk.touched.is_empty();
+        self.talk.touched = behind;
+        self.relay.dismiss |= !(untouched && self.lease.bound().is_some_and(same));
+    }
+
+    fn copy_in(&mut self) -> Result<Fate, Ended> {
+        match self.relay.due.front() {
+            // The copy's end went out before the server asked for its beginning.
+            Some(Due::Query(_)) if self.relay.copy_ended_early => return Ok(Fate::Pass),
+            Some(Due::Query(_)) => {}
+            Some(Due::Execute(_)) => self.relay.batch_open = true,
+            _ => return Err(out_of_step()),
+        }
+        if !self.relay.due.forget_syncs_behind_front() {
+            // Something other than a Sync is on its way into the copy data: nobody can say what
+            // the server makes of it.
+            return Err(out_of_step());
+        }
+        self.relay.copy_in = true;
+        Ok(Fate::Pass)
+    }
+
+    fn ready(&mut self, status: u8) -> Result<Fate, Ended> {
+        let fate = match self.relay.due.pop() {
+            Some(Due::Query(_) | Due::Sync) => Fate::Pass,
+            Some(Due::OwnSync) => Fate::Keep,
+            _ => return Err(out_of_step()),
+        };
+        self.relay.status = status;
+        self.relay.copy_in = false;
+        self.relay.copy_ended_early = false;
+        self.relay.query_deadline = None;
+        if status == b'I' {
+            self.talk.prepared.forget_portals();
+            self.talk.count_transaction();
+        }
+        if self.relay.due.is_empty() {
+            self.talk.shared.busy.set(false);
+            self.relay.time_exceeded = false;
+        } else {
+            self.start_clock();
+        }
+        if !std::mem::take(&mut self.relay.was_reset) {
+            return Ok(fate);
+        }
+        // Ahead of ReadyForQuery, as PostgreSQL tells what changed.
+        let mut told = Vec::new();
+        self.talk.put_parameters_of_start(&mut told);
+        backend::put_ready(&mut told, status);
+        Ok(Fate::Replace(told))
+    }
+
+    /// Messages that may come at any time, and errors.
+    fn report(&mut self, tag: u8, body: &[u8]) -> Result<Fate, Ended> {
+        match tag {
+            // Whoever sent a notification cannot be known to be of this tenant.
+            b'A' => Ok(Fate::Keep),
+            // Only what the client's own statements caused.
+            b'N' if self.relay.due.is_empty() => Ok(Fate::Keep),
+            b'N' => Ok(Fate::Pass),
+            b'S' => match backend::read_parameter_status(body) {
+                Some((name, _)) if HIDDEN.contains(&name) => Ok(Fate::Keep),
+                Some((name, value)) => {
+                    if name == "application_name" {
+                        *self.talk.shared.application_name.borrow_mut() = value.to_owned();
+                    }
+                    self.talk.note_reported(name, value);
+                    Ok(Fate::Pass)
+                }
+                None => Err(out_of_step()),
+            },
+            _ => self.error(body),
+        }
+    }
+
+    fn error(&mut self, body: &[u8]) -> Result<Fate, Ended> {
+        let read = backend::read_error(body);
+        if read.is_fatal() {
+            self.relay.server_fatal = true;
+            let relay = &self.relay;
+            // Between two transactions it is the server that ends, not the session.
+            let idle = relay.due.is_empty() && relay.status == b'I' && !relay.batch_open;
+            return Ok(if idle { Fate::Keep } else { Fate::Pass });
+        }
+        self.relay.copy_in = false;
+        let refusal = match self.relay.due.front() {
+            Some(Due::Query(script)) => script.as_deref_mut().and_then(take_refusal),
+            // A commit that fails: the batch's implicit transaction ends with its Sync.
+            Some(Due::Sync | Due::OwnSync) => None,
+            None => return Err(out_of_step()),
+            Some(_) => self.skip_batch(),
+        };
+        let refusal = refusal.or_else(|| {
+            let limit = self.talk.tenant.limits.query_time?;
+            let ours = self.relay.time_exceeded && read.sqlstate == "57014";
+            ours.then_some(Error::QueryTimeExceeded { limit })
+        });
+        let Some(refusal) = refusal else { return Ok(Fate::Pass) };
+        self.talk.count_refusal(&refusal);
+        let mut replaced = Vec::new();
+        refuse::put(&mut replaced, &refusal, refusal.facts().severity);
+        Ok(Fate::Replace(replaced))
+    }
+
+    /// The server ignores the rest of the batch. What that rest had entered in the books goes.
+    fn skip_batch(&mut self) -> Option<Error> {
+        let (skipped, has_sync) = self.relay.due.skip_to_sync();
+        self.relay.skipping = !has_sync;
+        let mut refusal = None;
+        // Backwards, so that what stood first in the books stands in them again.
+        for (position, due) in skipped.into_iter().enumerate().rev() {
+            match due {
+                // Only the first of the batch was answered by this error.
+                Due::Refused(error) if position == 0 => refusal = Some(*error),
+                other => self.undo(other),
+            }
+        }
+        refusal
+    }
+}
+
+fn take_refusal(script: &mut Script) -> Option<Error> {
+    script.refused.take()
+}
+
+fn out_of_step() -> Ended {
+    Ended::Fatal(Error::ServerLost)
+}

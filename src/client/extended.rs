@@ -1,0 +1,212 @@
+//! The extended protocol's messages on their way to the server: what each prepares, binds, runs or
+//! closes, and what of it the gate has to know.
+
+use std::rc::Rc;
+
+use crate::client::due::{Closed, Due};
+use crate::client::forward::{SMALL_BYTES_MAX, Went, bench, control, violation};
+use crate::client::judge::{Judged, judge};
+use crate::client::prepared::{Known, Special};
+use crate::client::relay::{Ended, Exchange};
+use crate::error::Error;
+use crate::guard::Reading;
+use crate::server::Statement;
+use crate::wire::frame::{HEADER_BYTES, Header};
+use crate::wire::frontend::{self, Parse};
+
+impl Exchange<'_> {
+    pub(super) fn parse(&mut self, header: Header) -> Result<Went, Ended> {
+        let bytes_max = self.talk.settings.statement_bytes;
+        if header.length > bytes_max {
+            return Ok(self.refuse_in_batch(header, Error::StatementTooLong { bytes_max }));
+        }
+        let Some(body) = self.whole(header, bytes_max)? else { return Ok(Went::Wait) };
+        let Some(message) = frontend::parse(body) else {
+            return Err(violation("invalid Parse message".to_owned()));
+        };
+        let options = self.talk.read_options();
+        if let Some(known) = self.talk.prepared.same_as_last(message, options) {
+            return self.parse_again(header, known);
+        }
+        let body = body.to_vec();
+        let Some(message) = frontend::parse(&body) else { return Ok(Went::Wait) };
+        let front = self.relay.front.take();
+        let reading = front.unwrap_or_else(|| self.talk.read(message.text));
+        let (control, ends_transaction) = control(&reading);
+        let special = matches!(reading, Reading::Special(_));
+        if special && !self.relay.batch_open && !self.relay.due.is_empty() {
+            return Ok(self.wait_for_answers(reading));
+        }
+        match self.charge(control || ends_transaction) {
+            Ok(true) => {}
+            Ok(false) => {
+                self.relay.front = Some(reading);
+                return Ok(Went::Wait);
+            }
+            Err(error) => return Ok(self.refuse_in_batch(header, error)),
+        }
+        let held = self.lease.bound().map(|bound| &bound.statements);
+        let judged = judge(message.text, reading, bench(self.talk, &self.relay, held));
+        let (plan, harmless) = match judged {
+            Judged::Pass { harmless } => (None, harmless),
+            Judged::Script(plan) => (Some(plan), true),
+            Judged::Refuse(error) => return Ok(self.refuse_in_batch(header, error)),
+        };
+        let harmless = plan.as_ref().map_or(harmless, |plan| plan.harmless);
+        let text = plan.as_ref().and_then(|plan| plan.text.clone());
+        let spliced = text.is_some();
+        let text = text.unwrap_or_else(|| message.text.to_vec());
+        let special = plan.map(|mut plan| {
+            let step = if plan.steps.len() == 1 { plan.steps.pop() } else { None };
+            Box::new(Special { step: step.unwrap_or_default(), touches: plan.touches })
+        });
+        let statement = Statement { text: text.into(), types: message.types.into() };
+        let (statement, spliced) = (Rc::new(statement), spliced);
+        let read_as = options;
+        let known = Known { statement, harmless, control, ends_transaction, read_as, special };
+        self.prepare(header, message.name, Rc::new(known), spliced)
+    }
+
+    /// The text a driver sends over and over without a name: it was read the last time.
+    fn parse_again(&mut self, header: Header, known: Rc<Known>) -> Result<Went, Ended> {
+        self.relay.front = None;
+        match self.charge(known.control || known.ends_transaction) {
+            Ok(true) => {}
+            Ok(false) => return Ok(Went::Wait),
+            Err(error) => return Ok(self.refuse_in_batch(header, error)),
+        }
+        let name = self.talk.prepared.unnamed_name();
+        if let Some(bound) = self.lease.bound() {
+            bound.statements.insert(&name, known.statement.clone());
+        }
+        self.talk.prepared.insert(&name, known);
+        self.send_frame(header, Due::Parse(Some(name)));
+        Ok(Went::Next)
+    }
+
+    /// Sends a Parse on its way and enters the statement in the books of session and server.
+    fn prepare(
+        &mut self,
+        header: Header,
+        name: &[u8],
+        known: Rc<Known>,
+        spliced: bool,
+    ) -> Result<Went, Ended> {
+        let bytes = known.statement.text.len();
+        if !name.is_empty() && self.talk.prepared.find(name).is_some() {
+            // The server shall say that it exists already, so it must have it.
+            self.ensure_prepared(name);
+            self.send_frame(header, Due::Parse(None));
+            return Ok(Went::Next);
+        }
+        if self.talk.prepared.is_full(bytes) {
+            let what = "so many prepared statements in one session".into();
+            let hint = "Deallocate the ones that are not used any more.";
+            return Ok(self.refuse_in_batch(header, Error::NotSupported { what, hint }));
+        }
+        if !name.is_empty() {
+            self.forget_stranger(name);
+        }
+        let name = self.talk.prepared.name(name);
+        self.talk.prepared.insert(&name, known.clone());
+        if let Some(bound) = self.lease.bound() {
+            bound.statements.insert(&name, known.statement.clone());
+        }
+        let due = Due::Parse(Some(name.clone()));
+        if spliced {
+            let (text, types) = (&known.statement.text, &known.statement.types);
+            let message = Parse { name: &name, text, types };
+            self.replace_frame(header, |out| frontend::put_parse(out, message));
+            self.begin(due);
+        } else {
+            self.send_frame(header, due);
+        }
+        Ok(Went::Next)
+    }
+
+    pub(super) fn bind(&mut self, header: Header) -> Result<Went, Ended> {
+        let start = self.relay.to_server;
+        let end = start + header.length.min(SMALL_BYTES_MAX);
+        let input = self.client.input.data();
+        let body = input.get(start + HEADER_BYTES..end.min(input.len())).unwrap_or_default();
+        let Some((portal, name)) = frontend::bind_names(body) else {
+            return match input.len() >= end {
+                true => Err(violation("invalid Bind message".to_owned())),
+                false => Ok(Went::Wait),
+            };
+        };
+        let known = self.talk.prepared.find(name).cloned();
+        let free = known.as_ref().is_some_and(|it| it.control || it.ends_transaction);
+        let special = known.as_ref().and_then(|known| known.special.as_deref());
+        if special.is_some_and(|special| special.step.effect.is_some()) {
+            self.relay.barrier_at_sync = true;
+        }
+        self.talk.prepared.bind(portal, known.as_ref());
+        if let Some(special) = special {
+            self.talk.touch(&special.touches);
+        }
+        let name = self.talk.prepared.name(name);
+        match self.charge(free) {
+            Ok(true) => {}
+            Ok(false) => return Ok(Went::Wait),
+            Err(error) => return Ok(self.refuse_in_batch(header, error)),
+        }
+        self.note_trace(known.is_none_or(|known| known.harmless));
+        self.ensure_prepared(&name);
+        self.send_frame(header, Due::Bind);
+        Ok(Went::Next)
+    }
+
+    pub(super) fn describe_or_close(&mut self, header: Header) -> Result<Went, Ended> {
+        let Some(body) = self.whole(header, SMALL_BYTES_MAX)? else {
+            return Ok(Went::Wait);
+        };
+        let Some((kind, name)) = frontend::target(body) else {
+            return Err(violation("invalid Describe or Close message".to_owned()));
+        };
+        let name = &*self.talk.prepared.name(name);
+        match (header.tag, kind) {
+            (b'D', b'S') => {
+                self.ensure_prepared(name);
+                self.send_frame(header, Due::DescribeStatement);
+            }
+            (b'D', _) => self.send_frame(header, Due::DescribePortal),
+            (_, kind) => {
+                let closed = (kind == b'S').then(|| {
+                    let known = self.talk.prepared.remove(name);
+                    let held = self.lease.bound().and_then(|bound| bound.statements.remove(name));
+                    Box::new(Closed { name: name.into(), known, held })
+                });
+                self.send_frame(header, Due::Close(closed));
+            }
+        }
+        Ok(Went::Next)
+    }
+
+    pub(super) fn execute(&mut self, header: Header) -> Result<Went, Ended> {
+        let Some(body) = self.whole(header, SMALL_BYTES_MAX)? else {
+            return Ok(Went::Wait);
+        };
+        let Some(portal) = frontend::execute_portal(body) else {
+            return Err(violation("invalid Execute message".to_owned()));
+        };
+        let step = self.talk.prepared.step(portal);
+        self.send_frame(header, Due::Execute(step));
+        Ok(Went::Next)
+    }
+
+    pub(super) fn sync(&mut self, header: Header) -> Result<Went, Ended> {
+        if header.length != HEADER_BYTES {
+            return Err(violation("invalid Sync message".to_owned()));
+        }
+        if self.relay.copy_in {
+            // The server ignores it while it reads copy data, so no answer is due.
+            return Ok(self.pass_any(header));
+        }
+        self.relay.to_server += header.length;
+        self.relay.due.push(Due::Sync);
+        self.relay.end_batch();
+        self.talk.shared.busy.set(true);
+        Ok(Went::Next)
+    }
+}

@@ -1,0 +1,366 @@
+//! From the client to the server: walk over the frames that were read, judge those that somebody
+//! must judge, and mark the rest as free to go. Bodies are counted, not decoded.
+
+use crate::client::due::{Due, Script};
+use crate::client::judge::{Bench, Judged, Plan, judge};
+use crate::client::relay::{Ended, Exchange};
+use crate::error::Error;
+use crate::guard::Reading;
+use crate::server::Statements;
+use crate::wire::frame::{self, HEADER_BYTES, Header};
+use crate::wire::frontend::{self, Parse};
+
+/// Longest frame of the kinds that are held whole without being a statement.
+pub(super) const SMALL_BYTES_MAX: usize = 64 * 1024;
+
+/// Bytes in the server's output beyond which no more is judged until some are sent.
+const OUTPUT_BYTES_MAX: usize = 256 * 1024;
+
+/// The name of the statement that fails in a refused one's place, so that the session's unnamed
+/// statement lives on, as it would after a refused Parse of another name.
+const REFUSED_NAME: &[u8] = b"tenantgate_refused";
+
+/// A text that fails in every state of a transaction: the parser refuses it before anybody asks
+/// whether the transaction is aborted already.
+pub const REFUSED_TEXT: &[u8] = b"tenantgate refused the statement that stood here";
+
+/// What became of one frame.
+pub(super) enum Went {
+    /// It is on its way; look at the next.
+    Next,
+    /// It must wait for more bytes, for an answer, or for its budget.
+    Wait,
+}
+
+impl Exchange<'_> {
+    /// Judges frames until none is complete or one must wait. True if anything was judged.
+    pub(super) fn walk_client(&mut self) -> Result<bool, Ended> {
+        let mut walked = false;
+        self.relay.starved = true;
+        loop {
+            if self.relay.client_drop > 0 {
+                let step = self.client.input.len().min(self.relay.client_drop);
+                self.client.input.consume(step);
+                self.relay.client_drop -= step;
+                if self.relay.client_drop > 0 {
+                    return Ok(walked);
+                }
+            }
+            if self.relay.client_left > 0 {
+                let ahead = self.client.input.len() - self.relay.to_server;
+                let step = ahead.min(self.relay.client_left);
+                self.relay.to_server += step;
+                self.relay.client_left -= step;
+                walked |= step > 0;
+                if self.relay.client_left > 0 {
+                    return Ok(walked);
+                }
+            }
+            match self.walk_frame()? {
+                Went::Next => walked = true,
+                Went::Wait => {
+                    let relay = &mut self.relay;
+                    relay.starved &= !relay.barrier && relay.held_until.is_none();
+                    return Ok(walked);
+                }
+            }
+        }
+    }
+
+    fn walk_frame(&mut self) -> Result<Went, Ended> {
+        if self.relay.goodbye || self.must_wait() {
+            self.relay.starved = false;
+            return Ok(Went::Wait);
+        }
+        let rest = self.client.input.data().get(self.relay.to_server..).unwrap_or_default();
+        let header = match frame::header(rest) {
+            Ok(Some(header)) => header,
+            Ok(None) => return Ok(Went::Wait),
+            Err(error) => return Err(violation(error.to_string())),
+        };
+        match header.tag {
+            // The server will not answer it; only the Sync behind it counts.
+            b'P' | b'B' | b'D' | b'C' | b'E' if self.relay.skipping => {
+                self.relay.front = None;
+                Ok(self.pass_any(header))
+            }
+            b'Q' => self.query(header),
+            b'P' => self.parse(header),
+            b'B' => self.bind(header),
+            b'D' | b'C' => self.describe_or_close(header),
+            b'E' => self.execute(header),
+            b'S' => self.sync(header),
+            b'H' => self.pass_whole(header),
+            b'd' => Ok(self.pass_any(header)),
+            b'c' | b'f' => {
+                // From here on the server reads Syncs again.
+                self.relay.copy_ended_early |= !self.relay.copy_in && !self.relay.due.is_empty();
+                self.relay.copy_in = false;
+                Ok(self.pass_any(header))
+            }
+            b'X' => self.goodbye(),
+            b'F' => self.function_call(header),
+            tag => Err(violation(format!("invalid frontend message type {tag}"))),
+        }
+    }
+
+    /// Whether the client is held back: nothing it sends may be judged now.
+    pub(super) fn must_wait(&mut self) -> bool {
+        let relay = &mut self.relay;
+        if relay.barrier && relay.due.is_empty() {
+            relay.barrier = false;
+        }
+        if relay.barrier || relay.held_until.is_some() {
+            return true;
+        }
+        let boundary = !relay.batch_open && !relay.copy_in;
+        let shared = &self.talk.shared;
+        if boundary && relay.status == b'I' && shared.ending.borrow().is_some() {
+            // The session ends at its next boundary: nothing new is begun.
+            return true;
+        }
+        if boundary && shared.cancels.get() > 0 {
+            // It is meant for what runs now and must not hit what comes next.
+            return true;
+        }
+        if boundary && !relay.due.is_empty() && self.lease.is_wanted() {
+            // Others wait: see first whether the transaction ends here.
+            return true;
+        }
+        self.lease.bound().is_none_or(|it| it.connection().output.len() > OUTPUT_BYTES_MAX)
+    }
+
+    /// The whole frame, if it is there. A longer one than `bytes_max` is a violation.
+    pub(super) fn whole(&self, header: Header, bytes_max: usize) -> Result<Option<&[u8]>, Ended> {
+        if header.length > bytes_max {
+            return Err(violation(format!("message of type {} is too long", header.tag)));
+        }
+        let start = self.relay.to_server;
+        let frame = self.client.input.data().get(start..start + header.length);
+        Ok(frame.and_then(|frame| frame.get(HEADER_BYTES..)))
+    }
+
+    fn query(&mut self, header: Header) -> Result<Went, Ended> {
+        if self.relay.batch_runs || self.relay.skipping {
+            // Measured on PostgreSQL 18: a Query behind an Execute without its Sync loses work
+            // that was acknowledged.
+            return Err(violation("simple query inside an extended query batch".to_owned()));
+        }
+        if self.relay.batch_open {
+            self.close_batch();
+        }
+        let bytes_max = self.talk.settings.statement_bytes;
+        let start = self.relay.to_server + HEADER_BYTES;
+        let end = self.relay.to_server + header.length;
+        if header.length > bytes_max {
+            return self.refuse_query(header, Error::StatementTooLong { bytes_max });
+        }
+        let Some(body) = self.client.input.data().get(start..end) else { return Ok(Went::Wait) };
+        let Some(text) = frontend::query(body) else {
+            return Err(violation("invalid Query message".to_owned()));
+        };
+        let reading = self.relay.front.take().unwrap_or_else(|| self.talk.read(text));
+        // Only a text the gate has a part in is copied.
+        let special = matches!(reading, Reading::Special(_)).then(|| text.to_vec());
+        let (free, ends) = control(&reading);
+        if special.is_some() && !self.relay.due.is_empty() {
+            return Ok(self.wait_for_answers(reading));
+        }
+        match self.charge(free || ends) {
+            Ok(true) => {}
+            Ok(false) => {
+                self.relay.front = Some(reading);
+                return Ok(Went::Wait);
+            }
+            Err(error) => return self.refuse_query(header, error),
+        }
+        let text = special.unwrap_or_default();
+        let held = self.lease.bound().map(|bound| &bound.statements);
+        match judge(&text, reading, bench(self.talk, &self.relay, held)) {
+            Judged::Pass { harmless } => {
+                self.note_trace(harmless);
+                self.forget_unnamed();
+                self.send_frame(header, Due::Query(None));
+                Ok(Went::Next)
+            }
+            Judged::Refuse(error) => self.refuse_query(header, error),
+            Judged::Script(plan) => {
+                self.forget_unnamed();
+                self.send_script(header, *plan);
+                Ok(Went::Next)
+            }
+        }
+    }
+
+    /// A driver may prepare and describe, Flush, and go on with a Query (asyncpg's COPY does): the
+    /// Sync it left out goes ahead of the Query.
+    fn close_batch(&mut self) {
+        self.flush_judged();
+        if let Some(bound) = self.lease.bound() {
+            frontend::put_sync(&mut bound.connection().output);
+        }
+        self.relay.due.push(Due::OwnSync);
+        self.relay.end_batch();
+    }
+
+    /// What a special text means depends on whether a transaction is open: wait until that is
+    /// known.
+    pub(super) fn wait_for_answers(&mut self, reading: Reading) -> Went {
+        self.relay.front = Some(reading);
+        self.relay.barrier = true;
+        Went::Wait
+    }
+
+    fn send_script(&mut self, header: Header, plan: Plan) {
+        self.note_trace(plan.harmless);
+        self.talk.touch(&plan.touches);
+        self.relay.barrier |= plan.has_effect();
+        let script = Script { steps: plan.steps.into(), refused: None };
+        let due = Due::Query(Some(Box::new(script)));
+        match plan.text {
+            Some(text) => {
+                self.replace_frame(header, |out| frontend::put_query(out, &text));
+                self.begin(due);
+            }
+            None => self.send_frame(header, due),
+        }
+    }
+
+    fn refuse_query(&mut self, header: Header, error: Error) -> Result<Went, Ended> {
+        self.relay.front = None;
+        self.replace_frame(header, |out| frontend::put_query(out, REFUSED_TEXT));
+        let script = Script { refused: Some(error), ..Script::default() };
+        self.begin(Due::Query(Some(Box::new(script))));
+        Ok(Went::Next)
+    }
+
+    fn function_call(&mut self, header: Header) -> Result<Went, Ended> {
+        if self.relay.batch_open {
+            return Err(violation("function call inside an extended query batch".to_owned()));
+        }
+        if header.length > SMALL_BYTES_MAX {
+            return Err(violation("function call is too long".to_owned()));
+        }
+        let start = self.relay.to_server;
+        if self.client.input.len() < start + header.length {
+            return Ok(Went::Wait);
+        }
+        let hint = "Call the function with SELECT.";
+        let what = "the function call message (fast path)".into();
+        self.refuse_query(header, Error::NotSupported { what, hint })
+    }
+
+    /// Terminate: what was sent before it is still carried out, as PostgreSQL does.
+    fn goodbye(&mut self) -> Result<Went, Ended> {
+        if self.relay.due.is_empty() && self.relay.to_server == 0 {
+            return Err(Ended::ClientGone);
+        }
+        self.relay.goodbye = true;
+        self.relay.starved = false;
+        Ok(Went::Wait)
+    }
+
+    /// Flush: whole and empty.
+    fn pass_whole(&mut self, header: Header) -> Result<Went, Ended> {
+        if header.length != HEADER_BYTES {
+            return Err(violation("invalid Flush message".to_owned()));
+        }
+        Ok(self.pass_any(header))
+    }
+
+    /// A frame that nobody has to look at; a long one flows through.
+    pub(super) fn pass_any(&mut self, header: Header) -> Went {
+        self.relay.client_left = header.length;
+        Went::Next
+    }
+
+    /// Sends a frame as it is and notes what is due for it.
+    pub(super) fn send_frame(&mut self, header: Header, due: Due) {
+        self.relay.client_left = header.length;
+        self.begin(due);
+    }
+
+    /// Drops the client's frame and sends something else in its place.
+    pub(super) fn replace_frame(&mut self, header: Header, write: impl FnOnce(&mut Vec<u8>)) {
+        self.drop_frame(header);
+        if let Some(bound) = self.lease.bound() {
+            write(&mut bound.connection().output);
+        }
+    }
+
+    /// Takes a frame off the input; what has not arrived of it is dropped as it comes.
+    fn drop_frame(&mut self, header: Header) {
+        self.flush_judged();
+        let held = self.client.input.len().min(header.length);
+        self.client.input.consume(held);
+        self.relay.client_drop = header.length - held;
+    }
+
+    /// Moves what was judged behind what waits, so that something may be put after it.
+    pub(super) fn flush_judged(&mut self) {
+        let judged = std::mem::take(&mut self.relay.to_server);
+        if let Some(bound) = self.lease.bound() {
+            let bytes = self.client.input.data().get(..judged).unwrap_or_default();
+            bound.connection().output.extend_from_slice(bytes);
+        }
+        self.client.input.consume(judged);
+    }
+
+    pub(super) fn begin(&mut self, due: Due) {
+        let query = matches!(due, Due::Query(_));
+        self.relay.batch_runs |= matches!(due, Due::Bind | Due::Execute(_) | Due::Refused(_));
+        self.relay.due.push(due);
+        match query {
+            true => self.relay.charged = false,
+            false => self.relay.batch_open = true,
+        }
+        self.talk.shared.busy.set(true);
+        if self.relay.query_deadline.is_none() {
+            self.start_clock();
+        }
+    }
+
+    /// Puts a statement that fails in a refused one's place: the transaction really fails, and the
+    /// server itself skips to the next Sync.
+    pub(super) fn refuse_in_batch(&mut self, header: Header, error: Error) -> Went {
+        self.relay.front = None;
+        let types: &[u8] = &[0, 0];
+        let message = Parse { name: REFUSED_NAME, text: REFUSED_TEXT, types };
+        self.replace_frame(header, |out| frontend::put_parse(out, message));
+        self.begin(Due::Refused(Box::new(error)));
+        Went::Next
+    }
+
+    pub(super) fn note_trace(&mut self, harmless: bool) {
+        if !harmless {
+            self.lease.leaves_trace();
+        }
+    }
+}
+
+pub(super) fn bench<'talk>(
+    talk: &'talk crate::client::talk::Talk,
+    relay: &crate::client::relay::Relay,
+    held: Option<&'talk Statements>,
+) -> Bench<'talk> {
+    let outside = relay.status == b'I' && relay.due.is_empty() && !relay.batch_open;
+    Bench {
+        tenant: &talk.tenant,
+        start: &talk.start,
+        outside_transaction: outside,
+        prepared: &talk.prepared,
+        held,
+    }
+}
+
+/// Whether a text is free of the tenant's rate.
+pub(super) fn control(reading: &Reading) -> (bool, bool) {
+    match reading {
+        Reading::Ordinary(it) => (it.control || it.empty, it.ends_transaction),
+        Reading::Special(_) | Reading::Refused { .. } => (false, false),
+    }
+}
+
+pub(super) fn violation(what: String) -> Ended {
+    Ended::Fatal(Error::Protocol { what: what.into() })
+}

@@ -1,0 +1,280 @@
+//! A session between two transactions: read until there is a request that needs a server. What
+//! needs none (an empty batch, a refusal, goodbye) is dealt with here.
+
+use std::future::poll_fn;
+use std::task::{Context, Poll};
+use std::time::Instant;
+
+use crate::client::judge::{Bench, Judged, judge};
+use crate::client::refuse;
+use crate::client::session::{End, Session};
+use crate::error::{Error, Severity};
+use crate::guard::Reading;
+use crate::wire::backend;
+use crate::wire::frame::{HEADER_BYTES, Header};
+use crate::wire::frontend;
+
+/// What comes next.
+#[derive(Debug)]
+pub enum Front {
+    Request(Request),
+    Gone,
+    End(Error),
+}
+
+/// A request whose first message is complete at the front of the input.
+#[derive(Debug, Default)]
+pub struct Request {
+    /// Its text, if the first message has one, was read already.
+    pub reading: Option<Reading>,
+    /// It costs the tenant nothing of its rate.
+    pub free: bool,
+    /// It can only end a transaction.
+    pub ends_transaction: bool,
+}
+
+/// What became of the first frame.
+enum Look {
+    Request(Request),
+    /// It is done with; look at the next.
+    Done,
+    /// More of it must come.
+    More,
+    End(Front),
+}
+
+impl Session {
+    /// Waits for a request.
+    pub(super) async fn next_request(&mut self) -> Front {
+        let mut stalled_since = None;
+        poll_fn(|cx| self.poll_request(cx, &mut stalled_since)).await
+    }
+
+    fn poll_request(
+        &mut self,
+        cx: &mut Context<'_>,
+        stalled_since: &mut Option<Instant>,
+    ) -> Poll<Front> {
+        loop {
+            let ending = self.talk.shared.ending.borrow().clone();
+            if let Some(error) = ending {
+                return Poll::Ready(Front::End(error));
+            }
+            self.adopt_news();
+            if self.client.output.len() > WAITING_BYTES_MAX {
+                // Whoever does not read its answers is not asked for more questions.
+                match self.poll_send(cx, stalled_since) {
+                    Poll::Ready(Ok(())) => {}
+                    Poll::Ready(Err(_)) => return Poll::Ready(Front::Gone),
+                    Poll::Pending => {
+                        self.talk.shared.wake_with(cx);
+                        return self.poll_stall(cx, stalled_since);
+                    }
+                }
+            }
+            match self.look() {
+                Look::Request(request) => return Poll::Ready(Front::Request(request)),
+                Look::End(front) => return Poll::Ready(front),
+                Look::Done => continue,
+                Look::More => {}
+            }
+            if !self.client.is_sent() && self.poll_send(cx, stalled_since).is_ready_err() {
+                return Poll::Ready(Front::Gone);
+            }
+            match self.client.poll_fill(cx) {
+                Poll::Ready(Ok(1..)) => *stalled_since = None,
+                Poll::Ready(Ok(_) | Err(_)) => return Poll::Ready(Front::Gone),
+                Poll::Pending => {
+                    self.talk.shared.wake_with(cx);
+                    return self.poll_stall(cx, stalled_since);
+                }
+            }
+        }
+    }
+
+    /// Sends what waits; whoever takes some of it has not stalled.
+    fn poll_send(
+        &mut self,
+        cx: &mut Context<'_>,
+        stalled_since: &mut Option<Instant>,
+    ) -> Poll<std::io::Result<()>> {
+        let before = self.client.transmitted;
+        let sent = self.client.poll_send(cx);
+        if self.client.transmitted > before {
+            *stalled_since = None;
+        }
+        sent
+    }
+
+    /// An idle client may be silent for as long as it likes, but not in the middle of a message.
+    fn poll_stall(
+        &mut self,
+        cx: &mut Context<'_>,
+        stalled_since: &mut Option<Instant>,
+    ) -> Poll<Front> {
+        if self.client.input.is_empty() && self.client.is_sent() && self.dropping == 0 {
+            return Poll::Pending;
+        }
+        let since = *stalled_since.get_or_insert_with(Instant::now);
+        let deadline = since + self.talk.settings.stall_timeout;
+        match self.timer.poll_until(deadline, cx) {
+            Poll::Ready(()) => Poll::Ready(Front::End(Error::ClientStalled)),
+            Poll::Pending => Poll::Pending,
+        }
+    }
+
+    fn look(&mut self) -> Look {
+        if self.dropping > 0 {
+            let step = self.dropping.min(self.client.input.len());
+            self.client.input.consume(step);
+            self.dropping -= step;
+            if self.dropping > 0 {
+                return Look::More;
+            }
+        }
+        let header = match self.client.peek() {
+            Ok(Some(header)) => header,
+            Ok(None) => return Look::More,
+            Err(error) => return violation(error.to_string()),
+        };
+        match header.tag {
+            b'X' => Look::End(Front::Gone),
+            b'S' if header.length == HEADER_BYTES => {
+                self.skipping = false;
+                self.client.input.consume(header.length);
+                backend::put_ready(&mut self.client.output, b'I');
+                Look::Done
+            }
+            b'Q' | b'P' | b'B' | b'D' | b'C' | b'E' | b'F' | b'H' if self.skipping => {
+                self.drop_frame(header)
+            }
+            // Copy data behind a COPY that failed is ignored, as PostgreSQL does.
+            b'H' | b'd' | b'c' | b'f' => self.drop_frame(header),
+            b'Q' | b'P' => self.look_at_text(header),
+            b'B' => self.look_at_bind(header),
+            // The relay takes these whole. Half of one is not worth a server yet.
+            b'D' | b'C' | b'E' => {
+                match self.client.input.len() < header.length.min(NAMES_BYTES_MAX) {
+                    true => Look::More,
+                    false => Look::Request(Request { free: true, ..Request::default() }),
+                }
+            }
+            b'F' => {
+                let hint = "Call the function with SELECT.";
+                let what = "the function call message (fast path)".into();
+                self.refuse_frame(header, Error::NotSupported { what, hint })
+            }
+            tag => violation(format!("invalid frontend message type {tag}")),
+        }
+    }
+
+    fn look_at_text(&mut self, header: Header) -> Look {
+        let bytes_max = self.talk.settings.statement_bytes;
+        if header.length > bytes_max {
+            return self.refuse_frame(header, Error::StatementTooLong { bytes_max });
+        }
+        let Some(body) = self.client.input.data().get(HEADER_BYTES..header.length) else {
+            return Look::More;
+        };
+        let options = self.talk.read_options();
+        let text = match header.tag {
+            b'Q' => frontend::query(body),
+            _ => match frontend::parse(body) {
+                Some(message) => {
+                    if let Some(known) = self.talk.prepared.same_as_last(message, options) {
+                        let ends_transaction = known.ends_transaction;
+                        let free = known.control || ends_transaction;
+                        return Look::Request(Request { reading: None, free, ends_transaction });
+                    }
+                    Some(message.text)
+                }
+                None => None,
+            },
+        };
+        let Some(text) = text else { return violation("invalid Query or Parse message".into()) };
+        let reading = self.talk.read(text);
+        let (free, ends_transaction) = match &reading {
+            Reading::Ordinary(it) => (it.control || it.empty, it.ends_transaction),
+            Reading::Special(_) | Reading::Refused { .. } => (false, false),
+        };
+        if !matches!(reading, Reading::Ordinary(_)) {
+            let talk = &self.talk;
+            let (tenant, start, prepared) = (&talk.tenant, &talk.start, &talk.prepared);
+            let outside_transaction = true;
+            let bench = Bench { tenant, start, prepared, outside_transaction, held: None };
+            if let Judged::Refuse(error) = judge(text, reading.clone(), bench) {
+                return self.refuse_frame(header, error);
+            }
+        }
+        Look::Request(Request { reading: Some(reading), free, ends_transaction })
+    }
+
+    fn look_at_bind(&mut self, header: Header) -> Look {
+        let held = self.client.input.data().get(HEADER_BYTES..).unwrap_or_default();
+        let body = held.get(..(header.length - HEADER_BYTES).min(held.len())).unwrap_or_default();
+        let Some((_, name)) = frontend::bind_names(body) else {
+            return match held.len() >= NAMES_BYTES_MAX.min(header.length - HEADER_BYTES) {
+                true => violation("invalid Bind message".into()),
+                false => Look::More,
+            };
+        };
+        if self.client.input.len() < header.length.min(NAMES_BYTES_MAX) {
+            // Half of one is not worth a server yet, unless it is too long to wait for.
+            return Look::More;
+        }
+        let known = self.talk.prepared.find(name);
+        let ends_transaction = known.is_some_and(|known| known.ends_transaction);
+        let free = ends_transaction || known.is_some_and(|known| known.control);
+        Look::Request(Request { reading: None, free, ends_transaction })
+    }
+
+    /// Answers the request at the front in the server's place.
+    pub(super) fn refuse_front(&mut self, error: Error) -> Result<(), End> {
+        if error.facts().severity == Severity::Fatal {
+            return Err(End::Told(error));
+        }
+        match self.client.peek() {
+            Ok(Some(header)) => {
+                self.refuse_frame(header, error);
+                Ok(())
+            }
+            _ => Err(End::Told(error)),
+        }
+    }
+
+    fn refuse_frame(&mut self, header: Header, error: Error) -> Look {
+        self.talk.count_refusal(&error);
+        refuse::put(&mut self.client.output, &error, Severity::Error);
+        match header.tag {
+            b'Q' | b'F' => backend::put_ready(&mut self.client.output, b'I'),
+            _ => self.skipping = true,
+        }
+        self.drop_frame(header)
+    }
+
+    fn drop_frame(&mut self, header: Header) -> Look {
+        self.dropping = header.length;
+        Look::Done
+    }
+}
+
+/// Answers that wait for a client that does not read, before no more is answered.
+const WAITING_BYTES_MAX: usize = 64 * 1024;
+
+/// Portal and statement names are at most this long together, as everywhere in the relay.
+const NAMES_BYTES_MAX: usize = 64 * 1024;
+
+fn violation(what: String) -> Look {
+    Look::End(Front::End(Error::Protocol { what: what.into() }))
+}
+
+/// Whether a poll ended in an error.
+trait IsReadyErr {
+    fn is_ready_err(&self) -> bool;
+}
+
+impl<T, E> IsReadyErr for Poll<Result<T, E>> {
+    fn is_ready_err(&self) -> bool {
+        matches!(self, Poll::Ready(Err(_)))
+    }
+}

@@ -1,0 +1,259 @@
+//! From a start-up packet to a proven tenant: the token in the place of the password, the names the
+//! client gave, the settings it wants to start with.
+
+use std::io;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use crate::auth::{Authenticator, Identity};
+use crate::catalog::{Catalog, Tenant};
+use crate::client::carried;
+use crate::client::settings::ClientSettings;
+use crate::client::startup::Ended;
+use crate::error::Error;
+use crate::net::Stream;
+use crate::server::Settings;
+use crate::wire::backend;
+use crate::wire::startup::Startup;
+
+/// What the start-up packet asks for, apart from proof.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Wishes {
+    /// A label, never authority: shown as the session's user.
+    pub user: String,
+    pub database: String,
+    /// Every tenant name the client gave; all must agree with the credential.
+    pub tenants: Vec<String>,
+    pub settings: Settings,
+}
+
+/// The option in which a tenant may be named: `options=-c tenantgate.tenant=acme`.
+const TENANT_OPTION: &str = "tenantgate.tenant";
+
+impl Wishes {
+    /// Reads the parameters of a start-up packet.
+    pub fn read(startup: &Startup) -> Result<Self, Error> {
+        let user = startup.parameter("user").unwrap_or_default();
+        if user.is_empty() {
+            let what = "no PostgreSQL user name specified in startup packet".into();
+            return Err(Error::InvalidStartup { what });
+        }
+        let (label, tenant) = user.split_once('.').unwrap_or((user, ""));
+        let mut wishes = Self {
+            user: label.to_owned(),
+            database: startup.parameter("database").unwrap_or(user).to_owned(),
+            tenants: Vec::new(),
+            settings: Settings::default(),
+        };
+        if !tenant.is_empty() {
+            wishes.tenants.push(tenant.to_owned());
+        }
+        for (name, value) in &startup.parameters {
+            match name.as_str() {
+                "user" | "database" => {}
+                "options" => {
+                    for (name, value) in options(value)? {
+                        wishes.take(&name, &value)?;
+                    }
+                }
+                "replication" if !is_off(value) => {
+                    let hint = "Connect to the server directly for replication.";
+                    return Err(Error::NotSupported { what: "replication".into(), hint });
+                }
+                "replication" => {}
+                _ => wishes.take(name, value)?,
+            }
+        }
+        Ok(wishes)
+    }
+
+    fn take(&mut self, name: &str, value: &str) -> Result<(), Error> {
+        let name = name.to_ascii_lowercase();
+        if name == TENANT_OPTION {
+            self.tenants.push(value.to_owned());
+            return Ok(());
+        }
+        if name == "client_encoding" {
+            carried::check_encoding(value)?;
+            if carried::is_utf8(value) {
+                // What servers start with anyway: nothing to carry.
+                self.settings.remove(&name);
+                return Ok(());
+            }
+        }
+        if carried::is_context(&name) {
+            return Err(Error::ContextProtected { setting: name });
+        }
+        if !carried::is_carried(&name) {
+            return Err(carried::not_carried(&name));
+        }
+        if name == "standard_conforming_strings" {
+            // The gate reads texts by it, so it must know it as the server does.
+            let on = matches!(value.to_ascii_lowercase().as_str(), "on" | "true" | "yes" | "1");
+            if !on && !is_off(value) {
+                let what = format!("invalid value for parameter \"{name}\": \"{value}\"").into();
+                return Err(Error::InvalidSetting { setting: name, what });
+            }
+            self.settings.set(&name, if on { "on" } else { "off" });
+            return Ok(());
+        }
+        self.settings.set(&name, value);
+        Ok(())
+    }
+
+    /// Refuses start-up settings that the tenant's context owns.
+    pub fn check(&self, tenant: &Tenant) -> Result<(), Error> {
+        for (name, _) in self.settings.iter() {
+            if tenant.context.owns(name) || carried::is_protected(name, tenant.isolation) {
+                return Err(Error::ContextProtected { setting: name.to_owned() });
+            }
+        }
+        let names = [tenant.route.conninfo.dbname.as_str(), tenant.id.as_str()];
+        match names.contains(&self.database.as_str()) {
+            true => Ok(()),
+            false => Err(Error::UnknownDatabase { database: self.database.clone() }),
+        }
+    }
+}
+
+fn is_off(value: &str) -> bool {
+    matches!(value.to_ascii_lowercase().as_str(), "off" | "false" | "no" | "0" | "f" | "n")
+}
+
+/// The settings in libpq's `options`: `-c name=value` and `--name=value`, words split at blanks, a
+/// backslash takes the next character as it is (PostgreSQL manual, 34.1.2).
+pub fn options(text: &str) -> Result<Vec<(String, String)>, Error> {
+    let mut words = words(text).into_iter();
+    let mut settings = Vec::new();
+    while let Some(word) = words.next() {
+        let setting = match word.strip_prefix("-c") {
+            Some("") => words.next().unwrap_or_default(),
+            Some(rest) => rest.to_owned(),
+            None => word.strip_prefix("--").unwrap_or_default().to_owned(),
+        };
+        let Some((name, value)) = setting.split_once('=').filter(|(name, _)| !name.is_empty())
+        else {
+            let what = format!("invalid command-line argument in options: \"{word}\"").into();
+            return Err(Error::InvalidStartup { what });
+        };
+        settings.push((name.replace('-', "_"), value.to_owned()));
+    }
+    Ok(settings)
+}
+
+fn words(text: &str) -> Vec<String> {
+    let mut words = Vec::new();
+    let mut word: Option<String> = None;
+    let mut letters = text.chars();
+    while let Some(letter) = letters.next() {
+        match letter {
+            blank if blank.is_ascii_whitespace() => words.extend(word.take()),
+            '\\' => word.get_or_insert_default().extend(letters.next()),
+            other => word.get_or_insert_default().push(other),
+        }
+    }
+    words.extend(word);
+    words
+}
+
+/// Asks for the password and proves whose it is. The same text and the same steps for every kind
+/// of wrong.
+pub async fn authenticate(
+    stream: &mut Stream,
+    authenticator: &Authenticator,
+    catalog: &Catalog,
+    wishes: &Wishes,
+    settings: &ClientSettings,
+) -> Result<Result<Identity, Error>, Ended> {
+    let mut out = Vec::new();
+    backend::put_cleartext_request(&mut out);
+    stream.write_all(&out).await?;
+    stream.flush().await?;
+    let password = match password(stream, settings.password_bytes).await? {
+        Ok(password) => password,
+        Err(error) => return Ok(Err(error)),
+    };
+    let named: Vec<&str> = wishes.tenants.iter().map(String::as_str).collect();
+    let proof = authenticator.authenticate(catalog, &password, &named, SystemTime::now()).await;
+    Ok(proof.map_err(|denied| {
+        let (user, reason) = (&wishes.user, denied.to_string());
+        tracing::warn!(user, reason, "login denied");
+        Error::AuthenticationFailed
+    }))
+}
+
+/// Reads the one message that may come now.
+async fn password(stream: &mut Stream, bytes_max: usize) -> io::Result<Result<Vec<u8>, Error>> {
+    let tag = stream.read_u8().await?;
+    let length = stream.read_u32().await? as usize;
+    let malformed = |what: &'static str| Ok(Err(Error::Protocol { what: what.into() }));
+    if tag != b'p' {
+        return malformed("expected password response");
+    }
+    if !(5..=bytes_max + 5).contains(&length) {
+        return malformed("invalid password packet size");
+    }
+    let mut body = vec![0; length - 4];
+    stream.read_exact(&mut body).await?;
+    match body.pop() {
+        Some(0) if !body.contains(&0) => Ok(Ok(body)),
+        _ => malformed("invalid password packet"),
+    }
+}
+
+/// A client that proved who it is, on its way to the worker of its tenant.
+#[derive(Debug)]
+pub struct Arrival {
+    /// Detached from the door's runtime.
+    pub stream: Stream,
+    pub account: Arc<crate::budget::Account>,
+    pub slot: crate::budget::ClientSlot,
+    pub identity: Identity,
+    pub wishes: Wishes,
+    pub entry: crate::client::registry::Entry,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn startup(parameters: &[(&str, &str)]) -> Startup {
+        let owned = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
+        Startup {
+            minor: 0,
+            parameters: parameters.iter().map(owned).collect(),
+            extensions: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn every_name_given_to_a_tenant_is_kept() {
+        let options = ("options", "-c tenantgate.tenant=acme -c DateStyle=ISO");
+        let wishes = Wishes::read(&startup(&[("user", "app.acme"), options])).unwrap();
+        assert_eq!(wishes.tenants, ["acme", "acme"]);
+        assert_eq!((wishes.user.as_str(), wishes.database.as_str()), ("app", "app.acme"));
+        assert_eq!(wishes.settings.get("datestyle"), Some("ISO"));
+    }
+
+    #[test]
+    fn options_are_split_as_libpq_splits_them() {
+        let read = options(r"-c a=b\ c --d-e=f -cg=h").unwrap();
+        let wanted = [("a", "b c"), ("d_e", "f"), ("g", "h")];
+        let wanted = wanted.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        assert_eq!(read, wanted);
+        assert!(options("-c").is_err() && options("-x y").is_err() && options("--=1").is_err());
+    }
+
+    #[test]
+    fn what_cannot_be_carried_is_refused_at_the_door() {
+        let refused = [("replication", "database"), ("geqo", "off"), ("client_encoding", "SJIS")];
+        for parameter in refused {
+            let read = Wishes::read(&startup(&[("user", "app"), parameter]));
+            assert!(matches!(read, Err(Error::NotSupported { .. })), "{parameter:?}");
+        }
+        assert!(Wishes::read(&startup(&[("user", "app"), ("client_encoding", "'utf-8'")])).is_ok());
+        assert!(Wishes::read(&startup(&[("database", "app")])).is_err());
+    }
+}

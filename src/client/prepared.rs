@@ -1,0 +1,177 @@
+//! Prepared statements as a session knows them, whichever server it is on.
+
+use std::collections::HashMap;
+use std::rc::Rc;
+
+use crate::client::due::Step;
+use crate::guard::ReadOptions;
+use crate::server::Statement;
+use crate::wire::frontend::Parse;
+
+/// Most named statements of one session, and most bytes of their texts: what PostgreSQL would hold
+/// in its own memory the gate holds too, so it has a bound.
+pub const NAMED_MAX: usize = 10_000;
+pub const NAMED_BYTES_MAX: usize = 64 * 1024 * 1024;
+
+/// Longest unnamed statement remembered beyond its life; longer ones are read again.
+const LAST_BYTES_MAX: usize = 16 * 1024;
+
+/// A statement the session prepared and what the gate has to know of it.
+#[derive(Debug)]
+pub struct Known {
+    pub statement: Rc<Statement>,
+    /// It leaves nothing behind on the server.
+    pub harmless: bool,
+    /// It only controls transactions.
+    pub control: bool,
+    /// It is COMMIT or ROLLBACK.
+    pub ends_transaction: bool,
+    /// How its text was read; `None` if that was in doubt.
+    pub read_as: Option<ReadOptions>,
+    /// What its execution means to the gate, if anything.
+    pub special: Option<Box<Special>>,
+}
+
+/// What the execution of a special statement means.
+#[derive(Debug, Default)]
+pub struct Special {
+    pub step: Step,
+    /// Settings it may change.
+    pub touches: Vec<String>,
+}
+
+/// A portal and the special statement it runs.
+#[derive(Debug)]
+struct Portal {
+    name: Box<[u8]>,
+    known: Rc<Known>,
+}
+
+/// All statements of a session.
+#[derive(Debug)]
+pub struct Prepared {
+    unnamed: Option<Rc<Known>>,
+    /// The last unnamed statement, alive or not: drivers send the same text over and over.
+    last: Option<Rc<Known>>,
+    /// The unnamed statement's name, made once.
+    empty: Rc<[u8]>,
+    named: HashMap<Rc<[u8]>, Rc<Known>>,
+    named_bytes: usize,
+    /// Portals bound to special statements, by name.
+    portals: Vec<Portal>,
+}
+
+impl Default for Prepared {
+    fn default() -> Self {
+        Self {
+            unnamed: None,
+            last: None,
+            empty: Rc::from([]),
+            named: HashMap::new(),
+            named_bytes: 0,
+            portals: Vec::new(),
+        }
+    }
+}
+
+impl Prepared {
+    /// The unnamed statement's name.
+    pub fn unnamed_name(&self) -> Rc<[u8]> {
+        self.empty.clone()
+    }
+
+    /// A name to keep: the one known already, if it is.
+    pub fn name(&self, name: &[u8]) -> Rc<[u8]> {
+        if name.is_empty() {
+            return self.empty.clone();
+        }
+        let known = self.named.get_key_value(name);
+        known.map_or_else(|| name.into(), |(name, _)| name.clone())
+    }
+
+    /// What is known of an unnamed Parse that repeats the last one, if the gate has no part in it.
+    pub fn same_as_last(
+        &self,
+        message: Parse<'_>,
+        options: Option<ReadOptions>,
+    ) -> Option<Rc<Known>> {
+        let known = self.last.as_ref().filter(|known| known.special.is_none())?;
+        let (text, types) = (&*known.statement.text, &*known.statement.types);
+        let same_text = text == message.text && types == message.types;
+        let same_way = options.is_some() && known.read_as == options;
+        let same = message.name.is_empty() && same_text && same_way;
+        same.then(|| known.clone())
+    }
+
+    /// The statement of this name; the unnamed one's name is empty.
+    #[inline]
+    pub fn find(&self, name: &[u8]) -> Option<&Rc<Known>> {
+        match name.is_empty() {
+            true => self.unnamed.as_ref(),
+            false => self.named.get(name),
+        }
+    }
+
+    /// Whether one more of this size would be too much.
+    pub fn is_full(&self, bytes: usize) -> bool {
+        self.named.len() >= NAMED_MAX || self.named_bytes + bytes > NAMED_BYTES_MAX
+    }
+
+    /// Takes a statement up.
+    pub fn insert(&mut self, name: &Rc<[u8]>, known: Rc<Known>) {
+        if name.is_empty() {
+            self.last = Some(known.clone()).filter(|it| it.statement.text.len() <= LAST_BYTES_MAX);
+            self.unnamed = Some(known);
+            return;
+        }
+        self.named_bytes += known.statement.text.len();
+        if let Some(old) = self.named.insert(name.clone(), known) {
+            self.named_bytes -= old.statement.text.len();
+        }
+    }
+
+    /// Forgets a statement and says what it was.
+    pub fn remove(&mut self, name: &[u8]) -> Option<Rc<Known>> {
+        if name.is_empty() {
+            return self.unnamed.take();
+        }
+        let old = self.named.remove(name)?;
+        self.named_bytes -= old.statement.text.len();
+        Some(old)
+    }
+
+    /// A simple Query destroys the unnamed statement (PostgreSQL manual, 55.2.3).
+    #[inline]
+    pub fn forget_unnamed(&mut self) {
+        self.unnamed = None;
+    }
+
+    /// DEALLOCATE ALL.
+    pub fn clear(&mut self) {
+        *self = Self::default();
+    }
+
+    /// Notes which statement a portal runs.
+    #[inline]
+    pub fn bind(&mut self, portal: &[u8], known: Option<&Rc<Known>>) {
+        if !self.portals.is_empty() {
+            self.portals.retain(|bound| bound.name.as_ref() != portal);
+        }
+        if let Some(known) = known.filter(|known| known.special.is_some()) {
+            self.portals.push(Portal { name: portal.into(), known: known.clone() });
+        }
+    }
+
+    /// What running a portal means, if anything.
+    #[inline]
+    pub fn step(&self, portal: &[u8]) -> Option<Box<Step>> {
+        let bound = self.portals.iter().find(|bound| bound.name.as_ref() == portal)?;
+        Some(Box::new(bound.known.special.as_ref()?.step.clone()))
+    }
+
+    /// Portals end with their transaction.
+    #[inline]
+    pub fn forget_portals(&mut self) {
+        self.portals.clear();
+    }
+}

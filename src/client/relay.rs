@@ -1,0 +1,406 @@
+//! The hot loop: bytes both ways between a client and the server it has leased, until the server is
+//! ready and nothing is in flight. One task; it waits on four things at once (either side to read,
+//! either side to write), so two full buffers cannot stop it.
+
+use std::future::poll_fn;
+use std::io;
+use std::task::{Context, Poll};
+use std::time::Instant;
+
+use crate::budget::Over;
+use crate::client::due::Queue;
+use crate::client::talk::Talk;
+use crate::client::timer::Timer;
+use crate::error::Error;
+use crate::guard::Reading;
+use crate::net::Connection;
+use crate::pool::Lease;
+
+/// Bytes that wait for a slow reader before the other side is no longer read.
+const WAITING_BYTES_MAX: usize = 64 * 1024;
+
+/// Below this many bytes it is cheaper to copy them behind what waits already than to send twice.
+const COPY_BYTES_MAX: usize = 16 * 1024;
+
+/// How an exchange ended.
+#[derive(Debug)]
+pub enum Ended {
+    /// The server is ready and may be parked.
+    Ready,
+    /// The client said goodbye or hung up.
+    ClientGone,
+    /// The client is told, then the session ends.
+    Fatal(Error),
+    /// The server ended the session itself and the client has been told.
+    ServerGone,
+}
+
+/// What is known of an exchange between two looks at the sockets.
+#[derive(Debug)]
+pub struct Relay {
+    pub due: Queue,
+    /// The server's transaction status: `I`, `T` or `E`.
+    pub status: u8,
+    /// Extended messages went out that no Sync has closed.
+    pub batch_open: bool,
+    /// One of them runs something, rather than only prepare or describe it.
+    pub batch_runs: bool,
+    /// The server skips everything up to the next Sync.
+    pub skipping: bool,
+    /// The server reads copy data.
+    pub copy_in: bool,
+    /// CopyDone or CopyFail was sent to a server that had not asked for copy data yet.
+    pub copy_ended_early: bool,
+    /// After the messages sent so far nothing may be sent until they are answered.
+    pub barrier: bool,
+    /// The same, once the batch has its Sync.
+    pub barrier_at_sync: bool,
+    /// Bytes at the front of the client's input that may go to the server, and how much of a long
+    /// frame is still to come behind them.
+    pub to_server: usize,
+    pub client_left: usize,
+    /// How much of a refused frame is still to come, to be dropped.
+    pub client_drop: usize,
+    /// The same for the other direction.
+    pub to_client: usize,
+    pub server_left: usize,
+    /// A text that was read while there was no server yet.
+    pub front: Option<Reading>,
+    /// The server must be scrubbed before anybody has it again, this session included.
+    pub dismiss: bool,
+    /// The session went back to its start-up values; the client is told at the end of the request.
+    pub was_reset: bool,
+    /// A request that is over its budget waits until then.
+    pub held_until: Option<Instant>,
+    /// The request at the front was charged already.
+    pub charged: bool,
+    /// When the running request is over its time.
+    pub query_deadline: Option<Instant>,
+    pub time_exceeded: bool,
+    /// The server's own FATAL was passed on.
+    pub server_fatal: bool,
+    /// Nothing more can be judged before more of the client's bytes are here.
+    pub starved: bool,
+    /// The client said goodbye behind what is still being answered.
+    pub goodbye: bool,
+    /// The client closed its side behind what looks like a goodbye.
+    pub hung_up: bool,
+    /// Since when the client has neither taken nor finished anything it should.
+    pub(super) stalled_since: Option<Instant>,
+}
+
+impl Default for Relay {
+    fn default() -> Self {
+        Self {
+            due: Queue::default(),
+            status: b'I',
+            batch_open: false,
+            batch_runs: false,
+            skipping: false,
+            copy_in: false,
+            copy_ended_early: false,
+            barrier: false,
+            barrier_at_sync: false,
+            to_server: 0,
+            client_left: 0,
+            client_drop: 0,
+            to_client: 0,
+            server_left: 0,
+            front: None,
+            dismiss: false,
+            was_reset: false,
+            held_until: None,
+            charged: false,
+            query_deadline: None,
+            time_exceeded: false,
+            server_fatal: false,
+            starved: true,
+            goodbye: false,
+            hung_up: false,
+            stalled_since: None,
+        }
+    }
+}
+
+impl Relay {
+    /// A Sync went out: the batch is closed.
+    pub fn end_batch(&mut self) {
+        self.batch_open = false;
+        self.batch_runs = false;
+        self.skipping = false;
+        self.charged = false;
+        self.barrier |= std::mem::take(&mut self.barrier_at_sync);
+    }
+}
+
+/// Everything one look at the sockets works on.
+pub struct Exchange<'session> {
+    pub client: &'session mut Connection,
+    pub lease: &'session mut Lease,
+    pub talk: &'session mut Talk,
+    pub relay: Relay,
+    pub timer: &'session mut Timer,
+}
+
+impl Exchange<'_> {
+    /// Relays until the server may be parked or the session must end.
+    pub async fn run(&mut self) -> Ended {
+        poll_fn(|cx| self.poll(cx)).await
+    }
+
+    /// At the end: hands the client what is complete. False if it has half a message by now.
+    pub fn hand_over(&mut self) -> bool {
+        if self.relay.server_left > 0 {
+            return false;
+        }
+        let pass = std::mem::take(&mut self.relay.to_client);
+        if let Some(bound) = self.lease.bound() {
+            let input = &mut bound.connection().input;
+            let bytes = input.data().get(..pass).unwrap_or_default();
+            self.client.output.extend_from_slice(bytes);
+            input.consume(pass);
+        }
+        true
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Ended> {
+        self.talk.shared.wake_with(cx);
+        loop {
+            let step = match self.turn(cx) {
+                Ok(moved) => moved,
+                Err(ended) => return Poll::Ready(ended),
+            };
+            if self.is_over() {
+                return Poll::Ready(Ended::Ready);
+            }
+            if !step || self.is_drained() {
+                return self.wait(cx);
+            }
+        }
+    }
+
+    /// One round: judge what was read, send what may go, read what there is room for. True if
+    /// anything moved.
+    fn turn(&mut self, cx: &mut Context<'_>) -> Result<bool, Ended> {
+        let mut moved = self.walk_client()?;
+        moved |= self.send_to_server(cx)?;
+        moved |= self.walk_server()?;
+        moved |= self.send_to_client(cx)?;
+        if self.is_over() {
+            return Ok(true);
+        }
+        // What the server said is passed on before the client is asked for more: most often the
+        // exchange is over then. A client that does not take it is asked all the same.
+        if self.fill_from_server(cx)? {
+            return Ok(true);
+        }
+        moved |= self.fill_from_client(cx)?;
+        Ok(moved)
+    }
+
+    /// Whether a further turn could find nothing to do: both inputs are used up, both outputs are
+    /// sent, and whoever has more to say wakes the task.
+    fn is_drained(&mut self) -> bool {
+        let client = self.client.input.is_empty() && self.client.is_sent();
+        let waits = self.relay.barrier || self.relay.held_until.is_some();
+        let Some(bound) = self.lease.bound().filter(|_| client && !waits) else { return false };
+        let server = bound.connection();
+        server.input.is_empty() && server.is_sent()
+    }
+
+    fn send_to_server(&mut self, cx: &mut Context<'_>) -> Result<bool, Ended> {
+        let Some(bound) = self.lease.bound() else { return Err(Ended::ServerGone) };
+        let server = bound.connection();
+        let pass = &mut self.relay.to_server;
+        match move_bytes(self.client, server, pass, cx) {
+            Ok(moved) => Ok(moved),
+            // What the server said before it went is still to be read.
+            Err(_) if self.relay.due.is_empty() => Err(server_lost()),
+            Err(_) => {
+                self.client.input.consume(*pass);
+                *pass = 0;
+                Ok(false)
+            }
+        }
+    }
+
+    fn send_to_client(&mut self, cx: &mut Context<'_>) -> Result<bool, Ended> {
+        let Some(bound) = self.lease.bound() else { return Err(Ended::ServerGone) };
+        let server = bound.connection();
+        let moved = move_bytes(server, self.client, &mut self.relay.to_client, cx);
+        let moved = moved.map_err(|_| Ended::ClientGone)?;
+        if moved {
+            self.relay.stalled_since = None;
+        }
+        Ok(moved)
+    }
+
+    fn fill_from_server(&mut self, cx: &mut Context<'_>) -> Result<bool, Ended> {
+        if self.relay.to_client > 0 || self.client.output.len() > WAITING_BYTES_MAX {
+            return Ok(false);
+        }
+        let Some(bound) = self.lease.bound() else { return Err(Ended::ServerGone) };
+        match bound.connection().poll_fill(cx) {
+            Poll::Pending => Ok(false),
+            Poll::Ready(Ok(1..)) => Ok(true),
+            Poll::Ready(Ok(_) | Err(_)) => Err(match self.relay.server_fatal {
+                true => Ended::ServerGone,
+                false => server_lost(),
+            }),
+        }
+    }
+
+    fn fill_from_client(&mut self, cx: &mut Context<'_>) -> Result<bool, Ended> {
+        let waits = self.relay.to_server > 0 || self.relay.goodbye || self.relay.hung_up;
+        let Some(bound) = self.lease.bound() else { return Err(Ended::ServerGone) };
+        let full = bound.connection().output.len() > WAITING_BYTES_MAX;
+        // While something holds the client back, one buffer of what it sends ahead is enough; it
+        // is read at all to notice when the client hangs up.
+        let ahead = !self.relay.starved && self.client.input.len() > WAITING_BYTES_MAX;
+        if waits || full || ahead {
+            return Ok(false);
+        }
+        match self.client.poll_fill(cx) {
+            Poll::Pending => Ok(false),
+            Poll::Ready(Ok(1..)) => {
+                self.relay.stalled_since = None;
+                Ok(true)
+            }
+            // What was sent before the goodbye is still carried out.
+            Poll::Ready(Ok(0)) if self.client.ends_in_goodbye() => {
+                self.relay.hung_up = true;
+                Ok(true)
+            }
+            Poll::Ready(Ok(_) | Err(_)) => Err(Ended::ClientGone),
+        }
+    }
+
+    /// Whether the lease may end: everything answered and handed on, no transaction, no cancel on
+    /// its way, and nothing of a started message sent.
+    fn is_over(&mut self) -> bool {
+        let relay = &self.relay;
+        let quiet = relay.due.is_empty() && relay.status == b'I' && !relay.batch_open;
+        let passed = relay.to_server == 0
+            && relay.client_left == 0
+            && relay.client_drop == 0
+            && relay.to_client == 0;
+        if !(quiet && passed && !relay.copy_in && relay.server_left == 0) {
+            return false;
+        }
+        let Some(bound) = self.lease.bound() else { return false };
+        let sent = bound.connection().is_sent() && bound.connection().input.is_empty();
+        sent && self.talk.shared.cancels.get() == 0
+    }
+
+    /// Whether the client has left and no answer is due that would end what it began: what a batch
+    /// without its Sync or a copy without its end did is undone, as PostgreSQL does.
+    fn is_abandoned(&mut self) -> bool {
+        let left = self.relay.goodbye || self.relay.hung_up && !self.must_wait();
+        left && (self.relay.copy_in || !self.relay.due.awaits_ready())
+    }
+
+    /// Nothing can move: make sure something wakes the task when a limit is reached.
+    fn wait(&mut self, cx: &mut Context<'_>) -> Poll<Ended> {
+        if let Some(ended) = self.talk.shared.must_end() {
+            // Between two transactions it ends in good order; a drain's last deadline ends it here.
+            return Poll::Ready(Ended::Fatal(ended));
+        }
+        if self.is_abandoned() {
+            return Poll::Ready(Ended::ClientGone);
+        }
+        let relay = &self.relay;
+        let begun = relay.client_left + relay.client_drop > 0 || !self.client.input.is_empty();
+        // A server that takes no bytes, or an answer that is awaited, is not the client's fault.
+        let half_sent = begun && relay.starved && relay.to_server == 0;
+        let unread = relay.to_client > 0 || !self.client.is_sent();
+        let stall = match half_sent || unread {
+            true => {
+                let since = *self.relay.stalled_since.get_or_insert_with(Instant::now);
+                Some(since + self.talk.settings.stall_timeout)
+            }
+            false => {
+                self.relay.stalled_since = None;
+                None
+            }
+        };
+        let limits = [stall, self.relay.query_deadline, self.relay.held_until];
+        let Some(next) = limits.into_iter().flatten().min() else { return Poll::Pending };
+        if self.timer.poll_until(next, cx).is_pending() {
+            return Poll::Pending;
+        }
+        let now = Instant::now();
+        if stall.is_some_and(|at| at <= now) {
+            return Poll::Ready(Ended::Fatal(Error::ClientStalled));
+        }
+        if self.relay.query_deadline.is_some_and(|at| at <= now) {
+            self.relay.query_deadline = None;
+            self.relay.time_exceeded = true;
+            self.talk.cancel_running();
+        }
+        if self.relay.held_until.is_some_and(|at| at <= now) {
+            self.relay.held_until = None;
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    /// Charges the request at the front against the tenant's rate. `Ok(false)` means it waits.
+    pub(super) fn charge(&mut self, free: bool) -> Result<bool, Error> {
+        if self.relay.charged || free {
+            return Ok(true);
+        }
+        match self.talk.charge() {
+            Ok(()) => self.relay.charged = true,
+            Err(Over::Rate(retry_after)) => {
+                if retry_after > self.talk.tenant.limits.budget_wait {
+                    self.talk.count_rate_refusal();
+                    return Err(Error::OverRate { retry_after });
+                }
+                self.relay.held_until = Some(Instant::now() + retry_after);
+                return Ok(false);
+            }
+            Err(Over::AtOnce(limit)) => return Err(Error::OverConcurrency { limit }),
+        }
+        Ok(true)
+    }
+
+    /// Starts the clock of a request, if the tenant's budget has one.
+    pub(super) fn start_clock(&mut self) {
+        if let Some(limit) = self.talk.tenant.limits.query_time {
+            self.relay.query_deadline = Some(Instant::now() + limit);
+        }
+    }
+}
+
+fn server_lost() -> Ended {
+    Ended::Fatal(Error::ServerLost)
+}
+
+/// Sends the first `pass` bytes of one side's input, and what the other side's output holds ahead
+/// of them, in as few calls as possible.
+fn move_bytes(
+    from: &mut Connection,
+    to: &mut Connection,
+    pass: &mut usize,
+    cx: &mut Context<'_>,
+) -> io::Result<bool> {
+    let mut moved = false;
+    if *pass > 0 && !to.output.is_empty() && *pass <= COPY_BYTES_MAX {
+        to.output.extend_from_slice(from.input.data().get(..*pass).unwrap_or_default());
+        from.input.consume(*pass);
+        *pass = 0;
+    }
+    while *pass > 0 {
+        match to.poll_pass(from, *pass, cx)? {
+            Poll::Ready(sent) => *pass = pass.saturating_sub(sent.max(1)),
+            Poll::Pending => return Ok(moved),
+        }
+        moved = true;
+    }
+    if !to.is_sent() {
+        let waiting = to.output.len();
+        let _ = to.poll_send(cx)?;
+        moved |= to.output.len() < waiting;
+    }
+    Ok(moved)
+}

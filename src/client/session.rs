@@ -1,0 +1,457 @@
+//! [`Session`]: the life of a client that is logged in. [`Session::run`] is its story; the life of
+//! one request is [`Session::serve`].
+
+use std::cell::Cell;
+use std::future::poll_fn;
+use std::pin::pin;
+use std::rc::Rc;
+use std::task::Poll;
+use std::time::{Duration, Instant};
+
+use crate::budget::{ClientSlot, Over, Permit};
+use crate::client::carried::is_protected;
+use crate::client::front::{Front, Request};
+use crate::client::login::{Arrival, Wishes};
+use crate::client::prepared::Prepared;
+use crate::client::registry::Entry;
+use crate::client::relay::{Ended, Exchange, Relay};
+use crate::client::talk::{Phase, Shared, Talk};
+use crate::client::timer::Timer;
+use crate::client::{Env, refuse};
+use crate::error::{Error, Severity, Side};
+use crate::net::Connection;
+use crate::pool::{AcquireError, Lease, Pool, Want};
+use crate::server::Settings;
+use crate::wire::backend;
+
+/// Statements a server connection may hold before it is scrubbed to be rid of them.
+const STATEMENTS_MAX: usize = 1000;
+
+/// How long a session that ends may take to tell its client why.
+const GOODBYE: Duration = Duration::from_secs(5);
+
+/// How long one that broke off its client's message goes on to read it: a socket that is closed
+/// with bytes unread takes the error on its way to the client with it.
+const LINGER: Duration = Duration::from_secs(1);
+
+/// A logged-in client.
+#[derive(Debug)]
+pub struct Session {
+    pub(super) client: Connection,
+    pub(super) talk: Talk,
+    pub(super) timer: Timer,
+    /// A batch was refused while there was no server: what follows is skipped up to its Sync.
+    pub(super) skipping: bool,
+    /// How much of a frame nobody wants is still to come.
+    pub(super) dropping: usize,
+    /// The client has half a message and cannot be told anything any more.
+    mid_frame: bool,
+    pool: Rc<Pool>,
+    env: Rc<Env>,
+    entry: Entry,
+    wishes: Box<Wishes>,
+    slot: ClientSlot,
+}
+
+/// How a session ended.
+#[derive(Debug)]
+pub enum End {
+    ClientGone,
+    Told(Error),
+    ServerEnded,
+}
+
+impl Session {
+    /// Takes over a client that a door let in.
+    pub fn new(arrival: Arrival, env: &Rc<Env>) -> std::io::Result<Box<Self>> {
+        let Arrival { mut stream, identity, account, slot, wishes, entry } = arrival;
+        let tenant = identity.tenant;
+        stream.attach()?;
+        let talk = Talk {
+            id: entry.session,
+            account,
+            start: Rc::default(),
+            now: Rc::default(),
+            touched: Vec::new(),
+            prepared: Prepared::default(),
+            greeting: Rc::default(),
+            reported: Vec::new(),
+            shared: Rc::new(Shared::default()),
+            settings: env.settings.clone(),
+            epoch: env.epoch,
+            counts: env.counts.clone(),
+            tenant: tenant.clone(),
+        };
+        // Boxed, because a future would hold it twice: as its argument and as its state.
+        Ok(Box::new(Self {
+            client: Connection::new(stream, env.buffers.clone()),
+            talk,
+            timer: Timer::default(),
+            skipping: false,
+            dropping: 0,
+            mid_frame: false,
+            pool: env.pools.of(&tenant),
+            env: env.clone(),
+            entry,
+            wishes: Box::new(wishes),
+            slot,
+        }))
+    }
+
+    /// What others on the worker may reach of this session.
+    pub fn shared(&self) -> Rc<Shared> {
+        self.talk.shared.clone()
+    }
+
+    /// From the welcome to the end. Boxed, so that the session is not held twice: as what the task
+    /// was given and as what it works on.
+    pub async fn run(mut self: Box<Self>) -> End {
+        let end = match Box::pin(self.welcome()).await {
+            Ok(()) => self.requests().await,
+            Err(error) => End::Told(error),
+        };
+        Box::pin(self.close(end)).await
+    }
+
+    async fn requests(&mut self) -> End {
+        loop {
+            match self.next_request().await {
+                Front::Request(request) => {
+                    if let Err(end) = self.serve(request).await {
+                        return end;
+                    }
+                }
+                Front::Gone => return End::ClientGone,
+                Front::End(error) => return End::Told(error),
+            }
+        }
+    }
+
+    /// The life of a request, or of all requests up to the end of their transaction.
+    async fn serve(&mut self, request: Request) -> Result<(), End> {
+        // A cancel is for the request that it finds waiting, never for a later one.
+        self.talk.shared.cancel_wanted.set(false);
+        self.talk.shared.phase.set(Phase::Waiting);
+        let (permit, lease) = match self.admit_and_acquire(&request).await {
+            Ok(admitted) => admitted,
+            Err(Ok(end)) => return Err(end),
+            Err(Err(error)) => {
+                self.talk.shared.phase.set(Phase::Idle);
+                return self.refuse_front(error);
+            }
+        };
+        let ended = self.exchange(lease, request).await;
+        drop(permit);
+        self.talk.shared.phase.set(Phase::Idle);
+        ended
+    }
+
+    /// Nearly always there is nothing to wait for; where there is, the wait is boxed, so that an
+    /// idle session is small.
+    async fn admit_and_acquire(
+        &mut self,
+        request: &Request,
+    ) -> Result<(Option<Permit>, Lease), Result<End, Error>> {
+        let permit = match self.admit_now(request) {
+            Some(permit) => permit,
+            None => Box::pin(self.admit(request)).await?,
+        };
+        let binding = Cell::new(false);
+        let bound = self.pool.acquire_bound(want(&self.talk, &binding));
+        let lease = match bound {
+            Some(lease) => lease,
+            None => Box::pin(self.acquire()).await?,
+        };
+        Ok((permit, lease))
+    }
+
+    /// The tenant's budget, if it lets the request through at once.
+    fn admit_now(&self, request: &Request) -> Option<Option<Permit>> {
+        let talk = &self.talk;
+        let permit = match request.ends_transaction {
+            true => None,
+            false => Some(talk.account.admit(&talk.tenant.limits).ok()?),
+        };
+        match request.free || talk.charge().is_ok() {
+            true => Some(permit),
+            false => None,
+        }
+    }
+
+    /// The tenant's budget: at once, after a wait, or not.
+    async fn admit(&mut self, request: &Request) -> Result<Option<Permit>, Result<End, Error>> {
+        let binding = Cell::new(false);
+        let (talk, client) = (&self.talk, &mut self.client);
+        if !request.free {
+            attended(talk, client, &binding, charge(talk)).await?;
+        }
+        match request.ends_transaction {
+            true => Ok(None),
+            false => attended(talk, client, &binding, admit(talk)).await.map(Some),
+        }
+    }
+
+    /// A server bound to the tenant.
+    async fn acquire(&mut self) -> Result<Lease, Result<End, Error>> {
+        let (talk, pool, client) = (&self.talk, &self.pool, &mut self.client);
+        let binding = Cell::new(false);
+        let want = want(talk, &binding);
+        let acquire =
+            async { pool.acquire(want).await.map_err(|error| refused(error, &talk.tenant)) };
+        let lease = attended(talk, client, &binding, acquire).await?;
+        match self.talk.shared.cancel_wanted.take() {
+            // It came while the server was being bound: nothing was sent, so the gate answers.
+            true => {
+                lease.park(true);
+                Err(Err(Error::Cancelled))
+            }
+            false => Ok(lease),
+        }
+    }
+
+    /// Relays until the transaction is over, then gives the server back.
+    async fn exchange(&mut self, mut lease: Lease, request: Request) -> Result<(), End> {
+        let shared = self.talk.shared.clone();
+        shared.phase.set(Phase::Active);
+        shared.request_since.set(lease.since());
+        *shared.server.borrow_mut() = lease.bound().map(|bound| bound.facts().clone());
+        let relay = Relay { front: request.reading, charged: true, ..Relay::default() };
+        let (client, talk, timer) = (&mut self.client, &mut self.talk, &mut self.timer);
+        let mut exchange = Exchange { client, lease: &mut lease, talk, relay, timer };
+        let ended = exchange.run().await;
+        self.mid_frame = !exchange.hand_over();
+        let dismiss = exchange.relay.dismiss;
+        *shared.server.borrow_mut() = None;
+        shared.busy.set(false);
+        match ended {
+            Ended::Ready => self.give_back(lease, dismiss).await.map_err(End::Told),
+            Ended::ClientGone => Err(End::ClientGone),
+            Ended::Fatal(error) => Err(End::Told(error)),
+            Ended::ServerGone => Err(End::ServerEnded),
+        }
+    }
+
+    async fn give_back(&mut self, mut lease: Lease, dismiss: bool) -> Result<(), Error> {
+        let statements = lease.bound().map_or(0, |bound| bound.statements.len());
+        let mut stays = !dismiss && statements <= STATEMENTS_MAX;
+        if !self.talk.touched.is_empty() {
+            let limit = self.pool.cluster().scrub_timeout;
+            Box::pin(self.talk.read_back(&mut lease, limit)).await?;
+        }
+        if self.talk.shared.cancel_astray.take() {
+            // Dropped, it is closed: a late cancel shall not hit the next one's query.
+            drop(lease);
+            return Ok(());
+        }
+        stays &= lease.bound().is_some_and(|bound| bound.settings == self.talk.now);
+        lease.park(stays);
+        Ok(())
+    }
+
+    /// Takes the catalog's news of the tenant over, between two transactions.
+    pub(super) fn adopt_news(&mut self) {
+        let Some(tenant) = self.talk.shared.news.take() else { return };
+        self.pool = self.env.pools.of(&tenant);
+        // What the new context owns the session carries no more: it would be bound over it.
+        for settings in [&mut self.talk.start, &mut self.talk.now] {
+            let protected =
+                |name: &str| tenant.context.owns(name) || is_protected(name, tenant.isolation);
+            if settings.iter().any(|(name, _)| protected(name)) {
+                let mut kept = Settings::default();
+                let free = settings.iter().filter(|(name, _)| !protected(name));
+                free.for_each(|(name, value)| kept.set(name, value));
+                *settings = Rc::new(kept);
+            }
+        }
+        self.talk.tenant = tenant;
+    }
+
+    /// Start-up settings are tried on a server before the client is told that it is in; what the
+    /// server reports is remembered for the next client with the same wishes.
+    async fn welcome(&mut self) -> Result<(), Error> {
+        let mut start = self.wishes.settings.clone();
+        let application_name = start.get("application_name").map(str::to_owned);
+        let mut key = start.clone();
+        key.remove("application_name");
+        let greeting = match self.pool.greeting(&key) {
+            Some(greeting) => greeting,
+            None => {
+                self.talk.now = Rc::new(start.clone());
+                let mut lease = self.first_lease().await?;
+                let bound = lease.bound().ok_or(Error::ServerLost)?;
+                let mut greeting = bound.facts().greeting.clone();
+                // The application's name is this client's alone.
+                let common = |(name, _): &&(String, String)| name != "application_name";
+                for (name, value) in bound.reported.iter().filter(common) {
+                    match greeting.iter_mut().find(|(key, _)| key == name) {
+                        Some(entry) => entry.1 = value.clone(),
+                        None => greeting.push((name.clone(), value.clone())),
+                    }
+                }
+                lease.park(true);
+                self.pool.remember(key, greeting)
+            }
+        };
+        if let Some(name) = &application_name {
+            *self.talk.shared.application_name.borrow_mut() = name.clone();
+            if name.is_empty() {
+                start.remove("application_name");
+            }
+        }
+        self.talk.start = Rc::new(start);
+        self.talk.now = self.talk.start.clone();
+        self.talk.greeting = greeting.clone();
+        let out = &mut self.client.output;
+        backend::put_authentication_ok(out);
+        for (name, value) in greeting.iter() {
+            let value = match name.as_str() {
+                "session_authorization" => self.wishes.user.as_str(),
+                "application_name" => application_name.as_deref().unwrap_or(value),
+                "search_path" | "role" => continue,
+                _ => value,
+            };
+            backend::put_parameter_status(out, name, value);
+        }
+        backend::put_backend_key(out, self.entry.key.pid, &self.entry.key.secret);
+        backend::put_ready(out, b'I');
+        Ok(())
+    }
+
+    async fn first_lease(&mut self) -> Result<Lease, Error> {
+        let acquired = self.acquire().await;
+        acquired.map_err(|refused| match refused {
+            Ok(_) => Error::ShuttingDown,
+            Err(error) => error,
+        })
+    }
+
+    /// Tells the client why, as far as it listens, and leaves.
+    async fn close(mut self: Box<Self>, end: End) -> End {
+        if let End::Told(error) = &end {
+            if !self.mid_frame {
+                refuse::put(&mut self.client.output, error, Severity::Fatal);
+            }
+            self.talk.count_refusal(error);
+        }
+        let lingers = matches!(&end, End::Told(error) if error.facts().side == Side::Client);
+        let goodbye = async {
+            let _ = self.client.send().await;
+            let _ = self.client.shutdown().await;
+            if lingers {
+                let _ = tokio::time::timeout(LINGER, self.client.drain()).await;
+            }
+        };
+        let _ = tokio::time::timeout(GOODBYE, goodbye).await;
+        self.talk.count_bytes(self.client.received, self.client.transmitted);
+        drop(self.slot);
+        end
+    }
+}
+
+/// The tenant's rate: at once, after a wait, or not.
+async fn charge(talk: &Talk) -> Result<(), Error> {
+    let started = Instant::now();
+    while let Err(Over::Rate(retry_after)) = talk.charge() {
+        let patience = talk.tenant.limits.budget_wait;
+        if started.elapsed() + retry_after > patience {
+            talk.count_rate_refusal();
+            return Err(Error::OverRate { retry_after });
+        }
+        tokio::time::sleep(retry_after).await;
+    }
+    Ok(())
+}
+
+/// The tenant's transactions at once: now, when another has ended, or not.
+async fn admit(talk: &Talk) -> Result<Permit, Error> {
+    let patience = talk.tenant.limits.budget_wait;
+    let started = Instant::now();
+    loop {
+        let limit = match talk.account.admit(&talk.tenant.limits) {
+            Ok(permit) => return Ok(permit),
+            Err(Over::AtOnce(limit)) => limit,
+            Err(Over::Rate(_)) => 0,
+        };
+        let rest = patience.saturating_sub(started.elapsed());
+        if rest.is_zero() || tokio::time::timeout(rest, talk.account.freed()).await.is_err() {
+            talk.count_refused_at_once();
+            return Err(Error::OverConcurrency { limit });
+        }
+    }
+}
+
+/// Waits for something while the client may cancel or hang up and the session may have to end:
+/// nothing of the request has run yet. Not while a server is being `binding`: that is short, and
+/// a server left in the middle of it would have to be closed.
+async fn attended<T>(
+    talk: &Talk,
+    client: &mut Connection,
+    binding: &Cell<bool>,
+    work: impl Future<Output = Result<T, Error>>,
+) -> Result<T, Result<End, Error>> {
+    let shared = &talk.shared;
+    let mut work = pin!(work);
+    let waiting = poll_fn(|cx| {
+        if let Poll::Ready(done) = work.as_mut().poll(cx) {
+            return Poll::Ready(done.map_err(Err));
+        }
+        shared.wake_with(cx);
+        if binding.get() {
+            return Poll::Pending;
+        }
+        // What the client has been answered before does not wait for a server.
+        if !client.is_sent()
+            && let Poll::Ready(Err(_)) = client.poll_send(cx)
+        {
+            return Poll::Ready(Err(Ok(End::ClientGone)));
+        }
+        if shared.cancel_wanted.take() {
+            return Poll::Ready(Err(Err(Error::Cancelled)));
+        }
+        if let Some(error) = shared.ending.borrow().clone() {
+            return Poll::Ready(Err(Ok(End::Told(error))));
+        }
+        while client.input.len() < AHEAD_BYTES_MAX {
+            match client.poll_fill(cx) {
+                Poll::Ready(Ok(1..)) => {}
+                Poll::Ready(Ok(0)) if client.ends_in_goodbye() => break,
+                Poll::Ready(Ok(_) | Err(_)) => return Poll::Ready(Err(Ok(End::ClientGone))),
+                Poll::Pending => break,
+            }
+        }
+        Poll::Pending
+    });
+    waiting.await
+}
+
+/// While a session waits for a server, this much of what its client sends ahead is read, to notice
+/// when it hangs up.
+const AHEAD_BYTES_MAX: usize = 64 * 1024;
+
+fn want<'talk>(talk: &'talk Talk, binding: &'talk Cell<bool>) -> Want<'talk> {
+    let (tenant, account, settings) = (&talk.tenant, &talk.account, &talk.now);
+    Want { tenant, account, session: talk.id, settings, binding }
+}
+
+/// What the client is told when there is no lease; the cause was logged where it happened.
+fn refused(error: AcquireError, tenant: &crate::catalog::Tenant) -> Error {
+    let cluster = tenant.route.cluster.name.clone();
+    match error {
+        AcquireError::Timeout(waited) => Error::NoServerInTime { waited },
+        AcquireError::Unreachable | AcquireError::Lost => Error::ClusterUnreachable { cluster },
+        AcquireError::Refused => Error::ClusterRefused { cluster },
+        AcquireError::Unverified => Error::ContextUnverified,
+        AcquireError::Bind(read) => {
+            let (setting, what) = ("start-up".to_owned(), read.message.into());
+            Error::InvalidSetting { setting, what }
+        }
+    }
+}
+
+/// The settings a client starts with.
+impl Session {
+    /// Start-up values, for the console.
+    pub fn start(&self) -> &Settings {
+        &self.talk.start
+    }
+}

@@ -1,0 +1,307 @@
+//! [`Talk`]: what a session knows and keeps from one server to the next. [`Shared`]: the little of
+//! it that others on the worker (cancel, drain, console) reach.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::task::{Context, Waker};
+use std::time::{Duration, Instant};
+
+use tokio::sync::oneshot;
+
+use crate::budget::{Account, Over};
+use crate::catalog::Tenant;
+use crate::client::Counts;
+use crate::client::prepared::Prepared;
+use crate::client::settings::ClientSettings;
+use crate::error::Error;
+use crate::guard::{self, ReadOptions, Reading};
+use crate::pool::{Greeting, Lease, SessionId};
+use crate::server::{ServerFacts, Settings, cancel};
+use crate::wire::backend;
+
+/// A session's own state, apart from its sockets.
+#[derive(Debug)]
+pub struct Talk {
+    pub id: SessionId,
+    pub tenant: Arc<Tenant>,
+    pub account: Arc<Account>,
+    /// Values of the start-up packet: what RESET returns to.
+    pub start: Rc<Settings>,
+    /// Values in force.
+    pub now: Rc<Settings>,
+    /// Settings that statements since the last read-back may have changed.
+    pub touched: Vec<String>,
+    pub prepared: Prepared,
+    /// ParameterStatus as told at the welcome, and as told since.
+    pub greeting: Rc<Greeting>,
+    pub reported: Vec<(String, String)>,
+    pub shared: Rc<Shared>,
+    pub settings: Arc<ClientSettings>,
+    /// The worker's clock starts here; budgets count from it.
+    pub epoch: Instant,
+    pub counts: Rc<Counts>,
+}
+
+/// What a session is doing, for cancel and console.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    Idle,
+    /// In line for a server, or a server is being bound.
+    Waiting,
+    Active,
+}
+
+/// The part of a session that others on its worker reach.
+#[derive(Debug)]
+pub struct Shared {
+    pub phase: Cell<Phase>,
+    /// The server leased, if any.
+    pub server: RefCell<Option<Rc<ServerFacts>>>,
+    /// Something is in flight on it.
+    pub busy: Cell<bool>,
+    /// Cancel requests on their way to the server; it is not parked before they have arrived.
+    pub cancels: Cell<u32>,
+    /// Who waits for them to arrive.
+    cancellers: RefCell<Vec<oneshot::Sender<()>>>,
+    /// A cancel came while there was no server to send it to.
+    pub cancel_wanted: Cell<bool>,
+    /// A cancel may be on its way to the server that nobody saw arrive: it must not be parked.
+    pub cancel_astray: Cell<bool>,
+    /// The session ends at its next transaction boundary, with this.
+    pub ending: RefCell<Option<Error>>,
+    /// The session ends now.
+    pub ending_now: Cell<bool>,
+    /// The catalog has news of the tenant.
+    pub news: RefCell<Option<Arc<Tenant>>>,
+    pub application_name: RefCell<String>,
+    pub since: Instant,
+    pub request_since: Cell<Instant>,
+    waker: RefCell<Option<Waker>>,
+}
+
+impl Default for Shared {
+    /// A session that has just arrived.
+    fn default() -> Self {
+        let now = Instant::now();
+        Self {
+            phase: Cell::new(Phase::Idle),
+            server: RefCell::default(),
+            busy: Cell::new(false),
+            cancels: Cell::new(0),
+            cancellers: RefCell::default(),
+            cancel_wanted: Cell::new(false),
+            cancel_astray: Cell::new(false),
+            ending: RefCell::default(),
+            ending_now: Cell::new(false),
+            news: RefCell::default(),
+            application_name: RefCell::default(),
+            since: now,
+            request_since: Cell::new(now),
+            waker: RefCell::default(),
+        }
+    }
+}
+
+impl Shared {
+    /// Remembers whom to wake.
+    #[inline]
+    pub fn wake_with(&self, cx: &Context<'_>) {
+        let mut waker = self.waker.borrow_mut();
+        if !waker.as_ref().is_some_and(|known| known.will_wake(cx.waker())) {
+            *waker = Some(cx.waker().clone());
+        }
+    }
+
+    /// Wakes the session's task.
+    pub fn wake(&self) {
+        if let Some(waker) = self.waker.borrow().as_ref() {
+            waker.wake_by_ref();
+        }
+    }
+
+    /// Asks the session to end at its next transaction boundary, or now.
+    pub fn end(&self, error: Error, now: bool) {
+        self.ending.borrow_mut().get_or_insert(error);
+        self.ending_now.set(self.ending_now.get() || now);
+        self.wake();
+    }
+
+    /// Why the session must end without waiting for the transaction, if it must.
+    #[inline]
+    pub fn must_end(&self) -> Option<Error> {
+        if !self.ending_now.get() {
+            return None;
+        }
+        self.ending.borrow().clone()
+    }
+
+    /// A CancelRequest with this session's key came in. `done` is dropped when it has reached the
+    /// server, or when there is nothing to cancel: until then its sender's connection stays open,
+    /// because that is how libpq knows that a later query cannot be hit.
+    pub fn cancel(self: &Rc<Self>, done: oneshot::Sender<()>) {
+        match self.phase.get() {
+            Phase::Idle => {}
+            Phase::Waiting => {
+                self.cancel_wanted.set(true);
+                self.wake();
+            }
+            Phase::Active => {
+                self.cancel_running();
+                if self.cancels.get() > 0 {
+                    self.cancellers.borrow_mut().push(done);
+                }
+            }
+        }
+    }
+
+    /// Sends a cancel to the server if something runs there. Several at once are one.
+    pub fn cancel_running(self: &Rc<Self>) {
+        let Some(facts) = self.server.borrow().clone() else { return };
+        if !self.busy.get() || self.cancels.get() > 0 {
+            return;
+        }
+        self.cancels.set(1);
+        let shared = self.clone();
+        tokio::task::spawn_local(async move {
+            if let Err(error) = cancel(&facts.cancel_target()).await {
+                tracing::warn!(%error, "could not deliver a cancel request to a server");
+                shared.cancel_astray.set(true);
+            }
+            shared.cancels.set(0);
+            shared.cancellers.borrow_mut().clear();
+            shared.wake();
+        });
+    }
+}
+
+impl Talk {
+    /// How the server's scanner reads this session's texts; `None` while that is not known: what
+    /// was set is known when the transaction is over.
+    pub fn read_options(&self) -> Option<ReadOptions> {
+        let touched = self.touched.iter().any(|name| name == "standard_conforming_strings");
+        let value = self.now.get("standard_conforming_strings");
+        let on = ReadOptions { standard_conforming_strings: value.is_none_or(|it| it == "on") };
+        (!touched).then_some(on)
+    }
+
+    /// Reads a text as the server's scanner will, once this session is on it.
+    pub fn read(&self, text: &[u8]) -> Reading {
+        if let Some(options) = self.read_options() {
+            return guard::read(text, options);
+        }
+        let as_if = |on| guard::read(text, ReadOptions { standard_conforming_strings: on });
+        let reading = as_if(true);
+        if as_if(false) != reading {
+            let what = "a text that depends on standard_conforming_strings, just set,".into();
+            let hint = "Send it when the transaction that set it is over.";
+            return Reading::Refused { what, hint };
+        }
+        reading
+    }
+
+    /// Notes what the client was told of a parameter.
+    pub fn note_reported(&mut self, name: &str, value: &str) {
+        match self.reported.iter_mut().find(|(known, _)| known == name) {
+            Some(entry) => entry.1 = value.to_owned(),
+            None => self.reported.push((name.to_owned(), value.to_owned())),
+        }
+    }
+
+    /// Writes ParameterStatus for everything that went back to its start-up value.
+    pub fn put_parameters_of_start(&mut self, out: &mut Vec<u8>) {
+        for (name, value) in std::mem::take(&mut self.reported) {
+            let told = self.greeting.iter().find(|(known, _)| *known == name);
+            let start = self.start.get(&name).filter(|_| name == "application_name");
+            let start = start.or(told.map(|(_, value)| value.as_str()));
+            if let Some(start) = start.filter(|start| *start != value) {
+                backend::put_parameter_status(out, &name, start);
+            }
+        }
+    }
+
+    /// Counts one request against the tenant's rate.
+    pub fn charge(&self) -> Result<(), Over> {
+        if self.tenant.limits.queries_per_second.is_some() {
+            self.account.charge(&self.tenant.limits, self.epoch.elapsed())?;
+        }
+        self.account.totals.requests.fetch_add(1, Ordering::Relaxed);
+        add(&self.counts.requests, 1);
+        Ok(())
+    }
+
+    /// Books the end of a transaction, or of a request outside of one.
+    pub fn count_transaction(&self) {
+        self.account.totals.transactions.fetch_add(1, Ordering::Relaxed);
+        add(&self.counts.transactions, 1);
+    }
+
+    /// Books a request that was refused because too many transactions are at work.
+    pub fn count_refused_at_once(&self) {
+        self.account.totals.refused_at_once.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Books a refusal of any kind.
+    pub fn count_refusal(&self, error: &Error) {
+        self.account.totals.refusals.fetch_add(1, Ordering::Relaxed);
+        let facts = error.facts();
+        let mut refusals = self.counts.refusals.borrow_mut();
+        match refusals.iter_mut().find(|(name, _, _)| *name == facts.name) {
+            Some(entry) => entry.2 += 1,
+            None => refusals.push((facts.name, facts.side.name(), 1)),
+        }
+    }
+
+    /// Books what a session received from its client and sent to it.
+    pub fn count_bytes(&self, received: u64, sent: u64) {
+        self.account.totals.bytes_received.fetch_add(received, Ordering::Relaxed);
+        self.account.totals.bytes_sent.fetch_add(sent, Ordering::Relaxed);
+        add(&self.counts.bytes_received, received);
+        add(&self.counts.bytes_sent, sent);
+    }
+
+    /// Books a request that was refused for its rate.
+    pub fn count_rate_refusal(&self) {
+        self.account.totals.refused_rate.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Cancels what runs because it ran too long.
+    pub fn cancel_running(&self) {
+        self.account.totals.cancelled.fetch_add(1, Ordering::Relaxed);
+        add(&self.counts.time_exceeded, 1);
+        self.shared.cancel_running();
+    }
+
+    /// Notes that a statement may change these settings.
+    pub fn touch(&mut self, names: &[String]) {
+        for name in names {
+            if !self.touched.contains(name) {
+                self.touched.push(name.clone());
+            }
+        }
+    }
+
+    /// Asks the server what the touched settings are now, so that they can follow the session.
+    pub async fn read_back(&mut self, lease: &mut Lease, limit: Duration) -> Result<(), Error> {
+        let bound = lease.bound().ok_or(Error::StateLost)?;
+        let values = bound.read_back(&self.touched, limit).await.map_err(|error| {
+            tracing::warn!(tenant = %self.tenant.id, %error, "could not read settings back");
+            Error::StateLost
+        })?;
+        let mut now = (*self.now).clone();
+        for (name, value) in self.touched.drain(..).zip(values) {
+            match value {
+                Some(value) => now.set(&name, &value),
+                None => now.remove(&name),
+            }
+        }
+        self.now = Rc::new(now);
+        bound.settings = self.now.clone();
+        Ok(())
+    }
+}
+
+fn add(counter: &Cell<u64>, more: u64) {
+    counter.set(counter.get() + more);
+}

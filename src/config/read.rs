@@ -1,0 +1,449 @@
+//! From TOML to [`Config`], collecting every problem on the way. Tables are read one by one, so
+//! that a mistake in one does not hide those in the next.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::path::Path;
+
+use serde::de::DeserializeOwned;
+use toml::Spanned;
+use toml::de::{DeTable, DeValue, ValueDeserializer};
+
+use super::check;
+use super::error::Problem;
+use super::shapes::{
+    ClusterShape, ConsoleUserShape, GateShape, HttpShape, IssuerShape, LimitsShape, ListenShape,
+    SECTIONS, TenantShape,
+};
+use super::{Config, GateSettings};
+use crate::auth::{IssuerSettings, LEEWAY_DEFAULT, TENANT_CLAIM_DEFAULT};
+use crate::catalog::{
+    Catalog, CatalogPlan, Cluster, ClusterPlan, Fault, Place, TENANT_SETTING_DEFAULT, TenantPlan,
+    TenantState,
+};
+use crate::client::ClientSettings;
+use crate::console::{ConsoleSettings, ConsoleUser};
+use crate::net::ListenSettings;
+use crate::spelling;
+use crate::telemetry::{HttpSettings, LogSettings};
+
+/// Most problems that are collected.
+const PROBLEMS_MAX: usize = 100;
+
+type Value<'text> = Spanned<DeValue<'text>>;
+
+/// Reads a whole file's text. `folder` is where relative paths start.
+pub(super) fn read(text: &str, folder: &Path) -> Result<Config, Vec<Problem>> {
+    let (root, errors) = DeTable::parse_recoverable(text);
+    if !errors.is_empty() {
+        return Err(errors.iter().take(3).map(|error| syntax(text, error)).collect());
+    }
+    let mut reader = Reader::new(text, root.get_ref(), folder);
+    let config = reader.config();
+    let mut problems = reader.problems;
+    problems.sort_by_key(|problem| (problem.line, problem.column));
+    match config {
+        Some(config) if problems.is_empty() => Ok(config),
+        _ => Err(problems),
+    }
+}
+
+pub(super) struct Reader<'text> {
+    text: &'text str,
+    root: &'text DeTable<'text>,
+    pub(super) folder: &'text Path,
+    /// Where passwords stand in the text.
+    secrets: Vec<Range<usize>>,
+    problems: Vec<Problem>,
+}
+
+impl<'text> Reader<'text> {
+    fn new(text: &'text str, root: &'text DeTable<'text>, folder: &'text Path) -> Self {
+        let mut secrets = Vec::new();
+        find_secrets(root, &mut secrets);
+        Self { text, root, folder, secrets, problems: Vec::new() }
+    }
+
+    fn config(&mut self) -> Option<Config> {
+        let root = self.root;
+        for key in root.keys().filter(|key| !SECTIONS.contains(&key.get_ref().as_ref())) {
+            let name = key.get_ref();
+            let hint = allowed(name, &SECTIONS);
+            self.problem(key.span(), format!("unknown key \"{}\"", name.escape_debug()), hint);
+        }
+        let gate = match root.get("gate") {
+            Some(value) => self.table::<GateShape>(value),
+            None => Some(GateShape::default()),
+        };
+        let rooms = gate.map(|shape| self.gate(shape));
+        let listen = self.listen();
+        let issuers = self.issuers();
+        let console = self.console();
+        let http = self.http();
+        check::addresses(self, &listen, http.as_ref());
+        let catalog = self.catalog();
+        let (gate, client, log) = rooms?;
+        Some(Config { gate, listen, client, issuers, catalog: catalog?, console, http, log })
+    }
+
+    fn gate(&mut self, shape: GateShape) -> (GateSettings, ClientSettings, LogSettings) {
+        let (gate, client, log) =
+            (GateSettings::default(), ClientSettings::default(), LogSettings::default());
+        let gate = GateSettings {
+            workers: shape.workers.unwrap_or(gate.workers),
+            clients: shape.clients.unwrap_or(gate.clients),
+            drain_timeout: shape.drain_timeout.unwrap_or(gate.drain_timeout),
+        };
+        let client = ClientSettings {
+            login_timeout: shape.login_timeout.unwrap_or(client.login_timeout),
+            startup_bytes: shape.startup_bytes.unwrap_or(client.startup_bytes),
+            statement_bytes: shape.statement_bytes.unwrap_or(client.statement_bytes),
+            password_bytes: shape.password_bytes.unwrap_or(client.password_bytes),
+            stall_timeout: shape.stall_timeout.unwrap_or(client.stall_timeout),
+        };
+        let log = LogSettings {
+            format: shape.log_format.unwrap_or(log.format),
+            level: shape.log_level.unwrap_or(log.level),
+        };
+        check::gate(self, &gate, &client, &log);
+        (gate, client, log)
+    }
+
+    fn listen(&mut self) -> Vec<ListenSettings> {
+        let entries = match self.root.get("listen").map(|value| (value.span(), value.get_ref())) {
+            Some((_, DeValue::Array(entries))) => entries.iter().collect(),
+            Some((span, _)) => {
+                self.problem(span, "listen is written [[listen]]".to_owned(), None);
+                return Vec::new();
+            }
+            None => Vec::new(),
+        };
+        if entries.is_empty() {
+            let hint = "Add [[listen]] with address = \"127.0.0.1:6432\".".to_owned();
+            self.problem(0..0, "there is no [[listen]]".to_owned(), Some(hint));
+        }
+        let mut listen = Vec::new();
+        for (index, entry) in entries.into_iter().enumerate() {
+            if let Some(shape) = self.table::<ListenShape>(entry) {
+                listen.extend(check::listen(self, index, shape));
+            }
+        }
+        listen
+    }
+
+    fn issuers(&mut self) -> Vec<IssuerSettings> {
+        let before = self.problems.len();
+        let mut issuers = Vec::new();
+        for (name, shape) in self.entries::<IssuerShape>("issuers") {
+            issuers.push(IssuerSettings {
+                name,
+                issuer: shape.issuer,
+                audience: shape.audience,
+                algorithm: shape.algorithm,
+                key_file: self.folder.join(shape.key_file),
+                tenant_claim: shape.tenant_claim.unwrap_or_else(|| TENANT_CLAIM_DEFAULT.to_owned()),
+                leeway: shape.leeway.unwrap_or(LEEWAY_DEFAULT),
+            });
+        }
+        let sound = self.problems.len() == before;
+        check::issuers(self, &issuers, sound);
+        issuers
+    }
+
+    fn console(&mut self) -> ConsoleSettings {
+        let mut users = Vec::new();
+        for (key, value) in self.members("console") {
+            if key.get_ref() != "users" {
+                let hint = allowed(key.get_ref(), &["users"]);
+                let message = format!("unknown key \"{}\"", key.get_ref().escape_debug());
+                self.problem(key.span(), message, hint);
+                continue;
+            }
+            let DeValue::Table(table) = value.get_ref() else {
+                let message = "users is written { NAME = \"SCRAM-SHA-256$…\" }".to_owned();
+                self.problem(value.span(), message, None);
+                continue;
+            };
+            for (name, value) in table {
+                users.extend(self.console_user(name.get_ref(), value));
+            }
+        }
+        ConsoleSettings { users }
+    }
+
+    fn console_user(&mut self, name: &str, value: &Value<'_>) -> Option<ConsoleUser> {
+        let shape = match value.get_ref() {
+            DeValue::String(scram) => {
+                ConsoleUserShape { scram: scram.to_string(), rights: Default::default() }
+            }
+            _ => self.table::<ConsoleUserShape>(value)?,
+        };
+        let user = ConsoleUser { name: name.to_owned(), scram: shape.scram, rights: shape.rights };
+        check::console_user(self, &user).then_some(user)
+    }
+
+    fn http(&mut self) -> Option<HttpSettings> {
+        let shape = self.table::<HttpShape>(self.root.get("http")?)?;
+        let address = check::address(self, &["http", "address"], &shape.address)?;
+        Some(HttpSettings { address })
+    }
+
+    /// The catalog, if clusters and tiers could be read: without them a tenant's faults would
+    /// only be echoes of theirs.
+    fn catalog(&mut self) -> Option<Catalog> {
+        let before = self.problems.len();
+        let clusters = self.entries::<ClusterShape>("clusters");
+        let tiers = self.entries::<LimitsShape>("tiers");
+        let sound = self.problems.len() == before;
+        let tenants = self.entries::<TenantShape>("tenants");
+        if !sound {
+            return None;
+        }
+        let plan = CatalogPlan {
+            folder: self.folder.to_owned(),
+            clusters: clusters
+                .into_iter()
+                .map(|(name, c)| (name.clone(), cluster(name, c)))
+                .collect(),
+            tiers: tiers.into_iter().map(|(name, tier)| (name, tier.into())).collect(),
+            tenants: tenants.into_iter().map(|(id, shape)| (id, tenant(shape))).collect(),
+        };
+        match Catalog::build(&plan) {
+            Ok(catalog) => Some(catalog),
+            Err(faults) => {
+                faults.iter().for_each(|fault| self.fault(fault));
+                None
+            }
+        }
+    }
+
+    fn fault(&mut self, fault: &Fault) {
+        let mut path = match &fault.place {
+            Place::Cluster(name) => vec!["clusters", name.as_str()],
+            Place::Tier(name) => vec!["tiers", name.as_str()],
+            Place::Tenant(id) => vec!["tenants", id.as_str()],
+            Place::TenantLimits(id) => vec!["tenants", id.as_str(), "limits"],
+        };
+        path.extend(fault.key);
+        let span = self.locate(&path, fault.element);
+        self.problem(span, fault.message.clone(), fault.hint.clone());
+    }
+
+    /// Reads every table of a section, by name.
+    fn entries<T: DeserializeOwned>(&mut self, section: &'static str) -> BTreeMap<String, T> {
+        let mut entries = BTreeMap::new();
+        for (key, value) in self.members(section) {
+            if let Some(shape) = self.table::<T>(value) {
+                entries.insert(key.get_ref().to_string(), shape);
+            }
+        }
+        entries
+    }
+
+    fn members(
+        &mut self,
+        section: &'static str,
+    ) -> Vec<(&'text Spanned<std::borrow::Cow<'text, str>>, &'text Value<'text>)> {
+        match self.root.get(section).map(|value| (value.span(), value.get_ref())) {
+            Some((_, DeValue::Table(table))) => table.iter().collect(),
+            Some((span, _)) => {
+                self.problem(span, format!("{section} is written as a table"), None);
+                Vec::new()
+            }
+            None => Vec::new(),
+        }
+    }
+
+    /// Reads one table. After a mistake its key is left out and the rest is read again, until
+    /// there is nothing more to find.
+    fn table<T: DeserializeOwned>(&mut self, value: &Value<'_>) -> Option<T> {
+        let DeValue::Table(whole) = value.get_ref() else {
+            let message = format!("this is written as a table, not as a {}", kind(value.get_ref()));
+            self.problem(value.span(), message, None);
+            return None;
+        };
+        let mut table = whole.clone();
+        // Keys that were left out for a mistake, or misspelled: they are not missing as well.
+        let mut told = Vec::new();
+        loop {
+            let rest = Spanned::new(value.span(), DeValue::Table(table.clone()));
+            let error = match T::deserialize(ValueDeserializer::from(rest)) {
+                Ok(shape) if table.len() == whole.len() => return Some(shape),
+                Ok(_) => return None,
+                Err(error) => error,
+            };
+            let span = error.span().unwrap_or(value.span());
+            let within = |outer: Range<usize>| outer.start <= span.start && span.end <= outer.end;
+            let wrong =
+                table.iter().find(|(key, value)| within(key.span()) || within(value.span()));
+            let wrong = wrong.map(|(key, _)| key.get_ref().to_string());
+            let Reworded { message, nearest, hint } = reworded(error.message());
+            let Some(key) = wrong else {
+                if !told.iter().any(|key: &String| message == missing(key)) {
+                    self.problem(span, message, hint);
+                }
+                return None;
+            };
+            self.problem(span, message, hint);
+            table.remove(key.as_str());
+            told.push(key);
+            told.extend(nearest);
+        }
+    }
+
+    /// Notes a problem at a range of the text.
+    pub(super) fn problem(&mut self, span: Range<usize>, message: String, hint: Option<String>) {
+        // Finding a place takes a walk through the text; a file that is wrong a thousand times is
+        // not worth a thousand walks.
+        if self.problems.len() >= PROBLEMS_MAX {
+            return;
+        }
+        self.problems.push(Problem::new(self.text, span, &self.secrets, message).hint(hint));
+    }
+
+    /// Notes a problem at a path of keys, or at as much of it as there is.
+    pub(super) fn problem_at(&mut self, path: &[&str], message: String, hint: Option<&str>) {
+        let span = self.locate(path, None);
+        self.problem(span, message, hint.map(str::to_owned));
+    }
+
+    /// Where a value stands; a key that is not there is looked for at its table's name. Numbers in
+    /// the path count elements of lists.
+    fn locate(&self, path: &[&str], element: Option<usize>) -> Range<usize> {
+        let mut span = 0..0;
+        let mut here = None;
+        for (depth, name) in path.iter().enumerate() {
+            let table = if depth == 0 { Some(self.root) } else { here.and_then(as_table) };
+            let found = table.and_then(|table| table.get_key_value(*name));
+            let listed = || here.and_then(as_array)?.get(name.parse::<usize>().ok()?);
+            match (found, listed()) {
+                (Some((key, value)), _) => {
+                    let leaf = depth + 1 == path.len() && as_table(value.get_ref()).is_none();
+                    span = if leaf { value.span() } else { key.span() };
+                    here = Some(value.get_ref());
+                }
+                (None, Some(value)) => {
+                    span = value.span();
+                    here = Some(value.get_ref());
+                }
+                (None, None) => return span,
+            }
+        }
+        let element = element.and_then(|index| here.and_then(as_array)?.get(index));
+        element.map_or(span, Spanned::span)
+    }
+}
+
+fn cluster(name: String, shape: ClusterShape) -> ClusterPlan {
+    let default = Cluster::new(name, shape.capacity);
+    ClusterPlan {
+        cluster: Cluster {
+            query_wait: shape.query_wait.unwrap_or(default.query_wait),
+            server_idle_timeout: shape.server_idle_timeout.unwrap_or(default.server_idle_timeout),
+            server_lifetime: shape.server_lifetime.unwrap_or(default.server_lifetime),
+            linger: shape.linger.unwrap_or(default.linger),
+            scrub_timeout: shape.scrub_timeout.unwrap_or(default.scrub_timeout),
+            ..default
+        },
+        connection_string: shape.connection_string,
+        tenant_setting: shape.tenant_setting.unwrap_or_else(|| TENANT_SETTING_DEFAULT.to_owned()),
+    }
+}
+
+fn tenant(shape: TenantShape) -> TenantPlan {
+    TenantPlan {
+        isolation: shape.isolation,
+        cluster: shape.cluster,
+        connection_string: shape.connection_string,
+        role: shape.role,
+        schema: shape.schema,
+        tier: shape.tier,
+        state: shape.state.unwrap_or(TenantState::Active),
+        tokens: shape.tokens,
+        limits: shape.limits.into(),
+        allow_superuser: shape.allow_superuser,
+    }
+}
+
+/// Where connection strings and console verifiers stand, at any depth.
+fn find_secrets(table: &DeTable<'_>, secrets: &mut Vec<Range<usize>>) {
+    for (key, value) in table {
+        let secret = matches!(key.get_ref().as_ref(), "connection_string" | "users" | "scram");
+        match value.get_ref() {
+            DeValue::Table(inner) if !secret => find_secrets(inner, secrets),
+            DeValue::Table(inner) => {
+                secrets.extend(inner.values().map(Spanned::span));
+            }
+            _ if secret => secrets.push(value.span()),
+            _ => {}
+        }
+    }
+}
+
+/// A mistake in the TOML itself. What is a value is not known then, so a line that may hold a
+/// password is hidden behind its key.
+fn syntax(text: &str, error: &toml::de::Error) -> Problem {
+    let span = error.span().unwrap_or(0..0);
+    let mut problem = Problem::new(text, span, &[], error.message().to_owned());
+    let lower = problem.excerpt.to_ascii_lowercase();
+    let telling = ["connection_string", "password", "://", "scram", "user"];
+    if telling.iter().any(|word| lower.contains(word)) {
+        let keep = problem.excerpt.find('=').map_or(0, |equals| equals + 1);
+        let hidden = |(offset, c): (usize, char)| if offset < keep { c } else { '*' };
+        problem.excerpt = problem.excerpt.char_indices().map(hidden).collect();
+    }
+    problem
+}
+
+/// Serde's words in ours.
+struct Reworded {
+    message: String,
+    /// The word that was probably meant.
+    nearest: Option<String>,
+    hint: Option<String>,
+}
+
+/// Quotes for back-ticks, keys for fields, and the nearest of what serde lists.
+fn reworded(message: &str) -> Reworded {
+    let quoted = message.replace('`', "\"");
+    let listed = quoted.split_once(", expected one of ").or_else(|| {
+        let (found, one) = quoted.split_once(", expected ")?;
+        found.starts_with("unknown ").then_some((found, one))
+    });
+    let Some((found, list)) = listed else {
+        let field = quoted.strip_prefix("missing field ");
+        let message = field.map(|name| format!("missing key {name}")).unwrap_or(quoted);
+        return Reworded { message, nearest: None, hint: None };
+    };
+    let known: Vec<&str> = list.split('"').skip(1).step_by(2).collect();
+    let typed = found.split('"').nth(1).unwrap_or_default();
+    let nearest = spelling::nearest(typed, known.iter().copied()).map(str::to_owned);
+    let hint = allowed(typed, &known);
+    let message = found.replace("unknown field", "unknown key");
+    let message = message.replace("unknown variant", "unknown value");
+    Reworded { message, nearest, hint }
+}
+
+fn missing(key: &str) -> String {
+    format!("missing key \"{key}\"")
+}
+
+fn allowed(typed: &str, known: &[&str]) -> Option<String> {
+    let nearest = spelling::nearest(typed, known.iter().copied());
+    let meant = nearest.map(|word| format!("Did you mean \"{word}\"? ")).unwrap_or_default();
+    Some(format!("{meant}Allowed: {}.", known.join(", ")))
+}
+
+fn as_table<'value, 'text>(value: &'value DeValue<'text>) -> Option<&'value DeTable<'text>> {
+    value.as_table()
+}
+
+fn as_array<'value, 'text>(
+    value: &'value DeValue<'text>,
+) -> Option<&'value toml::de::DeArray<'text>> {
+    value.as_array()
+}
+
+fn kind(value: &DeValue<'_>) -> &'static str {
+    value.type_str()
+}

@@ -1,0 +1,142 @@
+//! The file as it is written, table by table. Whatever is left out stays `None`: defaults belong
+//! to the rooms.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::Deserialize;
+
+use super::units;
+use crate::auth::Algorithm;
+use crate::catalog::{LimitsPlan, TenantState};
+use crate::console::Rights;
+use crate::isolation::Isolation;
+use crate::net::TlsPolicy;
+use crate::telemetry::LogFormat;
+
+/// The keys at the top.
+pub(super) const SECTIONS: [&str; 8] =
+    ["gate", "listen", "issuers", "clusters", "tiers", "tenants", "console", "http"];
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct GateShape {
+    pub workers: Option<usize>,
+    pub clients: Option<usize>,
+    #[serde(deserialize_with = "units::duration")]
+    pub login_timeout: Option<Duration>,
+    #[serde(deserialize_with = "units::size")]
+    pub startup_bytes: Option<usize>,
+    #[serde(deserialize_with = "units::size")]
+    pub statement_bytes: Option<usize>,
+    #[serde(deserialize_with = "units::size")]
+    pub password_bytes: Option<usize>,
+    #[serde(deserialize_with = "units::duration")]
+    pub stall_timeout: Option<Duration>,
+    #[serde(deserialize_with = "units::duration")]
+    pub drain_timeout: Option<Duration>,
+    pub log_format: Option<LogFormat>,
+    pub log_level: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ListenShape {
+    pub address: String,
+    #[serde(default)]
+    pub tls: TlsPolicy,
+    pub certificate: Option<PathBuf>,
+    pub key: Option<PathBuf>,
+    #[serde(default)]
+    pub plaintext_password: bool,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct IssuerShape {
+    pub issuer: String,
+    pub audience: String,
+    pub algorithm: Algorithm,
+    pub key_file: PathBuf,
+    pub tenant_claim: Option<String>,
+    #[serde(default, deserialize_with = "units::duration")]
+    pub leeway: Option<Duration>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ClusterShape {
+    pub capacity: usize,
+    pub connection_string: Option<String>,
+    pub tenant_setting: Option<String>,
+    #[serde(default, deserialize_with = "units::duration")]
+    pub query_wait: Option<Duration>,
+    #[serde(default, deserialize_with = "units::duration")]
+    pub server_idle_timeout: Option<Duration>,
+    #[serde(default, deserialize_with = "units::duration")]
+    pub server_lifetime: Option<Duration>,
+    #[serde(default, deserialize_with = "units::duration")]
+    pub linger: Option<Duration>,
+    #[serde(default, deserialize_with = "units::duration")]
+    pub scrub_timeout: Option<Duration>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct LimitsShape {
+    pub clients: Option<u32>,
+    pub queries_per_second: Option<u32>,
+    pub queries_burst: Option<u32>,
+    pub queries_at_once: Option<u32>,
+    pub servers: Option<u32>,
+    #[serde(deserialize_with = "units::duration")]
+    pub query_time: Option<Duration>,
+    #[serde(deserialize_with = "units::duration")]
+    pub budget_wait: Option<Duration>,
+}
+
+impl From<LimitsShape> for LimitsPlan {
+    fn from(shape: LimitsShape) -> Self {
+        Self {
+            clients: shape.clients,
+            queries_per_second: shape.queries_per_second,
+            queries_burst: shape.queries_burst,
+            queries_at_once: shape.queries_at_once,
+            servers: shape.servers,
+            query_time: shape.query_time,
+            budget_wait: shape.budget_wait,
+        }
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct TenantShape {
+    pub isolation: Isolation,
+    pub cluster: String,
+    pub connection_string: Option<String>,
+    pub role: Option<String>,
+    pub schema: Option<String>,
+    pub tier: Option<String>,
+    pub state: Option<TenantState>,
+    #[serde(default)]
+    pub tokens: Vec<String>,
+    #[serde(default)]
+    pub limits: LimitsShape,
+    #[serde(default)]
+    pub allow_superuser: bool,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ConsoleUserShape {
+    pub scram: String,
+    #[serde(default)]
+    pub rights: Rights,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct HttpShape {
+    pub address: String,
+}

@@ -1,0 +1,165 @@
+//! The settings in force as a plain table, for SHOW CONFIG and for what a reload cannot apply.
+
+use std::time::Duration;
+
+use bytesize::ByteSize;
+use humantime_serde::re::humantime::format_duration;
+
+use super::{Config, GateSettings};
+use crate::auth::LEEWAY_DEFAULT;
+use crate::catalog::Cluster;
+use crate::client::ClientSettings;
+use crate::net::{ListenSettings, TlsPolicy};
+use crate::telemetry::{LogFormat, LogSettings};
+
+/// One setting in force. Secrets are not among them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Setting {
+    /// Its path in the file, `gate.clients` or `clusters.main.capacity`.
+    pub key: String,
+    pub value: String,
+    /// `None` if there is none.
+    pub default: Option<String>,
+    /// Whether a reload applies it; otherwise the gate must be started again.
+    pub live: bool,
+}
+
+impl Config {
+    /// Every setting outside of tiers and tenants, in the order of the annotated file.
+    pub fn table(&self) -> Vec<Setting> {
+        let mut table = gate(&self.gate, &self.client, &self.log);
+        for (index, listen) in self.listen.iter().enumerate() {
+            table.extend(listener(index, listen));
+        }
+        for issuer in &self.issuers {
+            let key = |name: &str| format!("issuers.{}.{name}", issuer.name);
+            table.push(live(key("issuer"), issuer.issuer.clone(), None));
+            table.push(live(key("audience"), issuer.audience.clone(), None));
+            table.push(live(key("algorithm"), format!("{:?}", issuer.algorithm), None));
+            table.push(live(key("key_file"), issuer.key_file.display().to_string(), None));
+            let claim = crate::auth::TENANT_CLAIM_DEFAULT.to_owned();
+            table.push(live(key("tenant_claim"), issuer.tenant_claim.clone(), Some(claim)));
+            table.push(live(key("leeway"), time(issuer.leeway), Some(time(LEEWAY_DEFAULT))));
+        }
+        table.extend(self.catalog.clusters().flat_map(|named| cluster(named)));
+        for user in &self.console.users {
+            let key = format!("console.users.{}", user.name);
+            table.push(restart(key, format!("{:?}", user.rights).to_lowercase(), None));
+        }
+        let http = self.http.as_ref();
+        table.extend(http.map(|h| restart("http.address".into(), h.address.to_string(), None)));
+        table
+    }
+
+    /// Keys of settings that differ from a running gate's and that a reload cannot apply.
+    pub fn needs_restart(&self, running: &Self) -> Vec<String> {
+        let fixed = |config: &Self| -> Vec<Setting> {
+            config.table().into_iter().filter(|setting| !setting.live).collect()
+        };
+        let (new, old) = (fixed(self), fixed(running));
+        let changed = new.iter().filter(|setting| !old.contains(setting));
+        let gone = old.iter().filter(|setting| !new.iter().any(|new| new.key == setting.key));
+        let mut keys: Vec<String> =
+            changed.chain(gone).map(|setting| setting.key.clone()).collect();
+        let verifiers = |config: &Self| -> Vec<String> {
+            config.console.users.iter().map(|user| user.scram.clone()).collect()
+        };
+        if keys.iter().all(|key| !key.starts_with("console."))
+            && verifiers(self) != verifiers(running)
+        {
+            keys.push("console.users".to_owned());
+        }
+        keys
+    }
+}
+
+fn gate(gate: &GateSettings, client: &ClientSettings, log: &LogSettings) -> Vec<Setting> {
+    let values = |gate: &GateSettings, client: &ClientSettings, log: &LogSettings| {
+        [
+            ("workers", gate.workers.to_string()),
+            ("clients", gate.clients.to_string()),
+            ("login_timeout", time(client.login_timeout)),
+            ("startup_bytes", bytes(client.startup_bytes)),
+            ("statement_bytes", bytes(client.statement_bytes)),
+            ("password_bytes", bytes(client.password_bytes)),
+            ("stall_timeout", time(client.stall_timeout)),
+            ("drain_timeout", time(gate.drain_timeout)),
+            ("log_format", format_name(log.format).to_owned()),
+            ("log_level", log.level.clone()),
+        ]
+    };
+    let defaults = (GateSettings::default(), ClientSettings::default(), LogSettings::default());
+    let defaults = values(&defaults.0, &defaults.1, &defaults.2);
+    let pairs = values(gate, client, log).into_iter().zip(defaults);
+    let setting =
+        |((name, value), (_, default))| restart(format!("gate.{name}"), value, Some(default));
+    pairs.map(setting).collect()
+}
+
+fn listener(index: usize, listen: &ListenSettings) -> Vec<Setting> {
+    let key = |name: &str| format!("listen.{index}.{name}");
+    let require = Some(tls_name(TlsPolicy::default()).to_owned());
+    let mut table = vec![
+        restart(key("address"), listen.address.to_string(), None),
+        restart(key("tls"), tls_name(listen.tls).to_owned(), require),
+    ];
+    if let Some((certificate, private)) = &listen.identity {
+        table.push(restart(key("certificate"), certificate.display().to_string(), None));
+        table.push(restart(key("key"), private.display().to_string(), None));
+    }
+    let plaintext = listen.plaintext_password.to_string();
+    table.push(restart(key("plaintext_password"), plaintext, Some("false".to_owned())));
+    table
+}
+
+fn cluster(cluster: &Cluster) -> Vec<Setting> {
+    let default = Cluster::new(cluster.name.clone(), cluster.capacity);
+    let key = |name: &str| format!("clusters.{}.{name}", cluster.name);
+    let times = |cluster: &Cluster| {
+        [
+            ("query_wait", cluster.query_wait),
+            ("server_idle_timeout", cluster.server_idle_timeout),
+            ("server_lifetime", cluster.server_lifetime),
+            ("linger", cluster.linger),
+            ("scrub_timeout", cluster.scrub_timeout),
+        ]
+    };
+    let mut table = vec![live(key("capacity"), cluster.capacity.to_string(), None)];
+    let pairs = times(cluster).into_iter().zip(times(&default));
+    table
+        .extend(pairs.map(|((name, value), (_, default))| {
+            live(key(name), time(value), Some(time(default)))
+        }));
+    table
+}
+
+fn live(key: String, value: String, default: Option<String>) -> Setting {
+    Setting { key, value, default, live: true }
+}
+
+fn restart(key: String, value: String, default: Option<String>) -> Setting {
+    Setting { key, value, default, live: false }
+}
+
+fn time(duration: Duration) -> String {
+    format_duration(duration).to_string()
+}
+
+fn bytes(size: usize) -> String {
+    ByteSize::b(size as u64).display().iec().to_string()
+}
+
+fn format_name(format: LogFormat) -> &'static str {
+    match format {
+        LogFormat::Text => "text",
+        LogFormat::Json => "json",
+    }
+}
+
+fn tls_name(policy: TlsPolicy) -> &'static str {
+    match policy {
+        TlsPolicy::Require => "require",
+        TlsPolicy::Allow => "allow",
+        TlsPolicy::Disable => "disable",
+    }
+}

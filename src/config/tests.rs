@@ -1,0 +1,260 @@
+//! Settings files, good and bad.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use super::*;
+use crate::catalog::{Cluster, TenantState};
+use crate::net::TlsPolicy;
+use crate::telemetry::LogFormat;
+
+const GOOD: &str = r#"
+[[listen]]
+address = "127.0.0.1:6432"
+tls = "disable"
+plaintext_password = true
+
+[clusters.main]
+capacity = 2
+connection_string = "postgresql://tg:hunter2@127.0.0.1:5432/app"
+
+[tiers.free]
+clients = 3
+
+[tenants.acme]
+isolation = "row"
+cluster = "main"
+tier = "free"
+"#;
+
+fn read_good(text: &str) -> Config {
+    read::read(text, Path::new("")).unwrap_or_else(|problems| panic!("{problems:#?}"))
+}
+
+/// What a person sees of a file that is refused.
+fn refused(text: &str) -> String {
+    match read::read(text, Path::new("")) {
+        Ok(_) => panic!("accepted:\n{text}"),
+        Err(problems) => Error::Invalid { path: "gate.toml".into(), problems }.to_string(),
+    }
+}
+
+/// A copy of `config/` with the key files its samples name.
+fn samples() -> (tempfile::TempDir, PathBuf, PathBuf) {
+    let folder = tempfile::tempdir().unwrap();
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("config");
+    for name in ["minimal.toml", "tenantgate.toml"] {
+        fs::copy(source.join(name), folder.path().join(name)).unwrap();
+    }
+    let certified = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    fs::write(folder.path().join("gate.crt"), certified.cert.pem()).unwrap();
+    fs::write(folder.path().join("gate.key"), certified.signing_key.serialize_pem()).unwrap();
+    fs::write(folder.path().join("login.key"), "0123456789abcdef0123456789abcdef\n").unwrap();
+    let path = |name| folder.path().join(name);
+    let (minimal, full) = (path("minimal.toml"), path("tenantgate.toml"));
+    (folder, minimal, full)
+}
+
+#[test]
+fn the_minimal_sample_loads() {
+    let (_folder, minimal, _) = samples();
+    let config = load(&minimal).unwrap_or_else(|error| panic!("{error}"));
+    let ids: Vec<&str> = config.catalog.tenants().map(|tenant| tenant.id.as_str()).collect();
+    assert_eq!(ids, ["acme", "beta", "gamma"]);
+    assert_eq!(config.gate, GateSettings::default());
+    assert!(fs::read_to_string(&minimal).unwrap().lines().count() <= 50);
+}
+
+#[test]
+fn the_annotated_sample_loads_and_equals_the_defaults() {
+    let (folder, _, full) = samples();
+    let config = load(&full).unwrap_or_else(|error| panic!("{error}"));
+    assert_eq!(config.gate, GateSettings::default());
+    assert_eq!(config.client, ClientSettings::default());
+    assert_eq!(config.log, LogSettings::default());
+    let listen = config.listen.first().unwrap();
+    assert_eq!((listen.tls, listen.plaintext_password), (TlsPolicy::default(), false));
+    let (certificate, _) = listen.identity.clone().unwrap();
+    assert_eq!(certificate, folder.path().join("gate.crt"));
+    let issuer = config.issuers.first().unwrap();
+    assert_eq!(issuer.tenant_claim, crate::auth::TENANT_CLAIM_DEFAULT);
+    assert_eq!(issuer.leeway, crate::auth::LEEWAY_DEFAULT);
+    let cluster = config.catalog.clusters().next().unwrap();
+    assert_eq!(**cluster, Cluster::new("main".to_owned(), 20));
+    let acme = config.catalog.tenants().next().unwrap();
+    assert_eq!(acme.state, TenantState::Active);
+    assert_eq!(acme.context.value("app.tenant_id"), Some("acme"));
+    assert_eq!(acme.context.value("search_path"), Some("\"public\""));
+    assert_eq!(acme.limits.queries_per_second, Some(50));
+    assert_eq!(acme.limits.queries_burst, Some(400));
+    assert_eq!(config.console.users.len(), 2);
+}
+
+#[test]
+fn the_annotated_sample_names_every_key() {
+    let (_folder, _, full) = samples();
+    let text = fs::read_to_string(full).unwrap();
+    for line in text.lines().filter(|line| !line.starts_with(['#', '[', ' '])) {
+        let told = ["live;", "restart;"].iter().any(|mark| line.contains(mark));
+        let long = ["connection_string", "tokens", "admin", "watcher"];
+        let repeated = ["isolation", "cluster", "schema"];
+        let elsewhere = long.iter().chain(&repeated).any(|key| line.starts_with(key));
+        assert!(line.is_empty() || told || elsewhere, "{line}");
+    }
+    // What serde would accept is what the sample shows: an unknown key lists them all.
+    for (section, entry) in [("[gate]", ""), ("[clusters.main]", ""), ("[tenants.acme]", "")] {
+        let broken = text.replacen(section, &format!("{section}\nbanana = 1{entry}"), 1);
+        let problems = read::read(&broken, Path::new("")).unwrap_err();
+        let hint = problems.iter().find_map(|problem| problem.hint.as_ref()).unwrap();
+        let keys = hint.trim_end_matches('.').rsplit("Allowed: ").next().unwrap();
+        for key in keys.split(", ") {
+            let written = text.lines().any(|line| line.starts_with(&format!("{key} =")));
+            assert!(written, "{section} {key}");
+        }
+    }
+}
+
+#[test]
+fn a_mistake_shows_its_line_a_caret_and_the_nearest_key() {
+    let shown = refused(&GOOD.replace("capacity", "capcity"));
+    let expected = "gate.toml:8:1: unknown key \"capcity\"\n  |\n8 | capcity = 2\n  | ^^^^^^^\n  \
+                    = Did you mean \"capacity\"? Allowed: capacity, connection_string,";
+    assert!(shown.starts_with(expected), "{shown}");
+    assert!(!shown.contains("missing key"), "{shown}");
+}
+
+#[test]
+fn several_mistakes_are_shown_together_in_the_order_of_the_file() {
+    let text = GOOD
+        .replace("tls = \"disable\"", "tls = \"requires\"")
+        .replace("clients = 3", "clients = \"many\"\nquery_time = \"10 fortnights\"")
+        .replace("isolation = \"row\"", "isolation = \"rows\"\nbanana = 1");
+    let shown = refused(&format!("{text}\n[tenant.beta]\n"));
+    let order = [
+        ":4:7: unknown value \"requires\"",
+        "Did you mean \"require\"? Allowed: require, allow, disable.",
+        ":12:11: invalid type: string \"many\", expected u32",
+        "\"10 fortnights\" is not a duration",
+        ":16:13: unknown value \"rows\"",
+        ":17:1: unknown key \"banana\"",
+        ":21:2: unknown key \"tenant\"",
+        "Did you mean \"tenants\"?",
+    ];
+    let mut rest = shown.as_str();
+    for part in order {
+        let at = rest.find(part).unwrap_or_else(|| panic!("{part} is not in order in\n{shown}"));
+        rest = rest.get(at..).unwrap();
+    }
+}
+
+#[test]
+fn a_tenants_fault_points_at_its_key() {
+    let shown = refused(&GOOD.replace("cluster = \"main\"", "cluster = \"mian\""));
+    assert!(shown.starts_with("gate.toml:16:11: cluster \"mian\" does not exist\n"), "{shown}");
+    assert!(
+        shown.contains(
+            "16 | cluster = \"mian\"\n   |           ^^^^^^\n   = Did you mean \"main\"?"
+        )
+    );
+    let shown = refused(&GOOD.replace("acme", "\"a c\""));
+    assert!(shown.starts_with("gate.toml:14:10: \"a c\" is not a tenant id"), "{shown}");
+    let shown = refused(&format!("{GOOD}tokens = [\"x\"]\nlimits = {{ clients = 0 }}"));
+    assert!(shown.contains(":18:11: not a token's line"), "{shown}");
+    assert!(shown.contains(":19:22: clients is zero"), "{shown}");
+}
+
+#[test]
+fn passwords_are_not_shown_even_beside_a_mistake() {
+    let silo = "[tenants.beta]\nisolation = \"silo\"\ncluster = \"main\"\n";
+    let texts = [
+        GOOD.replace("127.0.0.1:5432/app", "127.0.0.1:5432/app?sslmod=x"),
+        format!("{GOOD}{silo}connection_string = 'host=h user=u password=hunter2 x=1'"),
+        GOOD.replace("connection_string = \"p", "connection_string = p"),
+        GOOD.replace("hunter2@", "hunter2@\n"),
+        format!("{GOOD}[tenants]\nb = {{ isolation = 'x', connection_string = 'hunter2' }}"),
+        format!(
+            "{GOOD}[console]\nusers = {{ hunter = 'hunter2', other = {{ scram = 'hunter2' }} }}"
+        ),
+        format!("{GOOD}[console.users.a]\nscram = 'hunter2'\nright = 'x'"),
+    ];
+    for text in texts {
+        let shown = refused(&text);
+        assert!(!shown.contains("hunter2"), "{shown}");
+    }
+}
+
+#[test]
+fn what_contradicts_itself_is_refused() {
+    let cases = [
+        (GOOD.replace("127.0.0.1:6432", "10.0.0.1:6432"), "plaintext_password is for loopback"),
+        (GOOD.replace("\"disable\"", "\"allow\""), "missing key \"certificate\""),
+        (GOOD.replace("127.0.0.1:6432", "localhost:6432"), "not an address with a port"),
+        (format!("{GOOD}[http]\naddress = '127.0.0.1:6432'"), "already"),
+        (format!("{GOOD}[gate]\nworkers = 2"), "exactly 1"),
+        (format!("{GOOD}[gate]\nlogin_timeout = '0s'"), "login_timeout is zero"),
+        (format!("{GOOD}[gate]\nlogin_timeout = 10"), "expected a duration with its unit"),
+        (format!("{GOOD}[gate]\nstatement_bytes = '2 TiB'"), "allowed: 1024 to"),
+        (format!("{GOOD}[gate]\nlog_level = 'inof'"), "Did you mean \"info\"?"),
+        (GOOD.replace("[[listen]]", "[listen]"), "listen is written [[listen]]"),
+        ("[clusters]\n".to_owned(), "there is no [[listen]]"),
+        (format!("tiers = 3{GOOD}").replace("[tiers.free]\nclients = 3", ""), "written as a table"),
+        (format!("{GOOD}[tenants.acme]\n"), "duplicate key"),
+        (format!("{GOOD}[[listen]]\naddress = '127.0.0.1:6432'\ntls = 'disable'"), "already"),
+    ];
+    for (text, part) in cases {
+        let shown = refused(&text);
+        assert!(shown.contains(part), "{part} is not in\n{shown}");
+    }
+    let issuer =
+        "[issuers.x]\nissuer = 'i'\naudience = 'a'\nalgorithm = 'HS256'\nkey_file = 'none'";
+    assert!(refused(&format!("{GOOD}{issuer}")).contains("cannot read none"));
+}
+
+#[test]
+fn a_good_file_is_read_as_written() {
+    let config = read_good(&format!("{GOOD}[gate]\nlog_format = 'json'\nclients = 7"));
+    assert_eq!((config.gate.clients, config.log.format), (7, LogFormat::Json));
+    assert!(config.http.is_none() && config.issuers.is_empty());
+    let error = load(Path::new("/nowhere/gate.toml")).unwrap_err();
+    assert!(error.to_string().starts_with("cannot read /nowhere/gate.toml: "));
+}
+
+#[test]
+fn the_table_shows_what_holds_and_what_a_reload_cannot_change() {
+    let running = read_good(GOOD);
+    let table = running.table();
+    let shown = |key: &str| table.iter().find(|setting| setting.key == key).unwrap();
+    assert_eq!(shown("gate.startup_bytes").value, "10.0 KiB");
+    assert_eq!(shown("listen.0.tls").default.as_deref(), Some("require"));
+    assert!(shown("clusters.main.capacity").live && !shown("gate.clients").live);
+    let defaulted = table.iter().filter(|setting| setting.key.starts_with("gate."));
+    assert!(defaulted.clone().all(|setting| setting.default.as_ref() == Some(&setting.value)));
+    assert!(!format!("{table:?}").contains("hunter2"));
+    let live = read_good(&GOOD.replace("capacity = 2", "capacity = 3"));
+    assert!(live.needs_restart(&running).is_empty());
+    let http = read_good(&format!("{GOOD}[http]\naddress = '127.0.0.1:1'\n[gate]\nclients = 7"));
+    assert_eq!(http.needs_restart(&running), ["gate.clients", "http.address"]);
+    assert_eq!(running.needs_restart(&http), ["gate.clients", "http.address"]);
+}
+
+#[test]
+fn no_text_panics() {
+    let mut random = fastrand::Rng::with_seed(0x7e4a_17ed);
+    let signs: Vec<char> = "[]={}\"'\n\t.,#\\ü0".chars().collect();
+    for _ in 0..300 {
+        let mut text: Vec<char> = GOOD.chars().collect();
+        for _ in 0..random.usize(1..6) {
+            let at = random.usize(..text.len());
+            match random.usize(..3) {
+                0 => text.insert(at, random.choice(signs.iter().copied()).unwrap()),
+                1 => text.truncate(at.max(1)),
+                _ => drop(text.remove(at)),
+            }
+        }
+        let text: String = text.into_iter().collect();
+        if let Err(problems) = read::read(&text, Path::new("")) {
+            let shown = Error::Invalid { path: "x".into(), problems }.to_string();
+            assert!(!shown.is_empty());
+        }
+    }
+}

@@ -1,0 +1,134 @@
+//! What a console command can answer instead of rows. The session goes on after a fault; what
+//! ends it is a refusal from `crate::error`. `docs/console.md` carries the same table.
+
+use std::borrow::Cow;
+
+use pgwire::messages::response::ErrorResponse;
+
+use crate::console::command;
+use crate::error::Error;
+
+/// A command that was understood as far as it goes, and not carried out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// Not a console command; `near` is the first word that does not fit.
+    Syntax {
+        near: String,
+    },
+    /// More than one command in a prepared statement.
+    SeveralCommands,
+    /// The user's rights do not cover the command.
+    Forbidden,
+    /// The gate did not hand over its state within the deadline.
+    NoAnswer,
+    UnknownStatement {
+        name: String,
+    },
+    UnknownPortal {
+        name: String,
+    },
+    StatementExists {
+        name: String,
+    },
+    /// More prepared statements or portals than a session may keep.
+    TooMany {
+        limit: usize,
+    },
+    /// Values or formats that do not fit the command.
+    Mismatch {
+        what: &'static str,
+    },
+    /// After an error in a transaction block, until it ends.
+    Aborted,
+    FunctionCall,
+}
+
+impl Fault {
+    /// The SQLSTATE (PostgreSQL manual, appendix A).
+    pub fn sqlstate(&self) -> &'static str {
+        match self {
+            Self::Syntax { .. } | Self::SeveralCommands => "42601",
+            Self::Forbidden => "42501",
+            Self::NoAnswer => "57P03",
+            Self::UnknownStatement { .. } => "26000",
+            Self::UnknownPortal { .. } => "34000",
+            Self::StatementExists { .. } => "42P05",
+            Self::TooMany { .. } => "54000",
+            Self::Mismatch { .. } => "08P01",
+            Self::Aborted => "25P02",
+            Self::FunctionCall => "0A000",
+        }
+    }
+
+    /// The primary message.
+    pub fn message(&self) -> Cow<'static, str> {
+        match self {
+            Self::Syntax { near } if near.is_empty() => "syntax error at end of input".into(),
+            Self::Syntax { near } => format!("syntax error at or near \"{near}\"").into(),
+            Self::SeveralCommands => {
+                "cannot insert multiple commands into a prepared statement".into()
+            }
+            Self::Forbidden => "permission denied for this console command".into(),
+            Self::NoAnswer => "the gate did not answer in time".into(),
+            Self::UnknownStatement { name } => {
+                format!("prepared statement \"{name}\" does not exist").into()
+            }
+            Self::UnknownPortal { name } => format!("portal \"{name}\" does not exist").into(),
+            Self::StatementExists { name } => {
+                format!("prepared statement \"{name}\" already exists").into()
+            }
+            Self::TooMany { limit } => {
+                format!("more than {limit} prepared statements or portals in one session").into()
+            }
+            Self::Mismatch { what } => (*what).into(),
+            Self::Aborted => {
+                "current transaction is aborted, commands ignored until end of transaction block"
+                    .into()
+            }
+            Self::FunctionCall => "the console has no functions".into(),
+        }
+    }
+
+    fn hint(&self) -> Option<Cow<'static, str>> {
+        match self {
+            Self::Syntax { .. } => {
+                Some(format!("The console's commands are {}.", command::names().join(", ")).into())
+            }
+            Self::Forbidden => Some("Log in as a console user with the rights \"admin\".".into()),
+            Self::NoAnswer => Some("Retry.".into()),
+            Self::TooMany { .. } => Some("Close those that are not used any more.".into()),
+            _ => None,
+        }
+    }
+
+    /// The message to the client; the session goes on.
+    pub fn response(&self) -> ErrorResponse {
+        fields("ERROR", self.sqlstate(), self.message(), None, self.hint())
+    }
+}
+
+/// The message of a refusal, which ends the session.
+pub fn refusal(error: &Error) -> ErrorResponse {
+    let facts = error.facts();
+    let severity = facts.severity.name();
+    fields(severity, facts.sqlstate, error.message(), error.detail(), error.hint())
+}
+
+fn fields(
+    severity: &str,
+    sqlstate: &str,
+    message: Cow<'static, str>,
+    detail: Option<Cow<'static, str>>,
+    hint: Option<Cow<'static, str>>,
+) -> ErrorResponse {
+    let mut fields = vec![
+        (b'S', severity.to_owned()),
+        (b'V', severity.to_owned()),
+        (b'C', sqlstate.to_owned()),
+        // A NUL would end the field early and leave the rest to be read as other fields.
+        (b'M', message.replace('\0', "?")),
+    ];
+    fields.extend(detail.map(|text| (b'D', text.into_owned())));
+    fields.extend(hint.map(|text| (b'H', text.into_owned())));
+    ErrorResponse::new(fields)
+}

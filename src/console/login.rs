@@ -1,0 +1,102 @@
+//! Getting into the console: the peer must be on this machine and prove its password by
+//! SCRAM-SHA-256; then it is greeted as PostgreSQL greets.
+
+use aws_lc_rs::rand;
+use pgwire::api::auth::sasl::scram::ScramServerAuth;
+use pgwire::messages::response::{ReadyForQuery, TransactionStatus};
+use pgwire::messages::startup::{Authentication, BackendKeyData, ParameterStatus, SecretKey};
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use crate::console::command::PARAMETERS;
+use crate::console::connection::{Connection, Stop};
+use crate::console::settings::{ConsoleSettings, Rights};
+use crate::console::verifier::Candidate;
+use crate::console::{ConsoleLogin, message};
+use crate::error::Error;
+
+const MECHANISM: &str = "SCRAM-SHA-256";
+
+/// Longest message of the exchange; real ones have some 100 bytes.
+const SASL_BYTES_MAX: usize = 2048;
+
+/// Longest application name PostgreSQL keeps, in bytes (NAMEDATALEN - 1).
+const NAME_BYTES_MAX: usize = 63;
+
+/// Runs the exchange. Every way to fail looks the same to the client; the name in the SCRAM
+/// message is not looked at, since libpq leaves it empty.
+pub async fn authenticate<S: AsyncRead + AsyncWrite + Unpin>(
+    connection: &mut Connection<S>,
+    login: &ConsoleLogin,
+    settings: &ConsoleSettings,
+) -> Result<Rights, Stop> {
+    if !login.peer.ip().to_canonical().is_loopback() {
+        return Err(Error::AuthenticationFailed.into());
+    }
+    let candidate = Candidate::find(settings, &login.user);
+    // The certificate is not bound in: a peer on this machine is reached without a stranger
+    // between, and a client that insists on binding ends the login itself.
+    connection.send(&Authentication::SASL(vec![MECHANISM.to_owned()])).await?;
+    connection.flush().await?;
+
+    let (mechanism, first) = message::sasl_initial_response(&answer(connection).await?)?;
+    if mechanism != MECHANISM {
+        let what = "client selected an invalid SASL authentication mechanism";
+        return Err(Error::Protocol { what: what.into() }.into());
+    }
+    let (challenge, exchange) = ScramServerAuth::new()
+        .on_client_first_message_with_secret(&first, candidate.verifier.secret())
+        .map_err(|_| Error::AuthenticationFailed)?;
+    connection.send(&Authentication::SASLContinue(challenge.into())).await?;
+    connection.flush().await?;
+
+    let proof = exchange.on_client_final_message(&answer(connection).await?);
+    let (Ok(signature), Some(rights)) = (proof, candidate.rights) else {
+        return Err(Error::AuthenticationFailed.into());
+    };
+    connection.send(&Authentication::SASLFinal(signature.into())).await?;
+    Ok(rights)
+}
+
+/// Everything from AuthenticationOk to the first ReadyForQuery.
+pub async fn greet<S: AsyncRead + AsyncWrite + Unpin>(
+    connection: &mut Connection<S>,
+    login: &ConsoleLogin,
+) -> Result<(), Stop> {
+    connection.send(&Authentication::Ok).await?;
+    let application = login.parameters.iter().find(|(name, _)| name == "application_name");
+    let application = application.map(|(_, value)| shortened(value)).unwrap_or_default();
+    let own = [("application_name", application), ("session_authorization", login.user.clone())];
+    let fixed = PARAMETERS.into_iter().filter(|(.., reported)| *reported);
+    let fixed = fixed.map(|(name, value, _)| (name, value.to_owned()));
+    for (name, value) in fixed.chain(own) {
+        connection.send(&ParameterStatus::new(name.to_owned(), value)).await?;
+    }
+    // There is nothing to cancel here, but drivers want a key.
+    let mut key = [0; 8];
+    rand::fill(&mut key).map_err(|_| Error::Internal)?;
+    let (pid, secret) = key.split_at(4);
+    let number = |bytes: &[u8]| bytes.iter().fold(0, |sum, byte| (sum << 8) | i32::from(*byte));
+    // A process id is positive wherever it is shown.
+    let key = BackendKeyData::new(number(pid) & i32::MAX, SecretKey::I32(number(secret)));
+    connection.send(&key).await?;
+    connection.send(&ReadyForQuery::new(TransactionStatus::Idle)).await?;
+    connection.flush().await
+}
+
+/// The body of the client's next message, which must be one of the exchange.
+async fn answer<S: AsyncRead + AsyncWrite + Unpin>(
+    connection: &mut Connection<S>,
+) -> Result<bytes::Bytes, Stop> {
+    let frame = connection.read(SASL_BYTES_MAX).await?;
+    if frame.tag != b'p' {
+        let what = format!("expected SASL response, got message type {}", frame.tag);
+        return Err(Error::Protocol { what: what.into() }.into());
+    }
+    Ok(frame.body)
+}
+
+/// An application name as PostgreSQL keeps it: short, and printable ASCII only.
+fn shortened(name: &str) -> String {
+    let printable = |sign: char| if sign.is_ascii_graphic() || sign == ' ' { sign } else { '?' };
+    name.chars().map(printable).take(NAME_BYTES_MAX).collect()
+}

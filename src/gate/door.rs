@@ -1,0 +1,315 @@
+//! The door: accept, shake hands, authenticate, and send each client to the worker of its tenant.
+//! [`serve`] is the life of a connection up to there.
+
+use std::cell::Cell;
+use std::io;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use socket2::{SockRef, TcpKeepalive};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::runtime::Builder;
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+
+use crate::client::{self, Arrival, Ended, Hello, Wishes, put_refusal};
+use crate::console;
+use crate::error::{Error, Severity};
+use crate::gate::worker::{Newcomer, Order, Worker};
+use crate::gate::{Common, ConsoleArrival, Listener};
+use crate::net::{Socket, Stream};
+use crate::wire::startup::Startup;
+
+/// How long to rest after an accept that failed for want of something (descriptors, memory).
+const ACCEPT_REST: Duration = Duration::from_millis(100);
+
+/// Most connections beyond the limit of clients; a further one is closed without a word.
+const STRANGERS_MAX: usize = 256;
+
+/// How long a refused client may take to read why.
+const GOODBYE: Duration = Duration::from_secs(5);
+
+/// How long what a refused client still sends is read and thrown away.
+const LINGER: Duration = Duration::from_secs(1);
+
+/// What a connection at the door needs.
+struct Door {
+    common: Arc<Common>,
+    workers: Arc<Vec<Worker>>,
+    consoles: mpsc::Sender<ConsoleArrival>,
+    /// Connections beyond the limit of clients: they may cancel, or be told why not.
+    strangers: Cell<usize>,
+}
+
+/// Starts the door's thread.
+pub fn start(
+    listeners: Vec<Listener>,
+    common: &Arc<Common>,
+    workers: &Arc<Vec<Worker>>,
+    consoles: mpsc::Sender<ConsoleArrival>,
+    closing: CancellationToken,
+) -> io::Result<JoinHandle<()>> {
+    let (common, workers) = (common.clone(), workers.clone());
+    thread::Builder::new().name("door".to_owned()).spawn(move || {
+        let runtime = Builder::new_current_thread().enable_all().build_local(Default::default());
+        let door = Rc::new(Door { common, workers, consoles, strangers: Cell::new(0) });
+        match runtime {
+            Ok(runtime) => runtime.block_on(open(listeners, door, closing)),
+            Err(error) => tracing::error!(%error, "the door could not start"),
+        }
+    })
+}
+
+async fn open(listeners: Vec<Listener>, door: Rc<Door>, closing: CancellationToken) {
+    for listener in listeners {
+        let door = door.clone();
+        let closed = closing.clone();
+        tokio::task::spawn_local(async move {
+            if let Err(error) = closed.run_until_cancelled(accept(listener, door)).await.transpose()
+            {
+                tracing::error!(%error, "a listener ended");
+            }
+        });
+    }
+    closing.cancelled().await;
+}
+
+/// Lets in one connection after the other. Ends only with an error of the listener itself.
+async fn accept(listener: Listener, door: Rc<Door>) -> io::Result<()> {
+    let socket = TcpListener::from_std(listener.socket.try_clone()?)?;
+    let listener = Rc::new(listener);
+    loop {
+        match socket.accept().await {
+            Ok((stream, peer)) => {
+                let (door, listener) = (door.clone(), listener.clone());
+                tokio::task::spawn_local(
+                    async move { enter(stream, peer, &listener, &door).await },
+                );
+            }
+            Err(error) => {
+                tracing::warn!(%error, "could not accept a connection");
+                tokio::time::sleep(ACCEPT_REST).await;
+            }
+        }
+    }
+}
+
+/// A place among the process's client connections; dropping it gives it back.
+pub struct Slot(Arc<Common>);
+
+impl Slot {
+    fn take(common: &Arc<Common>) -> Option<Self> {
+        let below = |now: usize| (now < common.clients_max).then_some(now + 1);
+        let taken = common.clients.fetch_update(Ordering::Relaxed, Ordering::Relaxed, below);
+        taken.ok().map(|_| Self(common.clone()))
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        self.0.clients.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+async fn enter(stream: TcpStream, peer: SocketAddr, listener: &Listener, door: &Door) {
+    let slot = Slot::take(&door.common);
+    let socket = Socket::Tcp(stream);
+    if let Err(error) = prepare(&socket) {
+        tracing::debug!(%peer, %error, "a connection was gone before it was served");
+        return;
+    }
+    let strange = usize::from(slot.is_none());
+    if strange > 0 && door.strangers.get() >= STRANGERS_MAX {
+        return;
+    }
+    door.strangers.set(door.strangers.get() + strange);
+    receive(socket, peer, listener, door, slot).await;
+    door.strangers.set(door.strangers.get() - strange);
+}
+
+async fn receive(
+    socket: Socket,
+    peer: SocketAddr,
+    listener: &Listener,
+    door: &Door,
+    slot: Option<Slot>,
+) {
+    let limit = door.common.client.login_timeout;
+    match tokio::time::timeout(limit, serve(socket, peer, listener, door, slot)).await {
+        Ok(Ok(())) => {}
+        Ok(Err(Ended::Gone(error))) => tracing::debug!(%peer, %error, "a client left at the door"),
+        Ok(Err(Ended::Refused(stream, error))) => turn_away(*stream, &error, door).await,
+        Err(_) => {
+            door.common.metrics.login_failure("timeout");
+            tracing::info!(%peer, "a client did not log in in time");
+        }
+    }
+}
+
+fn prepare(socket: &Socket) -> io::Result<()> {
+    let Socket::Tcp(stream) = socket else { return Ok(()) };
+    stream.set_nodelay(true)?;
+    // A client whose machine is gone gives its place back after about ten minutes.
+    let keepalive = TcpKeepalive::new()
+        .with_time(Duration::from_secs(300))
+        .with_interval(Duration::from_secs(60))
+        .with_retries(5);
+    SockRef::from(stream).set_tcp_keepalive(&keepalive)
+}
+
+/// The life of a connection up to its session: what it is, who it is, where it goes.
+async fn serve(
+    socket: Socket,
+    peer: SocketAddr,
+    listener: &Listener,
+    door: &Door,
+    slot: Option<Slot>,
+) -> Result<(), Ended> {
+    let common = &door.common;
+    let hello = client::negotiate(socket, &listener.tls, &common.client).await?;
+    let (stream, startup) = match hello {
+        Hello::Cancel { stream, pid, secret } => {
+            cancel(door, pid, &secret).await;
+            drop(stream);
+            return Ok(());
+        }
+        Hello::Start { stream, startup } => (stream, startup),
+    };
+    if startup.parameter("database") == Some(console::DATABASE) {
+        return to_console(stream, startup, peer, door).await;
+    }
+    let refuse = |stream, error| Err(Ended::Refused(Box::new(stream), error));
+    let Some(slot) = slot else { return refuse(stream, Error::TooManyClients { tenant: false }) };
+    if common.stopping.load(Ordering::Relaxed) {
+        return refuse(stream, Error::ShuttingDown);
+    }
+    let may_be_plain = listener.plaintext_password && peer.ip().is_loopback();
+    if !stream.is_secure() && !may_be_plain {
+        return refuse(stream, Error::PasswordInClear);
+    }
+    let wishes = match Wishes::read(&startup) {
+        Ok(wishes) => wishes,
+        Err(error) => return refuse(stream, error),
+    };
+    login(stream, wishes, peer, door, slot).await
+}
+
+/// From wishes to a session on its worker.
+async fn login(
+    mut stream: Stream,
+    wishes: Wishes,
+    peer: SocketAddr,
+    door: &Door,
+    slot: Slot,
+) -> Result<(), Ended> {
+    let common = &door.common;
+    let refuse = |stream, error| Err(Ended::Refused(Box::new(stream), error));
+    let (authenticator, catalog) = (common.authenticator.load(), common.catalog.load());
+    let proof =
+        client::authenticate(&mut stream, &authenticator, &catalog, &wishes, &common.client);
+    let identity = match proof.await? {
+        Ok(identity) => identity,
+        Err(error) => {
+            common.metrics.login_failure("denied");
+            return refuse(stream, error);
+        }
+    };
+    let tenant = &identity.tenant;
+    if let Err(error) = wishes.check(tenant) {
+        return refuse(stream, error);
+    }
+    let account = common.accounts.of(tenant.id.as_str());
+    let Some(client_slot) = account.connect(&tenant.limits) else {
+        return refuse(stream, Error::TooManyClients { tenant: true });
+    };
+    let index = worker_of(tenant.id.as_str(), door.workers.len());
+    let (Some(worker), Some(entry)) = (door.workers.get(index), common.registry.enter(index))
+    else {
+        return refuse(stream, Error::Internal);
+    };
+    common.metrics.logins.increment(1);
+    let session = entry.session;
+    tracing::info!(session, tenant = %tenant.id, credential = identity.credential, %peer, "login");
+    let local = stream.local_addr();
+    stream.detach()?;
+    let arrival = Arrival { stream, identity, account, slot: client_slot, wishes, entry };
+    worker.order(Order::Adopt(Box::new(Newcomer { arrival, peer, local, slot })));
+    Ok(())
+}
+
+/// The worker a tenant lives on: always the same one, so that its clients share servers.
+fn worker_of(tenant: &str, workers: usize) -> usize {
+    // FNV-1a: the same in every process and every release, unlike the standard hasher.
+    let hash = tenant.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+    });
+    usize::try_from(hash % workers.max(1) as u64).unwrap_or(0)
+}
+
+async fn cancel(door: &Door, pid: i32, secret: &[u8]) {
+    // Nothing is answered, whether the key is right or not (PostgreSQL manual, 55.2.8). But the
+    // connection is not closed before the delivery: drivers wait for that, so that the cancel
+    // cannot hit their next query.
+    if let Some(place) = door.common.registry.find(pid, secret)
+        && let Some(worker) = door.workers.get(place.worker)
+    {
+        door.common.metrics.cancels.increment(1);
+        let (done, delivered) = oneshot::channel();
+        worker.order(Order::Cancel { session: place.session, done });
+        // Dropped, not sent: either way it is over.
+        let _ = delivered.await;
+    }
+}
+
+async fn to_console(
+    mut stream: Stream,
+    startup: Startup,
+    peer: SocketAddr,
+    door: &Door,
+) -> Result<(), Ended> {
+    if !peer.ip().is_loopback() {
+        let database = console::DATABASE.to_owned();
+        return Err(Ended::Refused(Box::new(stream), Error::UnknownDatabase { database }));
+    }
+    stream.detach()?;
+    let arrival = ConsoleArrival { stream, startup, peer };
+    // A full desk refuses by closing: the console must not hold the door up.
+    let _ = door.consoles.try_send(arrival);
+    Ok(())
+}
+
+async fn turn_away(mut stream: Stream, error: &Error, door: &Door) {
+    let facts = error.facts();
+    door.common.metrics.refusal(facts.name, facts.side.name());
+    let mut out = Vec::new();
+    put_refusal(&mut out, error, Severity::Fatal);
+    let goodbye = async {
+        stream.write_all(&out).await?;
+        stream.flush().await?;
+        stream.shutdown().await?;
+        // A socket that is closed with bytes unread takes the refusal with it.
+        let mut sink = [0; 1024];
+        let unread = async { while let Ok(1..) = stream.read(&mut sink).await {} };
+        let _ = tokio::time::timeout(LINGER, unread).await;
+        io::Result::Ok(())
+    };
+    // A client that does not listen is not told.
+    let _ = tokio::time::timeout(GOODBYE, goodbye).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tenant_always_lives_on_the_same_worker() {
+        assert_eq!(worker_of("acme", 4), worker_of("acme", 4));
+        let spread = (0..1000).filter(|id| worker_of(&format!("t{id}"), 2) == 0).count();
+        assert!((400..600).contains(&spread), "{spread}");
+    }
+}

@@ -1,0 +1,101 @@
+//! Walks a text token by token and statement by statement: knows semicolons and parentheses,
+//! and nothing of what statements mean.
+
+use crate::guard::ReadOptions;
+use crate::guard::lexer::{Kind, Lexer, Token, Unreadable};
+use crate::guard::rules::Rule;
+
+/// Why reading stopped before the end of the text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stop {
+    Unreadable,
+    Refused(Rule),
+}
+
+impl From<Unreadable> for Stop {
+    fn from(Unreadable: Unreadable) -> Self {
+        Self::Unreadable
+    }
+}
+
+/// A place in a text.
+pub(super) struct Cursor<'text> {
+    lexer: Lexer<'text>,
+    depth: usize,
+    /// The current statement has met its semicolon, or none has begun.
+    ended: bool,
+    /// The end of the last token that belongs to a statement.
+    last_end: usize,
+}
+
+impl<'text> Cursor<'text> {
+    pub(super) fn new(text: &'text [u8], options: ReadOptions) -> Self {
+        let lexer = Lexer::new(text, options.standard_conforming_strings);
+        Self { lexer, depth: 0, ended: true, last_end: 0 }
+    }
+
+    pub(super) fn text(&self) -> &'text [u8] {
+        self.lexer.text()
+    }
+
+    /// How many parentheses are open.
+    pub(super) fn depth(&self) -> usize {
+        self.depth
+    }
+
+    pub(super) fn last_end(&self) -> usize {
+        self.last_end
+    }
+
+    /// The first token of the next statement that has one.
+    pub(super) fn begin(&mut self) -> Result<Option<Token>, Stop> {
+        loop {
+            self.ended = false;
+            if let Some(token) = self.next()? {
+                return Ok(Some(token));
+            }
+            if !self.ended {
+                return Ok(None);
+            }
+        }
+    }
+
+    /// The next token of the current statement. A semicolon ends a statement only outside
+    /// parentheses: CREATE RULE may have several statements inside.
+    #[inline]
+    pub(super) fn next(&mut self) -> Result<Option<Token>, Stop> {
+        if self.ended {
+            return Ok(None);
+        }
+        let Some(token) = self.lexer.next().transpose()? else {
+            return if self.depth == 0 { Ok(None) } else { Err(Stop::Unreadable) };
+        };
+        match token.kind {
+            Kind::Open => self.depth += 1,
+            Kind::Close => self.depth = self.depth.checked_sub(1).ok_or(Stop::Unreadable)?,
+            Kind::Semicolon if self.depth == 0 => {
+                self.ended = true;
+                return Ok(None);
+            }
+            _ => {}
+        }
+        self.last_end = token.range().end;
+        Ok(Some(token))
+    }
+
+    /// The two tokens after this place, if there are and they can be read.
+    pub(super) fn ahead(&self) -> (Option<Token>, Option<Token>) {
+        if self.ended {
+            return (None, None);
+        }
+        let mut lexer = self.lexer.clone();
+        let mut next = || lexer.next().and_then(Result::ok);
+        (next(), next())
+    }
+
+    /// Steps over the rest of the statement.
+    pub(super) fn finish(&mut self) -> Result<(), Stop> {
+        while self.next()?.is_some() {}
+        Ok(())
+    }
+}

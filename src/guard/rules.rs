@@ -1,0 +1,80 @@
+//! The table of what cannot be served in transaction pooling: what a client is told, and what to
+//! do instead.
+
+/// Why a text is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Rule {
+    AdvisoryLock,
+    AtomicBody,
+    CreateTableAsExecute,
+    CursorWithHold,
+    DiscardBesideOthers,
+    Execute,
+    ExplainExecute,
+    Listen,
+    Load,
+    Prepare,
+    ResetAllBesideOthers,
+    TemporaryObject,
+    TwoPhase,
+    UnreadableCommand,
+    UnreadableRest,
+    UnreadableSetConfig,
+}
+
+const PREPARED: &str =
+    "Use the driver's prepared statements (the extended protocol); they follow the session.";
+const ALONE: &str = "Send it in a message of its own, outside transactions.";
+
+impl Rule {
+    /// What is refused and what to do instead: the parts of the 0A000 a client gets.
+    pub(super) fn texts(self) -> (&'static str, &'static str) {
+        match self {
+            Self::AdvisoryLock => (
+                "an advisory lock that outlives its transaction",
+                "Use pg_advisory_xact_lock and its kin, which end with the transaction.",
+            ),
+            Self::AtomicBody => (
+                "a session command in one message with a BEGIN ATOMIC body",
+                "Send the function and the session command in separate messages.",
+            ),
+            Self::CreateTableAsExecute => ("CREATE TABLE AS EXECUTE", PREPARED),
+            Self::CursorWithHold => (
+                "a cursor WITH HOLD",
+                "Declare it without HOLD and read it inside its transaction.",
+            ),
+            Self::DiscardBesideOthers => ("DISCARD beside other statements", ALONE),
+            Self::Execute => ("EXECUTE", PREPARED),
+            Self::ExplainExecute => ("EXPLAIN EXECUTE", PREPARED),
+            Self::Listen => {
+                ("LISTEN", "Listen over a connection to PostgreSQL that is not pooled.")
+            }
+            Self::Load => (
+                "LOAD",
+                "Have the library in session_preload_libraries or shared_preload_libraries.",
+            ),
+            Self::Prepare => ("PREPARE", PREPARED),
+            Self::ResetAllBesideOthers => ("RESET ALL beside other statements", ALONE),
+            Self::TemporaryObject => (
+                "a temporary object",
+                "Create a temporary table with ON COMMIT DROP inside a transaction, or use a CTE.",
+            ),
+            Self::TwoPhase => (
+                "a prepared transaction",
+                "Commit in one phase, or use a connection to PostgreSQL that is not pooled.",
+            ),
+            Self::UnreadableCommand => (
+                "a session command that cannot be read",
+                "Check it against the PostgreSQL manual; names are at most 63 bytes of UTF-8.",
+            ),
+            Self::UnreadableRest => (
+                "an unreadable statement beside a session command",
+                "Correct the statement: a quote, a comment or a parenthesis is not closed.",
+            ),
+            Self::UnreadableSetConfig => (
+                "an unreadable statement that calls set_config",
+                "Correct the statement: a quote, a comment or a parenthesis is not closed.",
+            ),
+        }
+    }
+}

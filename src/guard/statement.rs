@@ -1,0 +1,318 @@
+//! One statement: told by its first words what it is, refused if its effect on the session cannot
+//! be carried, else handed to the file that reads its kind.
+
+use std::ops::Range;
+
+use crate::guard::cursor::{Cursor, Stop};
+use crate::guard::lexer::{Kind, Token};
+use crate::guard::rules::Rule;
+use crate::guard::session;
+use crate::guard::walk::{Walk, is_temporary_schema};
+use crate::guard::{Command, Part};
+
+/// One statement of a text.
+pub(super) struct Statement {
+    pub range: Range<usize>,
+    pub command: Command,
+    pub control: bool,
+    pub ends_transaction: bool,
+    /// It has a BEGIN ATOMIC body, whose semicolons are not the text's.
+    atomic: bool,
+}
+
+impl Statement {
+    fn new(command: Command) -> Self {
+        let (control, ends_transaction, atomic) = (false, false, false);
+        Self { range: 0..0, command, control, ends_transaction, atomic }
+    }
+
+    fn plain(harmless: bool) -> Self {
+        Self::new(Command::Other { harmless, touches: Vec::new(), unknown_settings: false })
+    }
+
+    fn control(ends_transaction: bool) -> Self {
+        Self { control: true, ends_transaction, ..Self::plain(true) }
+    }
+
+    /// Whether the statement leaves the session's settings and commands alone.
+    pub fn is_plain(&self) -> bool {
+        match &self.command {
+            Command::Other { touches, unknown_settings, .. } => {
+                touches.is_empty() && !unknown_settings
+            }
+            _ => false,
+        }
+    }
+
+    pub fn into_part(self) -> Part {
+        Part { range: self.range, command: self.command }
+    }
+
+    pub fn is_harmless(&self) -> bool {
+        matches!(self.command, Command::Other { harmless: true, .. })
+    }
+}
+
+/// Reads the next statement; `None` at the end of the text.
+pub(super) fn read(cursor: &mut Cursor<'_>) -> Result<Option<Statement>, Stop> {
+    let Some(first) = cursor.begin()? else { return Ok(None) };
+    let mut statement = judge(cursor, first)?;
+    if statement.atomic {
+        swallow(cursor)?;
+    }
+    statement.range = first.range().start..cursor.last_end();
+    Ok(Some(statement))
+}
+
+/// What the first word of a statement says about the rest.
+#[derive(Clone, Copy)]
+enum Head {
+    /// Rows in or out; may call functions.
+    Query,
+    /// Reads and leaves nothing behind, calls no function.
+    Look,
+    Copy,
+    Explain,
+    /// Opens a transaction or a savepoint, or lets go of one.
+    Control,
+    /// COMMIT, ROLLBACK and their other names.
+    End,
+    Create,
+    Alter,
+    Declare,
+    Session(session::Verb),
+    /// PREPARE name AS, EXECUTE.
+    Prepared,
+    Prepare,
+    Listen,
+    Load,
+    /// Names functions without calling any.
+    Names,
+    Other,
+}
+
+fn head(text: &[u8], first: Token) -> Head {
+    let mut lowered = [0_u8; 10];
+    let Some(word) = lowered.get_mut(..first.bytes_len()) else { return Head::Other };
+    for (to, from) in word.iter_mut().zip(first.bytes(text)) {
+        *to = from.to_ascii_lowercase();
+    }
+    match &*word {
+        b"select" | b"insert" | b"update" | b"delete" | b"with" | b"merge" | b"values"
+        | b"table" => Head::Query,
+        b"begin" | b"start" | b"savepoint" | b"release" => Head::Control,
+        b"commit" | b"rollback" | b"end" | b"abort" => Head::End,
+        b"set" => Head::Session(session::Verb::Set),
+        b"reset" => Head::Session(session::Verb::Reset),
+        b"discard" => Head::Session(session::Verb::Discard),
+        b"deallocate" => Head::Session(session::Verb::Deallocate),
+        b"close" => Head::Session(session::Verb::Close),
+        b"unlisten" => Head::Session(session::Verb::Unlisten),
+        b"show" | b"fetch" => Head::Look,
+        b"copy" => Head::Copy,
+        b"explain" => Head::Explain,
+        b"create" => Head::Create,
+        b"alter" => Head::Alter,
+        b"declare" => Head::Declare,
+        b"prepare" => Head::Prepare,
+        b"execute" => Head::Prepared,
+        b"listen" => Head::Listen,
+        b"load" => Head::Load,
+        b"grant" | b"revoke" | b"comment" | b"drop" | b"security" => Head::Names,
+        _ => Head::Other,
+    }
+}
+
+fn judge(cursor: &mut Cursor<'_>, first: Token) -> Result<Statement, Stop> {
+    let head = match first.kind {
+        Kind::Word => head(cursor.text(), first),
+        Kind::Open => Head::Query,
+        _ => Head::Other,
+    };
+    match head {
+        Head::Query => query(cursor, first, true),
+        Head::Control => {
+            cursor.finish()?;
+            Ok(Statement::control(false))
+        }
+        Head::End => end(cursor),
+        Head::Session(verb) => session_command(cursor, verb),
+        Head::Look | Head::Names => {
+            cursor.finish()?;
+            Ok(Statement::plain(matches!(head, Head::Look)))
+        }
+        Head::Copy => copy(cursor, first),
+        Head::Explain => explain(cursor),
+        Head::Create => create(cursor, first),
+        Head::Alter => alter(cursor, first),
+        Head::Declare => declare(cursor, first),
+        Head::Prepared => Err(Stop::Refused(Rule::Execute)),
+        Head::Prepare => Err(Stop::Refused(prepare(cursor))),
+        Head::Listen => Err(Stop::Refused(Rule::Listen)),
+        Head::Load => Err(Stop::Refused(Rule::Load)),
+        Head::Other => query(cursor, first, false),
+    }
+}
+
+fn query(cursor: &mut Cursor<'_>, first: Token, harmless: bool) -> Result<Statement, Stop> {
+    let mut walk = Walk::new(cursor.text(), first, harmless);
+    while walk.next(cursor)?.is_some() {}
+    Ok(Statement::new(walk.command()))
+}
+
+fn end(cursor: &mut Cursor<'_>) -> Result<Statement, Stop> {
+    let text = cursor.text();
+    let (mut ends, mut negated, mut first) = (true, false, true);
+    while let Some(token) = cursor.next()? {
+        if first && token.is(text, "prepared") {
+            return Err(Stop::Refused(Rule::TwoPhase));
+        }
+        first = false;
+        let filler = ["work", "transaction", "and", "no"].iter().any(|word| token.is(text, word));
+        ends &= filler || (negated && token.is(text, "chain"));
+        negated = token.is(text, "no");
+    }
+    Ok(Statement::control(ends))
+}
+
+fn session_command(cursor: &mut Cursor<'_>, verb: session::Verb) -> Result<Statement, Stop> {
+    Ok(match session::read(cursor, verb)? {
+        session::Effect::Command(command) => Statement::new(command),
+        session::Effect::Transaction => Statement::control(false),
+        session::Effect::Nothing { harmless } => Statement::plain(harmless),
+    })
+}
+
+/// COPY with a program runs it on the server's machine.
+fn copy(cursor: &mut Cursor<'_>, first: Token) -> Result<Statement, Stop> {
+    let text = cursor.text();
+    let mut walk = Walk::new(text, first, true);
+    let mut before = first;
+    while let Some(token) = walk.next(cursor)? {
+        if token.is(text, "program") && (before.is(text, "from") || before.is(text, "to")) {
+            walk.harms();
+        }
+        before = token;
+    }
+    Ok(Statement::new(walk.command()))
+}
+
+/// EXPLAIN ANALYZE runs what it explains; without ANALYZE the same rules are no loss.
+fn explain(cursor: &mut Cursor<'_>) -> Result<Statement, Stop> {
+    let text = cursor.text();
+    let mut inner = cursor.next()?;
+    if inner.is_some_and(|token| token.kind == Kind::Open) {
+        let (next, _) = cursor.ahead();
+        let select = next.is_some_and(|next| {
+            next.kind == Kind::Open
+                || ["select", "with", "values", "table"].iter().any(|word| next.is(text, word))
+        });
+        if !select {
+            while cursor.depth() > 0 && cursor.next()?.is_some() {}
+            inner = cursor.next()?;
+        }
+    }
+    let is_option = |token: Token| {
+        ["analyze", "analyse", "verbose"].iter().any(|option| token.is(text, option))
+    };
+    while inner.is_some_and(is_option) {
+        inner = cursor.next()?;
+    }
+    let Some(inner) = inner else { return Ok(Statement::plain(false)) };
+    let kind = if inner.kind == Kind::Word { head(text, inner) } else { Head::Other };
+    match kind {
+        Head::Query => query(cursor, inner, true),
+        Head::Prepared => Err(Stop::Refused(Rule::ExplainExecute)),
+        Head::Create => create(cursor, inner),
+        Head::Declare => declare(cursor, inner),
+        _ => query(cursor, inner, inner.kind == Kind::Open),
+    }
+}
+
+fn create(cursor: &mut Cursor<'_>, first: Token) -> Result<Statement, Stop> {
+    let text = cursor.text();
+    let is_any = |token: Token, words: &[&str]| words.iter().any(|word| token.is(text, word));
+    let is_prefix = |token: Token| is_any(token, &["or", "replace", "local", "global", "unlogged"]);
+    let mut object = cursor.next()?;
+    while object.is_some_and(is_prefix) {
+        object = cursor.next()?;
+    }
+    let temporary = object.is_some_and(|token| is_any(token, &["temp", "temporary"]));
+    if temporary {
+        object = cursor.next()?;
+    }
+    let Some(object) = object else { return Ok(Statement::plain(false)) };
+    let routine = is_any(object, &["function", "procedure"]);
+
+    let mut walk = Walk::new(text, object, false);
+    walk.judge_calls(!routine);
+    let (mut drops, mut query_begun, mut atomic) = (false, false, false);
+    let mut before = [first, object];
+    while let Some(token) = walk.next(cursor)? {
+        let [second_last, last] = before;
+        let outside = cursor.depth() == 0;
+        drops |= token.is(text, "drop") && last.is(text, "commit") && second_last.is(text, "on");
+        if token.kind == Kind::Dot && is_temporary_schema(text, last) {
+            return Err(Stop::Refused(Rule::TemporaryObject));
+        }
+        // Only the first AS opens the query; later ones name columns.
+        if outside && last.is(text, "as") && !query_begun {
+            query_begun = true;
+            if token.is(text, "execute") && object.is(text, "table") {
+                return Err(Stop::Refused(Rule::CreateTableAsExecute));
+            }
+        }
+        if routine && outside && token.is(text, "atomic") && last.is(text, "begin") {
+            atomic = true;
+            walk.judge_calls(true);
+        }
+        before = [last, token];
+    }
+    if temporary && !drops {
+        return Err(Stop::Refused(Rule::TemporaryObject));
+    }
+    Ok(Statement { atomic, ..Statement::new(walk.command()) })
+}
+
+fn alter(cursor: &mut Cursor<'_>, first: Token) -> Result<Statement, Stop> {
+    let text = cursor.text();
+    let (object, _) = cursor.ahead();
+    let named = ["function", "procedure", "routine", "aggregate", "extension"];
+    if object.is_some_and(|object| named.iter().any(|word| object.is(text, word))) {
+        cursor.finish()?;
+        return Ok(Statement::plain(false));
+    }
+    query(cursor, first, false)
+}
+
+fn declare(cursor: &mut Cursor<'_>, first: Token) -> Result<Statement, Stop> {
+    let text = cursor.text();
+    let mut walk = Walk::new(text, first, false);
+    let (mut before, mut in_query) = (first, false);
+    while let Some(token) = walk.next(cursor)? {
+        if !in_query && token.is(text, "hold") && before.is(text, "with") {
+            return Err(Stop::Refused(Rule::CursorWithHold));
+        }
+        in_query |= token.is(text, "for");
+        before = token;
+    }
+    Ok(Statement::new(walk.command()))
+}
+
+/// To the end of the text, after a function body with BEGIN ATOMIC. Where such a body ends only a
+/// full parser knows (END may be the name of a column), so what follows is taken to be part of it
+/// and must be nothing that concerns the session wherever it stands.
+fn swallow(cursor: &mut Cursor<'_>) -> Result<(), Stop> {
+    while let Some(first) = cursor.begin()? {
+        if !judge(cursor, first)?.is_plain() {
+            return Err(Stop::Refused(Rule::AtomicBody));
+        }
+    }
+    Ok(())
+}
+
+fn prepare(cursor: &Cursor<'_>) -> Rule {
+    let (next, _) = cursor.ahead();
+    let transaction = next.is_some_and(|next| next.is(cursor.text(), "transaction"));
+    if transaction { Rule::TwoPhase } else { Rule::Prepare }
+}

@@ -1,0 +1,367 @@
+//! Walks the inside of a statement for what its first word does not tell: the functions it calls,
+//! the settings they change, temporary tables made by SELECT INTO.
+
+use crate::guard::Command;
+use crate::guard::allow;
+use crate::guard::cursor::{Cursor, Stop};
+use crate::guard::lexer::{Kind, Token};
+use crate::guard::literal;
+use crate::guard::rules::Rule;
+
+/// The longest name PostgreSQL keeps, in bytes (NAMEDATALEN - 1).
+const NAME_BYTES_MAX: usize = 63;
+
+/// What the walk keeps per open parenthesis is one bit of a word.
+const DEPTH_MAX: usize = 64;
+
+/// A walk over one statement and what it has found.
+pub(super) struct Walk<'text> {
+    text: &'text [u8],
+    first: Token,
+    harmless: bool,
+    calls_matter: bool,
+    touches: Vec<String>,
+    unknown_settings: bool,
+    /// How many tokens came after the first.
+    tokens: usize,
+    previous: Token,
+    chain: Chain,
+    /// One bit per open parenthesis, the innermost lowest: common table expressions are being
+    /// named here, so a name with a parenthesis behind it is one of them.
+    naming: u64,
+    /// Likewise: this parenthesis belongs to ON or OPERATOR, so an expression may follow it.
+    leading: u64,
+    /// The parenthesis closed last was such a one.
+    closed_leading: bool,
+    updates: bool,
+    into: Into,
+    /// Where `pg_advisory_unlock_all(` stood, counted in tokens.
+    unlocks_at: Option<usize>,
+}
+
+/// The last name met, with the dots before it.
+#[derive(Clone, Copy)]
+struct Chain {
+    /// The token before the whole of `a.b.c`.
+    before: Token,
+    qualifier: Option<Token>,
+    name: Token,
+}
+
+/// How far a SELECT … INTO has come.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Into {
+    None,
+    /// The word before was INTO, or LOCAL or GLOBAL after it.
+    Fresh,
+    Past,
+}
+
+impl<'text> Walk<'text> {
+    /// A walk that starts behind `first`.
+    pub(super) fn new(text: &'text [u8], first: Token, harmless: bool) -> Self {
+        Self {
+            text,
+            first,
+            harmless,
+            calls_matter: true,
+            touches: Vec::new(),
+            unknown_settings: false,
+            tokens: 0,
+            previous: first,
+            chain: Chain { before: first, qualifier: None, name: first },
+            naming: u64::from(first.is(text, "with")),
+            leading: 0,
+            closed_leading: false,
+            updates: first.is(text, "update"),
+            into: Into::None,
+            unlocks_at: None,
+        }
+    }
+
+    /// A statement that defines a function calls nothing yet.
+    pub(super) fn judge_calls(&mut self, matter: bool) {
+        self.calls_matter = matter;
+    }
+
+    pub(super) fn harms(&mut self) {
+        self.harmless = false;
+    }
+
+    /// The next token, taken into account.
+    #[inline]
+    pub(super) fn next(&mut self, cursor: &mut Cursor<'_>) -> Result<Option<Token>, Stop> {
+        let token = match cursor.next() {
+            Ok(Some(token)) => token,
+            Err(Stop::Unreadable) if self.concerns_session() => {
+                return Err(Stop::Refused(Rule::UnreadableSetConfig));
+            }
+            end => return end,
+        };
+        self.tokens += 1;
+        match token.kind {
+            Kind::Word => {
+                self.keyword(token)?;
+                self.name(token);
+            }
+            Kind::QuotedName | Kind::UnicodeName => {
+                self.quoted(token);
+                self.name(token);
+            }
+            Kind::Open => self.open(cursor)?,
+            Kind::Close => self.close(),
+            Kind::Dot => self.dot()?,
+            _ => {}
+        }
+        self.previous = token;
+        Ok(Some(token))
+    }
+
+    /// What the statement turned out to be.
+    pub(super) fn command(self) -> Command {
+        if self.first.is(self.text, "select")
+            && self.unlocks_at.is_some_and(|open| self.tokens == open + 1)
+        {
+            return Command::AdvisoryUnlockAll;
+        }
+        let (harmless, touches) = (self.harmless, self.touches);
+        Command::Other { harmless, touches, unknown_settings: self.unknown_settings }
+    }
+
+    fn concerns_session(&self) -> bool {
+        self.unknown_settings || !self.touches.is_empty()
+    }
+
+    /// Words that change how later tokens are read. Told apart by length first: this runs for
+    /// every word of every statement.
+    #[inline]
+    fn keyword(&mut self, token: Token) -> Result<(), Stop> {
+        let text = self.text;
+        let was_fresh = self.into == Into::Fresh;
+        if was_fresh {
+            self.into = Into::Past;
+        }
+        match token.bytes_len() {
+            4 if token.is(text, "into") => self.meets_into(),
+            4 if token.is(text, "with") && self.previous.kind == Kind::Open => self.naming |= 1,
+            4 | 9 if was_fresh && (token.is(text, "temp") || token.is(text, "temporary")) => {
+                return Err(Stop::Refused(Rule::TemporaryObject));
+            }
+            5 | 6 if was_fresh && (token.is(text, "local") || token.is(text, "global")) => {
+                self.into = Into::Fresh;
+            }
+            5 if self.naming & 1 == 1 => self.ends_naming(token, &["merge", "table"]),
+            6 => {
+                self.updates |= token.is(text, "update");
+                if self.naming & 1 == 1 {
+                    self.ends_naming(token, &["select", "insert", "update", "delete", "values"]);
+                }
+            }
+            11 if self.updates && token.is(text, "pg_settings") => self.updates_settings(),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// SELECT … INTO makes a table; the INTO of INSERT and MERGE, or a column of that name, not.
+    fn meets_into(&mut self) {
+        let before = self.previous;
+        let target = before.is(self.text, "insert") || before.is(self.text, "merge");
+        let label = before.kind == Kind::Dot || before.is(self.text, "as");
+        if !target && !label {
+            self.harmless = false;
+            self.into = Into::Fresh;
+        }
+    }
+
+    fn ends_naming(&mut self, token: Token, verbs: &[&str]) {
+        if verbs.iter().any(|verb| token.is(self.text, verb)) {
+            self.naming &= !1;
+        }
+    }
+
+    /// A rule on the view pg_settings turns its UPDATE into set_config.
+    fn updates_settings(&mut self) {
+        self.harmless = false;
+        self.unknown_settings = true;
+    }
+
+    fn quoted(&mut self, token: Token) {
+        let meant = match token.kind {
+            Kind::QuotedName => token.bytes(self.text) == b"\"pg_settings\"",
+            _ => literal::name(self.text, token).as_deref() == Some("pg_settings"),
+        };
+        if self.updates && meant {
+            self.updates_settings();
+        }
+    }
+
+    #[inline]
+    fn name(&mut self, token: Token) {
+        if self.previous.kind == Kind::Dot {
+            self.chain.qualifier = Some(self.chain.name);
+            self.chain.name = token;
+        } else {
+            self.chain = Chain { before: self.previous, qualifier: None, name: token };
+        }
+    }
+
+    fn dot(&mut self) -> Result<(), Stop> {
+        if !self.previous.kind.is_name() {
+            // `(row).field`: whatever name came earlier does not qualify what follows.
+            self.chain.name = self.previous;
+        }
+        if self.into != Into::None && is_temporary_schema(self.text, self.previous) {
+            return Err(Stop::Refused(Rule::TemporaryObject));
+        }
+        Ok(())
+    }
+
+    fn open(&mut self, cursor: &Cursor<'_>) -> Result<(), Stop> {
+        let before = self.previous;
+        if before.kind.is_name() {
+            self.called(cursor)?;
+        }
+        if before.kind == Kind::Close {
+            // `WITH a AS (…) (SELECT …)`: the list of common table expressions is over.
+            self.naming &= !1;
+        }
+        let leads = before.is(self.text, "on") || before.is(self.text, "operator");
+        self.leading = self.leading << 1 | u64::from(leads);
+        self.naming <<= 1;
+        if cursor.depth() > DEPTH_MAX {
+            self.harmless = false;
+        }
+        Ok(())
+    }
+
+    fn close(&mut self) {
+        self.closed_leading = self.leading & 1 == 1;
+        self.leading >>= 1;
+        self.naming >>= 1;
+    }
+
+    /// A name stands directly before a parenthesis.
+    fn called(&mut self, cursor: &Cursor<'_>) -> Result<(), Stop> {
+        if !self.calls_matter {
+            self.harmless = false;
+            return Ok(());
+        }
+        let token = self.chain.name;
+        let bytes = token.bytes(self.text);
+        let mut lowered = [0; NAME_BYTES_MAX];
+        let decoded;
+        let name = match token.kind {
+            Kind::Word => {
+                for (to, from) in lowered.iter_mut().zip(bytes) {
+                    *to = from.to_ascii_lowercase();
+                }
+                lowered.get(..bytes.len()).unwrap_or_default()
+            }
+            Kind::QuotedName if !quoted_inside(bytes).contains(&b'"') => quoted_inside(bytes),
+            _ => {
+                decoded = literal::name(self.text, token).unwrap_or_default();
+                // A name the server may read and we cannot might be anything.
+                self.unknown_settings |= decoded.is_empty() && token.kind == Kind::UnicodeName;
+                decoded.as_bytes()
+            }
+        };
+        self.call_of(name, cursor)?;
+        self.harmless = self.harmless && self.is_harmless_before_open(name);
+        Ok(())
+    }
+
+    /// Functions that the session must know of, whatever stands around them.
+    fn call_of(&mut self, name: &[u8], cursor: &Cursor<'_>) -> Result<(), Stop> {
+        match name {
+            b"set_config" => self.calls_set_config(cursor),
+            b"pg_advisory_unlock_all" => {
+                let expected = match self.chain.qualifier {
+                    None => 2,
+                    Some(qualifier) if self.is_pg_catalog(qualifier) => 4,
+                    Some(_) => return Ok(()),
+                };
+                self.unlocks_at = (self.tokens == expected).then_some(expected);
+            }
+            b"pg_advisory_lock"
+            | b"pg_advisory_lock_shared"
+            | b"pg_try_advisory_lock"
+            | b"pg_try_advisory_lock_shared" => {
+                return Err(Stop::Refused(Rule::AdvisoryLock));
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn calls_set_config(&mut self, cursor: &Cursor<'_>) {
+        self.harmless = false;
+        let (first, second) = cursor.ahead();
+        let plain = second.is_some_and(|token| token.kind == Kind::Comma);
+        let name = first.filter(|_| plain).and_then(|token| literal::string(self.text, token));
+        match name {
+            Some(name) => self.touches.push(name.to_ascii_lowercase()),
+            None => self.unknown_settings = true,
+        }
+    }
+
+    /// Whether what stands before the parenthesis leaves the session as it was: a keyword, a
+    /// function of the list, or a name that is not called at all (a table with its columns, an
+    /// alias with its columns, a type with its length).
+    fn is_harmless_before_open(&self, name: &[u8]) -> bool {
+        let Chain { before, qualifier, name: token } = self.chain;
+        if before.is(self.text, "into") || before.is(self.text, "copy") {
+            return true;
+        }
+        if let Some(qualifier) = qualifier {
+            return self.is_pg_catalog(qualifier) && allow::is_harmless_function(name);
+        }
+        if token.kind == Kind::Word && (allow::is_construct(name) || self.is_clause(name)) {
+            return true;
+        }
+        match before.kind {
+            Kind::Cast => true,
+            Kind::Comma if self.naming & 1 == 1 => true,
+            Kind::Close if !self.closed_leading => true,
+            Kind::Word if ["as", "with", "recursive"].iter().any(|w| before.is(self.text, w)) => {
+                true
+            }
+            _ => allow::is_harmless_function(name),
+        }
+    }
+
+    /// Words that are SQL's own only in their place; elsewhere they could name a function.
+    fn is_clause(&self, name: &[u8]) -> bool {
+        let before = self.chain.before;
+        let follows = |words: &[&str]| words.iter().any(|word| before.is(self.text, word));
+        match name {
+            b"over" | b"filter" => before.kind == Kind::Close,
+            b"materialized" => follows(&["as", "not"]),
+            b"conflict" => follows(&["on"]),
+            b"sets" => follows(&["grouping"]),
+            b"system" | b"bernoulli" => follows(&["tablesample"]),
+            b"repeatable" => before.kind == Kind::Close,
+            b"insert" => follows(&["then"]),
+            _ => false,
+        }
+    }
+
+    fn is_pg_catalog(&self, token: Token) -> bool {
+        token.is(self.text, "pg_catalog") || token.bytes(self.text) == b"\"pg_catalog\""
+    }
+}
+
+/// Whether a name is that of a temporary schema: `pg_temp`, or `pg_temp_3` as some clients write.
+pub(super) fn is_temporary_schema(text: &[u8], token: Token) -> bool {
+    if !token.kind.is_name() {
+        return false;
+    }
+    let quick = token.bytes(text).to_ascii_lowercase();
+    let decoded = if token.kind == Kind::Word { None } else { literal::name(text, token) };
+    let name = decoded.as_deref().map_or(quick.as_slice(), str::as_bytes);
+    name.strip_prefix(b"pg_temp").is_some_and(|rest| rest.is_empty() || rest.starts_with(b"_"))
+}
+
+fn quoted_inside(bytes: &[u8]) -> &[u8] {
+    bytes.get(1..bytes.len().saturating_sub(1)).unwrap_or_default()
+}

@@ -1,0 +1,184 @@
+//! [`Connection`]: a stream with what was read but not used and what is written but not sent.
+//! Reading and sending are polled, so that the relay can wait on four things at once.
+
+use std::future::poll_fn;
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use crate::net::buffer::{Buffer, Buffers, ROOM_BYTES_MIN};
+use crate::net::stream::Stream;
+use crate::wire::frame::{self, Header};
+
+/// A stream and its two buffers. Buffers belong to the worker's [`Buffers`] and are given back
+/// when empty, so an idle connection costs its socket and this struct.
+#[derive(Debug)]
+pub struct Connection {
+    stream: Stream,
+    buffers: Buffers,
+    /// Bytes read and not yet used.
+    pub input: Buffer,
+    /// Bytes to send before anything else.
+    pub output: Vec<u8>,
+    /// How much of `output` is sent.
+    sent: usize,
+    /// TLS holds bytes back until it is flushed.
+    unflushed: bool,
+    /// Bytes read and written so far.
+    pub received: u64,
+    pub transmitted: u64,
+}
+
+/// An output buffer that grew beyond this is not kept when it is empty again.
+const OUTPUT_KEPT_BYTES: usize = 4 * 1024;
+
+impl Connection {
+    /// Wraps a stream registered with the runtime of this thread.
+    pub fn new(stream: Stream, buffers: Buffers) -> Self {
+        Self {
+            stream,
+            buffers,
+            input: Buffer::default(),
+            output: Vec::new(),
+            sent: 0,
+            unflushed: false,
+            received: 0,
+            transmitted: 0,
+        }
+    }
+
+    /// The stream, for its addresses.
+    pub fn stream(&self) -> &Stream {
+        &self.stream
+    }
+
+    /// Reads once. `Ok(0)` is the end of the stream.
+    pub fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        self.buffers.lend(&mut self.input);
+        let mut room = ReadBuf::new(self.input.room(ROOM_BYTES_MIN));
+        match Pin::new(&mut self.stream).poll_read(cx, &mut room) {
+            Poll::Ready(Ok(())) => {
+                let count = room.filled().len();
+                self.input.filled(count);
+                self.received += count as u64;
+                Poll::Ready(Ok(count))
+            }
+            Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
+            Poll::Pending => {
+                self.buffers.take_back(&mut self.input);
+                Poll::Pending
+            }
+        }
+    }
+
+    /// Whether everything written was handed to the kernel.
+    #[inline]
+    pub fn is_sent(&self) -> bool {
+        self.output.is_empty() && !self.unflushed
+    }
+
+    /// Sends what `output` holds.
+    pub fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while self.sent < self.output.len() {
+            let rest = self.output.get(self.sent..).unwrap_or_default();
+            let count = ready!(Pin::new(&mut self.stream).poll_write(cx, rest))?;
+            self.wrote(count)?;
+            self.sent += count;
+        }
+        self.sent = 0;
+        match self.output.capacity() > OUTPUT_KEPT_BYTES {
+            true => self.output = Vec::new(),
+            false => self.output.clear(),
+        }
+        self.poll_flush_stream(cx)
+    }
+
+    /// Sends up to `count` bytes of `from`'s input, straight from its buffer. What `output` holds
+    /// goes first. Returns how many were sent; they are consumed.
+    pub fn poll_pass(
+        &mut self,
+        from: &mut Connection,
+        count: usize,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<usize>> {
+        ready!(self.poll_send(cx))?;
+        let bytes = from.input.data().get(..count).unwrap_or_default();
+        if bytes.is_empty() {
+            return Poll::Ready(Ok(0));
+        }
+        let sent = ready!(Pin::new(&mut self.stream).poll_write(cx, bytes))?;
+        self.wrote(sent)?;
+        from.input.consume(sent);
+        // A flush that must wait is finished by the next poll_send.
+        let _ = self.poll_flush_stream(cx)?;
+        Poll::Ready(Ok(sent))
+    }
+
+    /// Sends everything in `output`, waiting as long as it takes.
+    pub async fn send(&mut self) -> io::Result<()> {
+        poll_fn(|cx| self.poll_send(cx)).await
+    }
+
+    /// Waits for a whole frame of at most `bytes_max` bytes at the front of the input.
+    pub async fn frame(&mut self, bytes_max: usize) -> io::Result<Header> {
+        loop {
+            if let Some(header) = self.peek()? {
+                if header.length > bytes_max {
+                    return Err(invalid("message is too long"));
+                }
+                if self.input.len() >= header.length {
+                    return Ok(header);
+                }
+            }
+            if poll_fn(|cx| self.poll_fill(cx)).await? == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+        }
+    }
+
+    /// The header at the front of the input, if five bytes are there.
+    pub fn peek(&self) -> io::Result<Option<Header>> {
+        frame::header(self.input.data()).map_err(|error| invalid(&error.to_string()))
+    }
+
+    /// Whether the last that was read is a Terminate, so that the end of the stream is no surprise.
+    pub fn ends_in_goodbye(&self) -> bool {
+        self.input.data().ends_with(b"X\0\0\0\x04")
+    }
+
+    /// Reads to the end of the stream and throws it away.
+    pub async fn drain(&mut self) -> io::Result<()> {
+        while poll_fn(|cx| self.poll_fill(cx)).await? > 0 {
+            self.input.consume(self.input.len());
+        }
+        Ok(())
+    }
+
+    /// Says goodbye to the transport: TLS close_notify and the end of our half.
+    pub async fn shutdown(&mut self) -> io::Result<()> {
+        poll_fn(|cx| Pin::new(&mut self.stream).poll_shutdown(cx)).await
+    }
+
+    fn wrote(&mut self, count: usize) -> io::Result<()> {
+        if count == 0 {
+            return Err(io::ErrorKind::WriteZero.into());
+        }
+        self.transmitted += count as u64;
+        self.unflushed = self.stream.is_secure();
+        Ok(())
+    }
+
+    fn poll_flush_stream(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.unflushed {
+            ready!(Pin::new(&mut self.stream).poll_flush(cx))?;
+            self.unflushed = false;
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+fn invalid(what: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, what.to_owned())
+}

@@ -1,0 +1,165 @@
+//! [`Lease`]: the right to one bound server connection. Parking it gives it back; dropping it in
+//! any other way closes it, because then nobody can say in which state it is.
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::task::{Context, Poll, Waker};
+use std::time::Instant;
+
+use crate::budget::Account;
+use crate::catalog::TenantId;
+use crate::net::Connection;
+use crate::pool::capacity::Place;
+use crate::pool::{Counts, Idle, LeaseFacts, Parked, Pool, SessionId, Want, count};
+use crate::server::{Bound, Server, retire};
+use crate::wire::frame::{self, Header};
+
+/// A leased server connection.
+#[derive(Debug)]
+pub struct Lease {
+    held: Option<Held>,
+    pool: Rc<Pool>,
+    account: Arc<Account>,
+    session: SessionId,
+    tenant: TenantId,
+    since: Instant,
+    /// Something ran on it that may have left a trace in the server's session.
+    trace: bool,
+}
+
+#[derive(Debug)]
+struct Held {
+    bound: Bound,
+    place: Place,
+}
+
+impl Lease {
+    pub(super) fn new(pool: &Rc<Pool>, bound: Bound, place: Place, want: Want<'_>) -> Self {
+        let tenant = want.tenant.id.clone();
+        let facts = bound.facts().clone();
+        let shown = LeaseFacts { facts, session: want.session, tenant: tenant.clone() };
+        pool.leased.borrow_mut().push(shown);
+        want.account.leased(true);
+        Self {
+            held: Some(Held { bound, place }),
+            pool: pool.clone(),
+            account: want.account.clone(),
+            session: want.session,
+            tenant,
+            since: Instant::now(),
+            trace: false,
+        }
+    }
+
+    pub(super) fn with_trace(mut self, trace: bool) -> Self {
+        self.trace = trace;
+        self
+    }
+
+    /// The server connection. `None` never happens before the lease ends; callers close on it.
+    #[inline]
+    pub fn bound(&mut self) -> Option<&mut Bound> {
+        self.held.as_mut().map(|held| &mut held.bound)
+    }
+
+    /// When it began.
+    #[inline]
+    pub fn since(&self) -> Instant {
+        self.since
+    }
+
+    /// Whether somebody waits for a server of this cluster.
+    #[inline]
+    pub fn is_wanted(&self) -> bool {
+        self.pool.is_wanted()
+    }
+
+    /// Notes that something may have left a trace, so that only this session may go on without a
+    /// scrub.
+    #[inline]
+    pub fn leaves_trace(&mut self) {
+        self.trace = true;
+    }
+
+    /// Gives the server back, bound as it is. The caller has seen that it is ready, outside a
+    /// transaction, and that nothing is in flight. With `stays` the session may have it again as it
+    /// is; without, whoever is next gets it scrubbed.
+    pub fn park(mut self, stays: bool) {
+        let Some(Held { bound, place }) = self.held.take() else { return };
+        let pool = self.pool.clone();
+        let cluster = pool.cluster.clone();
+        let now = Instant::now();
+        let spent = now.duration_since(self.since).as_micros() as u64;
+        self.account.totals.server_time_us.fetch_add(spent, Ordering::Relaxed);
+        let lifetime = cluster.settings.borrow().server_lifetime;
+        let old = now.duration_since(bound.facts().since) >= lifetime;
+        if old || pool.obsolete.get() || cluster.capacity.is_exceeded() {
+            cluster.close_bound(bound, place);
+            return;
+        }
+        let session = if stays { self.session } else { SessionId::MAX };
+        let harmless = !self.trace && stays;
+        let tenant = self.tenant.clone();
+        let idle = Idle { server: bound, place, since: now, fresh: false };
+        pool.parked.borrow_mut().push(Parked { idle, session, tenant, harmless });
+        drop(self);
+        if pool.is_wanted() {
+            cluster.pump();
+        }
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        self.account.leased(false);
+        let session = self.session;
+        let mut leased = self.pool.leased.borrow_mut();
+        if let Some(at) = leased.iter().position(|lease| lease.session == session) {
+            leased.swap_remove(at);
+        }
+        drop(leased);
+        if let Some(Held { bound, place }) = self.held.take() {
+            let counts = self.pool.cluster.counts.clone();
+            close_soon(bound.into_server(), place, true, counts);
+        }
+    }
+}
+
+/// Closes a server in a task of its own; its place is free when it is gone.
+pub fn close_soon(server: Server, place: Place, busy: bool, counts: Rc<Counts>) {
+    tokio::task::spawn_local(async move { close(server, place, busy, &counts).await });
+}
+
+/// Closes a server and gives its place back.
+pub async fn close(server: Server, place: Place, busy: bool, counts: &Counts) {
+    if !retire(server, busy).await {
+        count(&counts.abandoned);
+        tracing::warn!("a server connection did not end in time, its place is given back");
+    }
+    drop(place);
+}
+
+/// Whether an idle server is still there and has said nothing but what it may say at any time. Not
+/// a question to the server: one look at what its socket holds.
+pub fn is_quiet(connection: &mut Connection) -> bool {
+    loop {
+        match connection.poll_fill(&mut Context::from_waker(Waker::noop())) {
+            Poll::Pending if connection.input.is_empty() => return true,
+            Poll::Pending | Poll::Ready(Ok(0) | Err(_)) => return false,
+            Poll::Ready(Ok(_)) => {}
+        }
+        loop {
+            match frame::header(connection.input.data()) {
+                // A parameter that a reload of the server changed, a notice, a notification.
+                Ok(Some(Header { tag: b'S' | b'N' | b'A', length }))
+                    if length <= connection.input.len() =>
+                {
+                    connection.input.consume(length);
+                }
+                Ok(None) if connection.input.is_empty() => break,
+                _ => return false,
+            }
+        }
+    }
+}

@@ -1,0 +1,320 @@
+//! [`Clean`] and [`Bound`]: the two states in which a server connection may be kept. `bind` reads
+//! back what it set, `scrub` waits for every reply, and `rebind` sends both in one flight, from
+//! Bound to Bound. Only this file knows how one state becomes the other; a connection that strays
+//! from the path is closed.
+
+use std::io;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::isolation::{Context, quote};
+use crate::net::Connection;
+use crate::server::simple::{Reply, reply};
+use crate::server::{Server, ServerFacts, Statements};
+use crate::wire::backend::ReadError;
+use crate::wire::frontend;
+
+/// A server connection without a tenant: its last scrub, or its login, was confirmed.
+#[derive(Debug)]
+pub struct Clean(Box<Server>);
+
+/// A server connection with a tenant's context that was set and read back. The only type through
+/// which a client's bytes can reach PostgreSQL.
+#[derive(Debug)]
+pub struct Bound {
+    server: Box<Server>,
+    context: Arc<Context>,
+    /// The session settings in force on top of the context.
+    pub settings: Rc<Settings>,
+    /// What is prepared on it since its last scrub.
+    pub statements: Statements,
+    /// ParameterStatus that the bind produced.
+    pub reported: Box<[(String, String)]>,
+}
+
+/// Ordinary settings that follow a session from server to server, by name.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Settings(Vec<(String, String)>);
+
+impl Settings {
+    /// Sets one, keeping the list in order so that equal sets compare equal.
+    pub fn set(&mut self, name: &str, value: &str) {
+        match self.0.binary_search_by(|(key, _)| key.as_str().cmp(name)) {
+            Ok(at) => {
+                if let Some(entry) = self.0.get_mut(at) {
+                    entry.1 = value.to_owned();
+                }
+            }
+            Err(at) => self.0.insert(at, (name.to_owned(), value.to_owned())),
+        }
+    }
+
+    /// Forgets one.
+    pub fn remove(&mut self, name: &str) {
+        self.0.retain(|(key, _)| key != name);
+    }
+
+    /// The value of one.
+    pub fn get(&self, name: &str) -> Option<&str> {
+        self.0.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
+    }
+
+    /// All of them, in order of their names.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.0.iter().map(|(name, value)| (name.as_str(), value.as_str()))
+    }
+}
+
+/// Why a server connection could not be given a context. The connection is closed.
+#[derive(Debug, thiserror::Error)]
+pub enum BindError {
+    #[error("{0}")]
+    Io(#[from] io::Error),
+    #[error("no answer within {} s", .0.as_secs_f32())]
+    Timeout(Duration),
+    #[error("server refused: {} {}", .0.sqlstate, .0.message)]
+    Refused(ReadError),
+    #[error("context read back as {found:?} instead of {wanted:?}")]
+    ReadBack { wanted: String, found: Option<String> },
+    #[error("unexpected answer, transaction status {0:?}")]
+    Unexpected(char),
+}
+
+/// A server in an unknown state, only good to be closed, and why.
+#[derive(Debug)]
+pub struct Failed {
+    pub error: BindError,
+    pub server: Server,
+}
+
+impl Failed {
+    fn new(error: BindError, server: Server) -> Box<Self> {
+        Box::new(Self { error, server })
+    }
+}
+
+/// What takes a tenant off a server connection. RESET ALL comes alone and first: under a last
+/// tenant's default of serializable, read only, deferrable the rest would wait for other
+/// transactions (measured). It does not reset the role; DISCARD ALL does, and drops statements,
+/// temporary objects, cursors, listens, locks and sequence values with it.
+const SCRUB: [&str; 2] = ["RESET ALL", "DISCARD ALL"];
+
+impl Clean {
+    /// Takes a connection whose login and check were just confirmed.
+    pub(super) fn new(server: Server) -> Self {
+        // Boxed once, because it changes hands often.
+        Self(Box::new(server))
+    }
+
+    /// Gives it a tenant's context and a session's settings.
+    pub async fn bind(
+        mut self,
+        context: &Arc<Context>,
+        settings: &Rc<Settings>,
+        limit: Duration,
+    ) -> Result<Bound, Box<Failed>> {
+        let bind = within(limit, bind(&mut self.0.connection, context, settings, false));
+        match bind.await {
+            Ok(reported) => Ok(Bound::new(self.0, context, settings, reported)),
+            Err(error) => Err(Failed::new(error, *self.0)),
+        }
+    }
+
+    /// What does not change about it.
+    pub fn facts(&self) -> &Rc<ServerFacts> {
+        &self.0.facts
+    }
+
+    /// Gives up the state, to close the connection.
+    pub fn into_server(self) -> Server {
+        *self.0
+    }
+
+    /// The connection, to see whether the server has closed it meanwhile.
+    pub fn connection(&mut self) -> &mut Connection {
+        &mut self.0.connection
+    }
+}
+
+impl Bound {
+    fn new(
+        server: Box<Server>,
+        context: &Arc<Context>,
+        settings: &Rc<Settings>,
+        reported: Vec<(String, String)>,
+    ) -> Self {
+        let (context, settings) = (context.clone(), settings.clone());
+        let (statements, reported) = (Statements::default(), reported.into());
+        Self { server, context, settings, statements, reported }
+    }
+
+    /// The tenant's context in force.
+    pub fn context(&self) -> &Arc<Context> {
+        &self.context
+    }
+
+    /// What does not change about it.
+    pub fn facts(&self) -> &Rc<ServerFacts> {
+        &self.server.facts
+    }
+
+    /// The connection, for the relay.
+    #[inline]
+    pub fn connection(&mut self) -> &mut Connection {
+        &mut self.server.connection
+    }
+
+    /// Gives up the state, to close the connection.
+    pub fn into_server(self) -> Server {
+        *self.server
+    }
+
+    /// Takes the tenant off.
+    pub async fn scrub(mut self, limit: Duration) -> Result<Clean, Box<Failed>> {
+        let connection = &mut self.server.connection;
+        let scrub = async {
+            put_scrub(connection);
+            connection.send().await?;
+            confirm_scrub(connection).await
+        };
+        match within(limit, scrub).await {
+            Ok(()) => Ok(Clean(self.server)),
+            Err(error) => Err(Failed::new(error, *self.server)),
+        }
+    }
+
+    /// Takes one tenant off and puts another on in one flight. Nothing of a client's is in it, so a
+    /// scrub that fails costs the connection and nothing else.
+    pub async fn rebind(
+        mut self,
+        context: &Arc<Context>,
+        settings: &Rc<Settings>,
+        limit: Duration,
+    ) -> Result<Self, Box<Failed>> {
+        let bind = within(limit, bind(&mut self.server.connection, context, settings, true));
+        match bind.await {
+            Ok(reported) => Ok(Self::new(self.server, context, settings, reported)),
+            Err(error) => Err(Failed::new(error, *self.server)),
+        }
+    }
+
+    /// Reads settings as they are in force, at the end of a transaction that touched them. In a
+    /// transaction of its own, whose mode does not depend on the session's defaults: under its own
+    /// default of serializable and deferrable a bare SELECT would wait (measured).
+    pub async fn read_back(
+        &mut self,
+        names: &[String],
+        limit: Duration,
+    ) -> Result<Vec<Option<String>>, BindError> {
+        // READ WRITE is refused on a standby, where everything is read only anyway.
+        let standby = self.facts().parameter("in_hot_standby") == Some("on");
+        let access = if standby { "READ ONLY" } else { "READ WRITE" };
+        let ask =
+            |name: &String| format!("pg_catalog.current_setting({}, true)", quote::literal(name));
+        let columns: Vec<String> = names.iter().map(ask).collect();
+        let sql = format!(
+            "BEGIN ISOLATION LEVEL READ COMMITTED {access} NOT DEFERRABLE; SELECT {}; COMMIT",
+            columns.join(", ")
+        );
+        let connection = &mut self.server.connection;
+        let asked = async {
+            frontend::put_query(&mut connection.output, sql.as_bytes());
+            connection.send().await?;
+            confirmed(reply(connection).await?)
+        };
+        let reply = within(limit, asked).await?;
+        let value = |column| reply.text(0, column).map(str::to_owned);
+        Ok((0..names.len()).map(value).collect())
+    }
+}
+
+async fn within<T>(
+    limit: Duration,
+    work: impl Future<Output = Result<T, BindError>>,
+) -> Result<T, BindError> {
+    match tokio::time::timeout(limit, work).await {
+        Ok(done) => done,
+        Err(_) => Err(BindError::Timeout(limit)),
+    }
+}
+
+fn put_scrub(connection: &mut Connection) {
+    for sql in SCRUB {
+        frontend::put_query(&mut connection.output, sql.as_bytes());
+    }
+}
+
+async fn confirm_scrub(connection: &mut Connection) -> Result<(), BindError> {
+    for _ in SCRUB {
+        confirmed(reply(connection).await?)?;
+    }
+    settled(connection)
+}
+
+/// Bytes that nobody asked for mean that the two sides do not agree on where they are, unless they
+/// are what a server may say at any time: a parameter that a reload changed, a notice, or FATAL.
+fn settled(connection: &mut Connection) -> Result<(), BindError> {
+    while let Some(header) = connection.peek()? {
+        match header.tag {
+            b'S' | b'N' | b'A' if header.length <= connection.input.len() => {
+                connection.input.consume(header.length);
+            }
+            // It has gone, or nobody knows yet what it says: another one serves as well.
+            b'S' | b'N' | b'A' | b'E' => return Err(gone()),
+            _ => return Err(BindError::Unexpected('?')),
+        }
+    }
+    match connection.input.is_empty() {
+        true => Ok(()),
+        false => Err(gone()),
+    }
+}
+
+fn confirmed(reply: Reply) -> Result<Reply, BindError> {
+    match reply.error {
+        Some(error) => Err(BindError::Refused(error)),
+        None if reply.is_clean() => Ok(reply),
+        None => Err(BindError::Unexpected(char::from(reply.status))),
+    }
+}
+
+fn gone() -> BindError {
+    io::Error::from(io::ErrorKind::ConnectionAborted).into()
+}
+
+async fn bind(
+    connection: &mut Connection,
+    context: &Context,
+    settings: &Settings,
+    scrub_first: bool,
+) -> Result<Vec<(String, String)>, BindError> {
+    let carried: Vec<(&str, &str)> = settings.iter().collect();
+    let sql = context.bind_sql(&carried);
+    if scrub_first {
+        put_scrub(connection);
+    }
+    if let Some(sql) = &sql {
+        frontend::put_query(&mut connection.output, sql.as_bytes());
+    }
+    connection.send().await?;
+    if scrub_first {
+        for _ in SCRUB {
+            confirmed(reply(connection).await?)?;
+        }
+    }
+    let mut reported = Vec::new();
+    if sql.is_some() {
+        let reply = confirmed(reply(connection).await?)?;
+        for (column, wanted) in context.expected().enumerate() {
+            let found = reply.text(0, column);
+            if found != Some(wanted) {
+                let (wanted, found) = (wanted.to_owned(), found.map(str::to_owned));
+                return Err(BindError::ReadBack { wanted, found });
+            }
+        }
+        reported = reply.parameters;
+    }
+    settled(connection)?;
+    Ok(reported)
+}

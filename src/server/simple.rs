@@ -1,0 +1,79 @@
+//! Run a statement of the gate's own and collect what comes back as text rows.
+
+use std::io;
+
+use crate::net::Connection;
+use crate::wire::backend::{self, ReadError};
+use crate::wire::frame::HEADER_BYTES;
+
+/// Longest frame a server may answer one of the gate's own statements with. The longest real one
+/// is a row of settings; a hostile server shall not make the gate hold more.
+const FRAME_BYTES_MAX: usize = 1024 * 1024;
+
+/// Most frames in one reply, for the same reason.
+const FRAMES_MAX: usize = 10_000;
+
+/// Everything a server said between a Query and its ReadyForQuery.
+#[derive(Debug, Default)]
+pub struct Reply {
+    pub rows: Vec<Vec<Option<Vec<u8>>>>,
+    pub error: Option<ReadError>,
+    /// ParameterStatus that came along.
+    pub parameters: Vec<(String, String)>,
+    /// Statements that were completed.
+    pub completed: usize,
+    /// `I`, `T` or `E`.
+    pub status: u8,
+}
+
+impl Reply {
+    /// The first column of row `index`, as text.
+    pub fn text(&self, row: usize, column: usize) -> Option<&str> {
+        let value = self.rows.get(row)?.get(column)?.as_deref()?;
+        std::str::from_utf8(value).ok()
+    }
+
+    /// Whether all of it succeeded and no transaction is open.
+    pub fn is_clean(&self) -> bool {
+        self.error.is_none() && self.status == b'I' && self.completed > 0
+    }
+}
+
+/// Reads one reply. An unknown or misplaced message is an error: the caller closes.
+pub async fn reply(connection: &mut Connection) -> io::Result<Reply> {
+    let mut reply = Reply::default();
+    for _ in 0..FRAMES_MAX {
+        let header = connection.frame(FRAME_BYTES_MAX).await?;
+        let frame = connection.input.data();
+        let body = frame.get(HEADER_BYTES..header.length).unwrap_or_default();
+        match header.tag {
+            b'T' | b'N' | b'A' => {}
+            b'I' | b'C' => reply.completed += 1,
+            b'D' => {
+                let row = backend::read_row(body).ok_or_else(|| unexpected(header.tag))?;
+                reply.rows.push(row.into_iter().map(|cell| cell.map(<[u8]>::to_vec)).collect());
+            }
+            b'E' => reply.error = Some(backend::read_error(body)),
+            b'S' => {
+                let read = backend::read_parameter_status(body);
+                let (name, value) = read.ok_or_else(|| unexpected(header.tag))?;
+                reply.parameters.push((name.to_owned(), value.to_owned()));
+            }
+            b'Z' => {
+                let [status @ (b'I' | b'T' | b'E')] = body else { return Err(unexpected(b'Z')) };
+                reply.status = *status;
+                connection.input.consume(header.length);
+                return Ok(reply);
+            }
+            other => return Err(unexpected(other)),
+        }
+        connection.input.consume(header.length);
+    }
+    Err(io::Error::new(io::ErrorKind::InvalidData, "reply is too long"))
+}
+
+/// A message that has no business where it came.
+pub fn unexpected(tag: u8) -> io::Error {
+    let what = format!("unexpected message \"{}\"", tag.escape_ascii());
+    io::Error::new(io::ErrorKind::InvalidData, what)
+}

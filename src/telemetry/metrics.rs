@@ -1,0 +1,443 @@
+//! Every metric on one page: name, kind, unit, labels, help. Workers hold the handles and add to
+//! them about once a second; `docs/metrics.md` carries the same table and a test compares the two.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use metrics::{Counter, Gauge, Histogram};
+use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
+use tokio_util::sync::CancellationToken;
+
+/// One row of the table in `docs/metrics.md`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Metric {
+    /// `tenantgate_<noun>_<unit|total>`.
+    pub name: &'static str,
+    pub kind: Kind,
+    /// `seconds`, `bytes`, or empty for things that are counted.
+    pub unit: &'static str,
+    pub labels: &'static [&'static str],
+    pub help: &'static str,
+}
+
+/// What a scrape may do with the values.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Only rises.
+    Counter,
+    /// The state of the moment.
+    Gauge,
+    /// Counts by size.
+    Histogram,
+}
+
+/// The series of the whole process.
+pub const METRICS: [Metric; 24] = [
+    gauge("tenantgate_build_info", "", &["version"], "Always 1; the label carries the version."),
+    gauge(
+        "tenantgate_start_time_seconds",
+        "seconds",
+        &[],
+        "When the gate started, in seconds since 1970-01-01 UTC.",
+    ),
+    gauge("tenantgate_catalog_tenants", "", &[], "Tenants in the catalog."),
+    gauge("tenantgate_clients", "", &[], "Client connections that are logged in."),
+    gauge("tenantgate_clients_waiting", "", &[], "Clients that wait for a server connection."),
+    gauge(
+        "tenantgate_servers",
+        "",
+        &["cluster"],
+        "Server connections that are open or being opened.",
+    ),
+    counter("tenantgate_logins_total", "", &[], "Clients that logged in."),
+    counter(
+        "tenantgate_login_failures_total",
+        "",
+        &["reason"],
+        "Clients that were turned away before they were logged in.",
+    ),
+    counter(
+        "tenantgate_refusals_total",
+        "",
+        &["name", "side"],
+        "Answers the gate gave instead of a server, as listed in docs/errors.md.",
+    ),
+    counter("tenantgate_requests_total", "", &[], "Requests answered by a server."),
+    counter(
+        "tenantgate_transactions_total",
+        "",
+        &[],
+        "Transactions that ended, explicit ones and requests outside of one.",
+    ),
+    counter("tenantgate_client_received_bytes_total", "bytes", &[], "Bytes read from clients."),
+    counter("tenantgate_client_sent_bytes_total", "bytes", &[], "Bytes written to clients."),
+    counter("tenantgate_server_connects_total", "", &[], "Server connections that were opened."),
+    counter(
+        "tenantgate_server_connect_failures_total",
+        "",
+        &[],
+        "Server connections that could not be opened.",
+    ),
+    counter("tenantgate_binds_total", "", &[], "Times a server connection was made a tenant's."),
+    counter(
+        "tenantgate_bind_failures_total",
+        "",
+        &[],
+        "Binds that failed or did not read back; the server was closed.",
+    ),
+    counter(
+        "tenantgate_scrubs_total",
+        "",
+        &[],
+        "Times a server connection was cleaned and confirmed so.",
+    ),
+    counter(
+        "tenantgate_scrub_failures_total",
+        "",
+        &[],
+        "Scrubs that failed or ran out of time; the server was closed.",
+    ),
+    counter("tenantgate_acquires_total", "", &["how"], "Leases by how the server was found."),
+    histogram(
+        "tenantgate_wait_seconds",
+        "seconds",
+        &[],
+        "How long clients waited for a server connection, those that did not wait left out.",
+    ),
+    counter("tenantgate_cancels_total", "", &[], "Cancel requests that matched a session."),
+    counter(
+        "tenantgate_query_time_exceeded_total",
+        "",
+        &[],
+        "Requests cancelled because they ran longer than their tenant may.",
+    ),
+    counter("tenantgate_reloads_total", "", &["result"], "Reloads of the settings or the catalog."),
+];
+
+/// The series of single tenants, in the order of the fields of `TenantTotals`.
+pub const TENANT_METRICS: [Metric; 6] = [
+    counter(
+        "tenantgate_tenant_requests_total",
+        "",
+        &["tenant"],
+        "Requests of the tenant answered by a server.",
+    ),
+    counter(
+        "tenantgate_tenant_transactions_total",
+        "",
+        &["tenant"],
+        "Transactions of the tenant that ended.",
+    ),
+    counter(
+        "tenantgate_tenant_received_bytes_total",
+        "bytes",
+        &["tenant"],
+        "Bytes read from the tenant's clients.",
+    ),
+    counter(
+        "tenantgate_tenant_sent_bytes_total",
+        "bytes",
+        &["tenant"],
+        "Bytes written to the tenant's clients.",
+    ),
+    counter(
+        "tenantgate_tenant_refusals_total",
+        "",
+        &["tenant"],
+        "Answers the gate gave the tenant's clients instead of a server.",
+    ),
+    counter(
+        "tenantgate_tenant_server_seconds_total",
+        "seconds",
+        &["tenant"],
+        "Time in which a server connection worked for the tenant.",
+    ),
+];
+
+/// Bounds of the wait histogram, in seconds: from the linger time to the longest default wait.
+const WAIT_BUCKETS: [f64; 14] =
+    [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0, 120.0];
+
+/// How often samples of histograms are folded into their buckets. Between two of these they are
+/// kept one by one.
+const UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
+
+/// The handles of every process-wide series. Cheap to clone; adding to a handle is one atomic
+/// operation, so hot loops count in plain integers and hand over sums.
+#[derive(Clone, Debug)]
+pub struct Metrics {
+    pub catalog_tenants: Gauge,
+    pub clients: Gauge,
+    pub clients_waiting: Gauge,
+    pub logins: Counter,
+    pub requests: Counter,
+    pub transactions: Counter,
+    pub client_received_bytes: Counter,
+    pub client_sent_bytes: Counter,
+    pub server_connects: Counter,
+    pub server_connect_failures: Counter,
+    pub binds: Counter,
+    pub bind_failures: Counter,
+    pub scrubs: Counter,
+    pub scrub_failures: Counter,
+    pub acquires: Acquires,
+    /// Seconds.
+    pub wait: Histogram,
+    pub cancels: Counter,
+    pub query_time_exceeded: Counter,
+    pub reloads: Reloads,
+    recorder: Arc<PrometheusRecorder>,
+}
+
+/// Leases by how the server was found.
+#[derive(Clone, Debug)]
+pub struct Acquires {
+    /// Still with the session.
+    pub session: Counter,
+    /// Still with the same context.
+    pub context: Counter,
+    /// A clean one.
+    pub clean: Counter,
+    /// A new one.
+    pub connect: Counter,
+    /// Handed over after a wait.
+    pub wait: Counter,
+}
+
+/// Reloads by their result.
+#[derive(Clone, Debug)]
+pub struct Reloads {
+    pub applied: Counter,
+    /// The new settings or catalog were wrong; the last good ones stay.
+    pub rejected: Counter,
+}
+
+impl Metrics {
+    /// A recorder of our own (nothing global, so tests may make many) with every series at zero.
+    pub fn new() -> (Self, Renderer) {
+        let recorder = PrometheusBuilder::new()
+            .set_buckets(&WAIT_BUCKETS)
+            // Only an empty list is refused.
+            .unwrap_or_default()
+            .build_recorder();
+        let renderer = Renderer { handle: recorder.handle() };
+        let recorder = Arc::new(recorder);
+        let metrics = metrics::with_local_recorder(&*recorder, || {
+            describe();
+            state_process();
+            Self::register(Arc::clone(&recorder))
+        });
+        (metrics, renderer)
+    }
+
+    fn register(recorder: Arc<PrometheusRecorder>) -> Self {
+        use metrics::{counter, gauge, histogram};
+        let acquires = |how: &'static str| counter!("tenantgate_acquires_total", "how" => how);
+        let reloads =
+            |result: &'static str| counter!("tenantgate_reloads_total", "result" => result);
+        Self {
+            catalog_tenants: gauge!("tenantgate_catalog_tenants"),
+            clients: gauge!("tenantgate_clients"),
+            clients_waiting: gauge!("tenantgate_clients_waiting"),
+            logins: counter!("tenantgate_logins_total"),
+            requests: counter!("tenantgate_requests_total"),
+            transactions: counter!("tenantgate_transactions_total"),
+            client_received_bytes: counter!("tenantgate_client_received_bytes_total"),
+            client_sent_bytes: counter!("tenantgate_client_sent_bytes_total"),
+            server_connects: counter!("tenantgate_server_connects_total"),
+            server_connect_failures: counter!("tenantgate_server_connect_failures_total"),
+            binds: counter!("tenantgate_binds_total"),
+            bind_failures: counter!("tenantgate_bind_failures_total"),
+            scrubs: counter!("tenantgate_scrubs_total"),
+            scrub_failures: counter!("tenantgate_scrub_failures_total"),
+            acquires: Acquires {
+                session: acquires("session"),
+                context: acquires("context"),
+                clean: acquires("clean"),
+                connect: acquires("connect"),
+                wait: acquires("wait"),
+            },
+            wait: histogram!("tenantgate_wait_seconds"),
+            cancels: counter!("tenantgate_cancels_total"),
+            query_time_exceeded: counter!("tenantgate_query_time_exceeded_total"),
+            reloads: Reloads { applied: reloads("applied"), rejected: reloads("rejected") },
+            recorder,
+        }
+    }
+
+    /// The gauge of a cluster's server connections; keep it, do not ask for it per change.
+    pub fn servers(&self, cluster: &str) -> Gauge {
+        let cluster = cluster.to_owned();
+        self.record(|| metrics::gauge!("tenantgate_servers", "cluster" => cluster))
+    }
+
+    /// Counts a refusal under its name and side, both from the table of errors.
+    pub fn refusal(&self, name: &'static str, side: &'static str) {
+        self.refusals(name, side).increment(1);
+    }
+
+    /// The counter behind [`Metrics::refusal`], for callers that keep it.
+    pub fn refusals(&self, name: &'static str, side: &'static str) -> Counter {
+        self.record(
+            || metrics::counter!("tenantgate_refusals_total", "name" => name, "side" => side),
+        )
+    }
+
+    /// Counts a client that was turned away at login; `reason` is a refusal's name.
+    pub fn login_failure(&self, reason: &'static str) {
+        let failures = || metrics::counter!("tenantgate_login_failures_total", "reason" => reason);
+        self.record(failures).increment(1);
+    }
+
+    fn record<T>(&self, make: impl FnOnce() -> T) -> T {
+        metrics::with_local_recorder(&*self.recorder, make)
+    }
+}
+
+/// Turns the series into text. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Renderer {
+    handle: PrometheusHandle,
+}
+
+impl Renderer {
+    /// The text exposition of all process-wide series. Takes milliseconds: not for a thread that
+    /// serves clients.
+    pub fn render(&self) -> String {
+        self.handle.render()
+    }
+
+    /// Folds the samples of histograms into their buckets, again and again until `stop`. Without
+    /// it memory grows with every sample until somebody scrapes, so it runs even if nobody may.
+    pub async fn keep_up(self, stop: CancellationToken) {
+        while stop.run_until_cancelled(tokio::time::sleep(UPKEEP_INTERVAL)).await.is_some() {
+            self.handle.run_upkeep();
+        }
+    }
+}
+
+const fn counter(
+    name: &'static str,
+    unit: &'static str,
+    labels: &'static [&'static str],
+    help: &'static str,
+) -> Metric {
+    Metric { name, kind: Kind::Counter, unit, labels, help }
+}
+
+const fn gauge(
+    name: &'static str,
+    unit: &'static str,
+    labels: &'static [&'static str],
+    help: &'static str,
+) -> Metric {
+    Metric { name, kind: Kind::Gauge, unit, labels, help }
+}
+
+const fn histogram(
+    name: &'static str,
+    unit: &'static str,
+    labels: &'static [&'static str],
+    help: &'static str,
+) -> Metric {
+    Metric { name, kind: Kind::Histogram, unit, labels, help }
+}
+
+fn describe() {
+    for metric in &METRICS {
+        match metric.kind {
+            Kind::Counter => metrics::describe_counter!(metric.name, metric.help),
+            Kind::Gauge => metrics::describe_gauge!(metric.name, metric.help),
+            Kind::Histogram => metrics::describe_histogram!(metric.name, metric.help),
+        }
+    }
+}
+
+/// The two series that are known at the start and never change.
+fn state_process() {
+    let version = env!("CARGO_PKG_VERSION");
+    metrics::gauge!("tenantgate_build_info", "version" => version).set(1.0);
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    metrics::gauge!("tenantgate_start_time_seconds").set(now.as_secs_f64());
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    /// Every metric of a text exposition, as `name kind`.
+    fn families(text: &str) -> BTreeSet<String> {
+        text.lines()
+            .filter_map(|line| line.strip_prefix("# TYPE "))
+            .map(|line| line.to_ascii_lowercase())
+            .collect()
+    }
+
+    #[test]
+    fn the_registered_series_are_those_of_the_table() {
+        let (metrics, renderer) = Metrics::new();
+        metrics.servers("main").set(3.0);
+        metrics.refusal("over_rate", "tenant");
+        metrics.login_failure("authentication_failed");
+        metrics.wait.record(0.002);
+        let text = renderer.render();
+        let wanted: BTreeSet<String> = METRICS
+            .iter()
+            .map(|m| format!("{} {:?}", m.name, m.kind).to_ascii_lowercase())
+            .collect();
+        assert_eq!(families(&text), wanted);
+        for line in [
+            "tenantgate_servers{cluster=\"main\"} 3",
+            "tenantgate_refusals_total{name=\"over_rate\",side=\"tenant\"} 1",
+            "tenantgate_login_failures_total{reason=\"authentication_failed\"} 1",
+            "tenantgate_acquires_total{how=\"session\"} 0",
+            "tenantgate_wait_seconds_bucket{le=\"0.0025\"} 1",
+        ] {
+            assert!(text.contains(line), "{line} in {text}");
+        }
+        for metric in &METRICS {
+            assert!(text.contains(&format!("# HELP {} {}\n", metric.name, metric.help)));
+        }
+    }
+
+    #[test]
+    fn names_follow_one_rule() {
+        let mut names = BTreeSet::new();
+        for metric in METRICS.iter().chain(&TENANT_METRICS) {
+            let name = metric.name;
+            assert!(names.insert(name), "{name} is there twice");
+            assert!(name.starts_with("tenantgate_"), "{name}");
+            assert_eq!(metric.kind == Kind::Counter, name.ends_with("_total"), "{name}");
+            let stem = name.strip_suffix("_total").unwrap_or(name);
+            let unit = ["seconds", "bytes"].into_iter().find(|unit| stem.ends_with(unit));
+            assert_eq!(unit.unwrap_or_default(), metric.unit, "{name}");
+            assert!(metric.help.ends_with('.') && !metric.help.contains(['\\', '\n']), "{name}");
+        }
+    }
+
+    #[test]
+    fn the_manual_has_the_same_table() {
+        let manual = include_str!("../../docs/metrics.md");
+        let found: Vec<&str> =
+            manual.lines().filter(|line| line.starts_with("| `tenantgate_")).collect();
+        let wanted: Vec<String> = METRICS
+            .iter()
+            .chain(&TENANT_METRICS)
+            .map(|metric| {
+                let kind = format!("{:?}", metric.kind).to_ascii_lowercase();
+                let labels = metric.labels.join(", ");
+                format!("| `{}` | {kind} | {labels} | {} |", metric.name, metric.help)
+            })
+            .collect();
+        assert_eq!(found, wanted);
+    }
+
+    #[test]
+    fn handles_can_be_shared_by_threads() {
+        fn shared<T: Clone + Send + Sync>() {}
+        shared::<Metrics>();
+        shared::<Renderer>();
+    }
+}

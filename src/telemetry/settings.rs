@@ -1,0 +1,32 @@
+//! What the settings file says about telemetry: `[http]` and the log keys of `[gate]`.
+
+use std::net::SocketAddr;
+
+/// Where `/metrics`, `/live` and `/ready` are served.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HttpSettings {
+    pub address: SocketAddr,
+}
+
+/// How the log is written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogSettings {
+    pub format: LogFormat,
+    /// A level (`error`, `warn`, `info`, `debug`, `trace`) or a comma-separated filter.
+    pub level: String,
+}
+
+/// One line of text, or one JSON object, per event.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    #[default]
+    Text,
+    Json,
+}
+
+impl Default for LogSettings {
+    fn default() -> Self {
+        Self { format: LogFormat::Text, level: "info".to_owned() }
+    }
+}

@@ -1,0 +1,177 @@
+//! Per-tenant series: totals that workers add to, and their text for a scrape. Rendered here and
+//! not by the recorder, which cannot forget a series and takes kilobytes for each.
+
+use std::cmp::Reverse;
+use std::fmt::Write;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::telemetry::metrics::{Kind, Metric, TENANT_METRICS};
+
+/// The label of the sum over the tenants below the limit. No tenant can be called so: ids start
+/// with a letter or a digit.
+const OTHER: &str = "_other";
+
+/// What one tenant has used since the gate started. Only ever added to.
+#[derive(Debug, Default)]
+pub struct TenantTotals {
+    pub requests: AtomicU64,
+    pub transactions: AtomicU64,
+    /// Bytes from the tenant's clients.
+    pub bytes_in: AtomicU64,
+    /// Bytes to the tenant's clients.
+    pub bytes_out: AtomicU64,
+    pub refusals: AtomicU64,
+    /// Microseconds in which a server connection worked for the tenant.
+    pub server_time_us: AtomicU64,
+}
+
+impl TenantTotals {
+    /// The totals of this moment. The fields are read one after the other, so a request that ends
+    /// meanwhile may be in some and not yet in others.
+    pub fn row(&self, tenant: &str) -> TenantRow {
+        let read = |total: &AtomicU64| total.load(Ordering::Relaxed);
+        TenantRow {
+            tenant: tenant.to_owned(),
+            requests: read(&self.requests),
+            transactions: read(&self.transactions),
+            bytes_in: read(&self.bytes_in),
+            bytes_out: read(&self.bytes_out),
+            refusals: read(&self.refusals),
+            server_time_us: read(&self.server_time_us),
+        }
+    }
+}
+
+/// One tenant's totals at a scrape; fields as in [`TenantTotals`].
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TenantRow {
+    pub tenant: String,
+    pub requests: u64,
+    pub transactions: u64,
+    pub bytes_in: u64,
+    pub bytes_out: u64,
+    pub refusals: u64,
+    pub server_time_us: u64,
+}
+
+impl TenantRow {
+    /// The values in the order of [`TENANT_METRICS`]; times are in microseconds.
+    fn values(&self) -> [u64; TENANT_METRICS.len()] {
+        [
+            self.requests,
+            self.transactions,
+            self.bytes_in,
+            self.bytes_out,
+            self.refusals,
+            self.server_time_us,
+        ]
+    }
+
+    fn add(&mut self, other: &Self) {
+        self.requests = self.requests.saturating_add(other.requests);
+        self.transactions = self.transactions.saturating_add(other.transactions);
+        self.bytes_in = self.bytes_in.saturating_add(other.bytes_in);
+        self.bytes_out = self.bytes_out.saturating_add(other.bytes_out);
+        self.refusals = self.refusals.saturating_add(other.refusals);
+        self.server_time_us = self.server_time_us.saturating_add(other.server_time_us);
+    }
+}
+
+/// The text exposition of the `limit` tenants with most requests, each under its own label, and of
+/// all the others together as `_other`.
+pub fn render_tenants(rows: &[TenantRow], limit: usize) -> String {
+    let mut shown: Vec<&TenantRow> = rows.iter().collect();
+    shown.sort_unstable_by_key(|row| (Reverse(row.requests), row.tenant.as_str()));
+    let rest = shown.split_off(limit.min(shown.len()));
+    let mut other = TenantRow { tenant: OTHER.to_owned(), ..TenantRow::default() };
+    for row in &rest {
+        other.add(row);
+    }
+    if !rest.is_empty() {
+        shown.push(&other);
+    }
+    if shown.is_empty() {
+        return String::new();
+    }
+    let labels: Vec<String> = shown.iter().map(|row| escape(&row.tenant)).collect();
+    let values: Vec<_> = shown.iter().map(|row| row.values()).collect();
+    let mut text = String::new();
+    for (place, metric) in TENANT_METRICS.iter().enumerate() {
+        heading(&mut text, metric);
+        for (label, values) in labels.iter().zip(&values) {
+            let value = values.get(place).copied().unwrap_or_default();
+            line(&mut text, metric, label, value);
+        }
+    }
+    text
+}
+
+fn heading(text: &mut String, metric: &Metric) {
+    let kind = match metric.kind {
+        Kind::Counter => "counter",
+        Kind::Gauge => "gauge",
+        Kind::Histogram => "histogram",
+    };
+    // Writing to a String cannot fail.
+    let _ = writeln!(text, "# HELP {} {}", metric.name, metric.help);
+    let _ = writeln!(text, "# TYPE {} {kind}", metric.name);
+}
+
+fn line(text: &mut String, metric: &Metric, label: &str, value: u64) {
+    let name = metric.name;
+    let _ = if metric.unit == "seconds" {
+        // In integers: the sum of a busy tenant has more digits than a float keeps.
+        let (seconds, us) = (value / 1_000_000, value % 1_000_000);
+        writeln!(text, "{name}{{tenant=\"{label}\"}} {seconds}.{us:06}")
+    } else {
+        writeln!(text, "{name}{{tenant=\"{label}\"}} {value}")
+    };
+}
+
+/// A label value as the text exposition format wants it.
+fn escape(label: &str) -> String {
+    label.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(tenant: &str, requests: u64) -> TenantRow {
+        let totals = TenantTotals::default();
+        totals.requests.fetch_add(requests, Ordering::Relaxed);
+        totals.server_time_us.fetch_add(requests * 1_500_000, Ordering::Relaxed);
+        totals.row(tenant)
+    }
+
+    #[test]
+    fn tenants_below_the_limit_are_summed_into_one_series() {
+        let rows = [row("a", 1), row("b", 30), row("c", 2), row("d", 4)];
+        let text = render_tenants(&rows, 2);
+        let requests: Vec<&str> =
+            text.lines().filter(|line| line.starts_with("tenantgate_tenant_requests")).collect();
+        assert_eq!(
+            requests,
+            [
+                "tenantgate_tenant_requests_total{tenant=\"b\"} 30",
+                "tenantgate_tenant_requests_total{tenant=\"d\"} 4",
+                "tenantgate_tenant_requests_total{tenant=\"_other\"} 3",
+            ]
+        );
+        assert!(text.contains("tenantgate_tenant_server_seconds_total{tenant=\"d\"} 6.000000\n"));
+        assert!(text.contains("{tenant=\"_other\"} 4.500000\n"));
+    }
+
+    #[test]
+    fn without_a_rest_there_is_no_other_series_and_without_tenants_no_text() {
+        assert!(!render_tenants(&[row("a", 1)], 1).contains(OTHER));
+        assert_eq!(render_tenants(&[], 10), "");
+        assert!(render_tenants(&[row("a", 1)], 0).contains("{tenant=\"_other\"} 1\n"));
+    }
+
+    #[test]
+    fn a_label_value_cannot_leave_its_quotes() {
+        let text = render_tenants(&[row("x\"} 1\n\\", 1)], 10);
+        assert!(text.contains(r#"{tenant="x\"} 1\n\\"} 1"#));
+    }
+}

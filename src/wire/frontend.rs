@@ -1,0 +1,128 @@
+//! Messages a frontend sends: what the relay reads of them, and the few the gate writes itself.
+
+use crate::wire::frame::{HEADER_BYTES, cstring};
+
+/// A Parse message: the statement's name, its text, and the rest (parameter types) undecoded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Parse<'frame> {
+    pub name: &'frame [u8],
+    pub text: &'frame [u8],
+    pub types: &'frame [u8],
+}
+
+/// Reads the body of a complete Parse message; `None` if its layout is wrong.
+pub fn parse(body: &[u8]) -> Option<Parse<'_>> {
+    let (name, rest) = cstring(body)?;
+    let (text, types) = cstring(rest)?;
+    let (count, oids) = types.split_first_chunk::<2>()?;
+    (oids.len() == usize::from(u16::from_be_bytes(*count)) * 4).then_some(Parse {
+        name,
+        text,
+        types,
+    })
+}
+
+/// Reads the text of a complete Query message's body: one NUL, and it is the last byte.
+pub fn query(body: &[u8]) -> Option<&[u8]> {
+    let (text, rest) = cstring(body)?;
+    rest.is_empty().then_some(text)
+}
+
+/// Portal and statement name at the front of a Bind message's body; `None` while they are not
+/// complete in `body`.
+pub fn bind_names(body: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (portal, rest) = cstring(body)?;
+    let (statement, _) = cstring(rest)?;
+    Some((portal, statement))
+}
+
+/// What a Describe or Close message is about: `S` (statement) or `P` (portal), and its name.
+pub fn target(body: &[u8]) -> Option<(u8, &[u8])> {
+    let (&kind, rest) = body.split_first()?;
+    let (name, rest) = cstring(rest)?;
+    (rest.is_empty() && matches!(kind, b'S' | b'P')).then_some((kind, name))
+}
+
+/// The portal an Execute message runs.
+pub fn execute_portal(body: &[u8]) -> Option<&[u8]> {
+    let (portal, rest) = cstring(body)?;
+    (rest.len() == 4).then_some(portal)
+}
+
+/// Appends a Query message.
+pub fn put_query(out: &mut Vec<u8>, text: &[u8]) {
+    put(out, b'Q', &[text, b"\0"]);
+}
+
+/// Appends a Parse message; `types` as they stand on the wire, count included.
+pub fn put_parse(out: &mut Vec<u8>, message: Parse<'_>) {
+    put(out, b'P', &[message.name, b"\0", message.text, b"\0", message.types]);
+}
+
+/// Appends a Close message for a prepared statement.
+pub fn put_close_statement(out: &mut Vec<u8>, name: &[u8]) {
+    put(out, b'C', &[b"S", name, b"\0"]);
+}
+
+/// Appends a Sync message.
+pub fn put_sync(out: &mut Vec<u8>) {
+    put(out, b'S', &[]);
+}
+
+/// Appends a Terminate message.
+pub fn put_terminate(out: &mut Vec<u8>) {
+    put(out, b'X', &[]);
+}
+
+/// A CancelRequest packet (no tag).
+pub fn cancel_request(pid: i32, secret: &[u8]) -> Vec<u8> {
+    let length = (12 + secret.len()) as u32;
+    let mut out = Vec::with_capacity(12 + secret.len());
+    out.extend_from_slice(&length.to_be_bytes());
+    out.extend_from_slice(&80_877_102_u32.to_be_bytes());
+    out.extend_from_slice(&pid.to_be_bytes());
+    out.extend_from_slice(secret);
+    out
+}
+
+fn put(out: &mut Vec<u8>, tag: u8, parts: &[&[u8]]) {
+    let body: usize = parts.iter().map(|part| part.len()).sum();
+    out.reserve(HEADER_BYTES + body);
+    out.push(tag);
+    out.extend_from_slice(&((body + 4) as u32).to_be_bytes());
+    for part in parts {
+        out.extend_from_slice(part);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_parse_message_reads_back_as_written() {
+        let mut out = Vec::new();
+        let message = Parse { name: b"s1", text: b"select $1", types: &[0, 1, 0, 0, 0, 25] };
+        put_parse(&mut out, message);
+        assert_eq!(parse(&out[HEADER_BYTES..]), Some(message));
+        assert_eq!(parse(&out[HEADER_BYTES..out.len() - 1]), None);
+    }
+
+    #[test]
+    fn a_query_has_one_nul_and_it_is_last() {
+        assert_eq!(query(b"select 1\0"), Some(&b"select 1"[..]));
+        assert_eq!(query(b"select 1"), None);
+        assert_eq!(query(b"select\x001\0"), None);
+    }
+
+    #[test]
+    fn random_bodies_never_panic() {
+        let mut random = fastrand::Rng::with_seed(11);
+        for _ in 0..50_000 {
+            let length = random.usize(..24);
+            let bytes: Vec<u8> = (0..length).map(|_| random.u8(..4) * 25).collect();
+            let _ = (parse(&bytes), query(&bytes), bind_names(&bytes));
+            let _ = (target(&bytes), execute_portal(&bytes));
+        }
+    }
+}

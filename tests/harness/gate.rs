@@ -1,0 +1,188 @@
+//! The gate under test: the real binary as a child process, with its settings in a folder of its
+//! own. What it logged is printed when the test fails.
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::sync::{Arc, Mutex};
+
+use tenantgate::demo::{Keeper, free_port, signal};
+use tokio::net::TcpStream;
+use tokio_postgres::Client;
+
+use crate::harness::tenants::{Estate, JWT_KEY, Tenant, Tweaks};
+use crate::harness::wire::{Login, Wire};
+use crate::harness::{cluster, eventually};
+
+const SETTINGS_FILE: &str = "tenantgate.toml";
+
+/// Another process may take a port between our choice and the gate's start.
+const PORT_TRIES: usize = 5;
+
+/// A running gate. Dropping it kills it and removes its folder.
+pub struct Gate {
+    /// What `$PORT` became.
+    pub port: u16,
+    /// What `$HTTP` became.
+    pub http: u16,
+    child: Child,
+    log: Arc<Mutex<String>>,
+    keeper: Keeper,
+}
+
+impl Gate {
+    /// A gate in front of an estate, plaintext on loopback.
+    pub async fn for_estate(estate: &Estate) -> Self {
+        Self::start(&estate.settings(&Tweaks::default())).await
+    }
+
+    /// A gate with these settings, once it accepts connections. `$PORT` and `$HTTP` in them become
+    /// free ports; `login.key` lies beside them.
+    pub async fn start(settings: &str) -> Self {
+        Self::start_with(settings, &[]).await
+    }
+
+    /// As [`Gate::start`], with further files (name, text) beside the settings.
+    pub async fn start_with(settings: &str, files: &[(&str, &str)]) -> Self {
+        for _ in 0..PORT_TRIES {
+            let mut gate = Self::launch(settings, files);
+            if gate.accepts().await {
+                return gate;
+            }
+            let log = gate.log();
+            assert!(log.contains("in use"), "the gate ended instead of accepting:\n{log}");
+        }
+        panic!("no port stayed free");
+    }
+
+    /// Runs the gate with settings it must refuse, to its end.
+    pub fn refused(settings: &str) -> Output {
+        let keeper = Keeper::new("gate", &[]).unwrap();
+        write_files(keeper.folder(), settings, &[]);
+        command(keeper.folder()).stdin(Stdio::null()).output().unwrap()
+    }
+
+    fn launch(settings: &str, files: &[(&str, &str)]) -> Self {
+        let keeper = Keeper::new("gate", &["gate.pid"]).unwrap();
+        let (port, http) = (free_port().unwrap(), free_port().unwrap());
+        write_files(keeper.folder(), &fill(settings, port, http), files);
+        let mut child = command(keeper.folder())
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        fs::write(keeper.folder().join("gate.pid"), format!("{}\n", child.id())).unwrap();
+        let log = Arc::new(Mutex::new(String::new()));
+        let lines = BufReader::new(child.stderr.take().unwrap()).lines();
+        let kept = Arc::clone(&log);
+        std::thread::spawn(move || {
+            for line in lines.map_while(Result::ok) {
+                let mut log = kept.lock().unwrap();
+                log.push_str(&line);
+                log.push('\n');
+            }
+        });
+        Self { port, http, child, log, keeper }
+    }
+
+    /// Waits until the port accepts (true) or the process has ended (false).
+    async fn accepts(&mut self) -> bool {
+        let port = self.port;
+        let child = &mut self.child;
+        eventually("the gate accepts", async || {
+            if child.try_wait().unwrap().is_some() {
+                return Some(false);
+            }
+            TcpStream::connect(("127.0.0.1", port)).await.is_ok().then_some(true)
+        })
+        .await
+    }
+
+    /// A session of tokio-postgres as this tenant.
+    pub async fn connect(&self, tenant: &Tenant) -> Client {
+        self.try_connect(tenant).await.expect("tenant logs in")
+    }
+
+    /// The same, when a refusal is what the test wants to see.
+    pub async fn try_connect(&self, tenant: &Tenant) -> Result<Client, tokio_postgres::Error> {
+        cluster::connect(&tenant.conninfo(self.port)).await
+    }
+
+    /// A session of the raw client as this tenant.
+    pub async fn wire(&self, tenant: &Tenant) -> Wire {
+        let (dbname, password) = (tenant.dbname.as_str(), tenant.token.as_str());
+        Wire::login(self.port, &Login { user: "app", dbname, password, more: &[] }).await
+    }
+
+    /// Writes other settings over the file; the gate reads them when told to ([`Gate::reload`]).
+    pub fn write_settings(&self, settings: &str) {
+        let text = fill(settings, self.port, self.http);
+        fs::write(self.keeper.folder().join(SETTINGS_FILE), text).unwrap();
+    }
+
+    /// Sends SIGHUP.
+    pub fn reload(&self) {
+        signal(self.child.id(), "HUP").expect("the gate runs");
+    }
+
+    /// Sends SIGTERM.
+    pub fn terminate(&self) {
+        signal(self.child.id(), "TERM").expect("the gate runs");
+    }
+
+    /// How it ended; waits for that.
+    pub async fn exit(&mut self) -> ExitStatus {
+        let child = &mut self.child;
+        eventually("the gate ends", async || child.try_wait().unwrap()).await
+    }
+
+    /// What it has logged so far.
+    pub fn log(&self) -> String {
+        self.log.lock().unwrap().clone()
+    }
+
+    /// Waits until its log has this text in it.
+    pub async fn logs(&self, text: &str) {
+        eventually(text, async || self.log().contains(text).then_some(())).await;
+    }
+
+    /// The process id, for figures about memory and CPU.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// The folder with its settings.
+    pub fn folder(&self) -> PathBuf {
+        self.keeper.folder().to_owned()
+    }
+}
+
+impl Drop for Gate {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        let _ = fs::remove_file(self.keeper.folder().join("gate.pid"));
+        if std::thread::panicking() {
+            eprintln!("--- what the gate on port {} logged ---\n{}---", self.port, self.log());
+        }
+    }
+}
+
+fn command(folder: &Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tenantgate"));
+    command.arg("run").arg("--config").arg(folder.join(SETTINGS_FILE));
+    command
+}
+
+fn fill(settings: &str, port: u16, http: u16) -> String {
+    settings.replace("$PORT", &port.to_string()).replace("$HTTP", &http.to_string())
+}
+
+fn write_files(folder: &Path, settings: &str, files: &[(&str, &str)]) {
+    let ours = [(SETTINGS_FILE, settings), ("login.key", JWT_KEY)];
+    for (name, text) in ours.iter().chain(files) {
+        fs::write(folder.join(name), text).unwrap();
+    }
+}

@@ -1,0 +1,5 @@
+//! Hostile bytes, from clients and from servers: nothing hangs, nothing leaks, others notice
+//! nothing.
+
+mod clients;
+mod servers;
