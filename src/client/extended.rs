@@ -99,7 +99,7 @@ impl Exchange<'_> {
             self.send_frame(header, Due::Parse(None));
             return Ok(Went::Next);
         }
-        if self.talk.prepared.is_full(bytes) {
+        if !name.is_empty() && self.talk.prepared.is_full(bytes) {
             let what = "so many prepared statements in one session".into();
             let hint = "Deallocate the ones that are not used any more.";
             return Ok(self.refuse_in_batch(header, Error::NotSupported { what, hint }));
