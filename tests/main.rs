@@ -14,4 +14,5 @@ mod isolation;
 mod lifecycle;
 mod protocol;
 mod refusals;
+mod routes;
 mod tidy;

@@ -11,7 +11,7 @@ use postgres_protocol::authentication::sasl::{
 use postgres_protocol::message::frontend;
 
 use crate::net::Connection;
-use crate::server::conninfo::{ChannelBinding, Conninfo};
+use crate::server::conninfo::{ChannelBinding, Conninfo, RequireAuth};
 use crate::server::simple::unexpected;
 use crate::wire::backend;
 use crate::wire::frame::HEADER_BYTES;
@@ -52,14 +52,13 @@ pub async fn login(
     conninfo: &Conninfo,
     end_point: Option<Vec<u8>>,
 ) -> Result<Welcome, LoginError> {
-    let mut authenticated = false;
+    let mut proof = Proof::default();
     let mut welcome = Welcome::default();
     for _ in 0..FRAMES_MAX {
         let (tag, body) = frame(connection).await?;
         match tag {
             b'R' if welcome.pid == 0 && welcome.greeting.is_empty() => {
-                let done = authentication(connection, conninfo, &end_point, &body, authenticated);
-                authenticated |= done.await?;
+                authentication(connection, conninfo, &end_point, &body, &mut proof).await?;
             }
             b'N' => {}
             b'v' => return Err(unexpected(b'v').into()),
@@ -73,45 +72,60 @@ pub async fn login(
                     body.split_first_chunk::<4>().ok_or_else(|| unexpected(b'K'))?;
                 (welcome.pid, welcome.secret) = (i32::from_be_bytes(*pid), secret.to_vec());
             }
-            b'Z' if authenticated && body == b"I" => return Ok(welcome),
+            b'Z' if proof.accepted && body == b"I" => return Ok(welcome),
             other => return Err(unexpected(other).into()),
         }
     }
     Err(unexpected(b'Z').into())
 }
 
-/// Answers one authentication request; true once the server has accepted.
+/// How far a login has come.
+#[derive(Debug, Default)]
+struct Proof {
+    /// The server asked in a way the route allows, and was answered.
+    given: bool,
+    /// The server has accepted.
+    accepted: bool,
+}
+
+/// Answers one authentication request.
 async fn authentication(
     connection: &mut Connection,
     conninfo: &Conninfo,
     end_point: &Option<Vec<u8>>,
     body: &[u8],
-    proved: bool,
-) -> Result<bool, LoginError> {
-    let allowed = conninfo.require_auth;
+    proof: &mut Proof,
+) -> Result<(), LoginError> {
+    let mut allowed = conninfo.require_auth;
+    if conninfo.channel_binding == ChannelBinding::Require {
+        // Nothing but SCRAM binds a channel, as in libpq.
+        allowed = RequireAuth { md5: false, password: false, none: false, ..allowed };
+    }
     let (kind, rest) = body.split_first_chunk::<4>().ok_or_else(|| unexpected(b'R'))?;
     match u32::from_be_bytes(*kind) {
-        0 if allowed.none || proved => Ok(true),
-        0 => Err(LoginError::NotAllowed("no authentication (trust)")),
-        3 if allowed.password => {
-            password(connection, secret(conninfo)?).await?;
-            Ok(false)
+        0 if allowed.none || proof.given => {
+            proof.accepted = true;
+            return Ok(());
         }
+        0 => return Err(LoginError::NotAllowed("no authentication (trust)")),
+        _ if proof.given => return Err(unexpected(b'R').into()),
+        3 if allowed.password => password(connection, secret(conninfo)?).await?,
         5 if allowed.md5 => {
             let salt = rest.first_chunk::<4>().ok_or_else(|| unexpected(b'R'))?;
             let hash = md5_hash(conninfo.user.as_bytes(), secret(conninfo)?, *salt);
             password(connection, hash.as_bytes()).await?;
-            Ok(false)
         }
         10 if allowed.scram => {
             scram(connection, conninfo, end_point, rest).await?;
-            Ok(true)
+            proof.accepted = true;
         }
-        3 => Err(LoginError::NotAllowed("a password in clear (password)")),
-        5 => Err(LoginError::NotAllowed("an MD5 password (md5)")),
-        10 => Err(LoginError::NotAllowed("SCRAM (scram-sha-256)")),
-        _ => Err(LoginError::NotAllowed("a method the gate does not know")),
+        3 => return Err(LoginError::NotAllowed("a password in clear (password)")),
+        5 => return Err(LoginError::NotAllowed("an MD5 password (md5)")),
+        10 => return Err(LoginError::NotAllowed("SCRAM (scram-sha-256)")),
+        _ => return Err(LoginError::NotAllowed("a method the gate does not know")),
     }
+    proof.given = true;
+    Ok(())
 }
 
 /// The whole SCRAM exchange; it proves the server to us as well as us to the server.
