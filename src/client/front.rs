@@ -5,6 +5,7 @@ use std::future::poll_fn;
 use std::task::{Context, Poll};
 use std::time::Instant;
 
+use crate::client::forward::control;
 use crate::client::judge::{Bench, Judged, judge};
 use crate::client::refuse;
 use crate::client::session::{End, Session};
@@ -193,10 +194,7 @@ impl Session {
         };
         let Some(text) = text else { return violation("invalid Query or Parse message".into()) };
         let reading = self.talk.read(text);
-        let (free, ends_transaction) = match &reading {
-            Reading::Ordinary(it) => (it.control || it.empty, it.ends_transaction),
-            Reading::Special(_) | Reading::Refused { .. } => (false, false),
-        };
+        let (free, ends_transaction) = control(&reading);
         if !matches!(reading, Reading::Ordinary(_)) {
             let talk = &self.talk;
             let (tenant, start, prepared) = (&talk.tenant, &talk.start, &talk.prepared);

@@ -54,7 +54,6 @@ pub struct Counts {
     pub transactions: Cell<u64>,
     pub bytes_received: Cell<u64>,
     pub bytes_sent: Cell<u64>,
-    pub cancels: Cell<u64>,
     pub time_exceeded: Cell<u64>,
     /// Refusals by name and side.
     pub refusals: std::cell::RefCell<Vec<(&'static str, &'static str, u64)>>,

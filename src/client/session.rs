@@ -447,11 +447,3 @@ fn refused(error: AcquireError, tenant: &crate::catalog::Tenant) -> Error {
         }
     }
 }
-
-/// The settings a client starts with.
-impl Session {
-    /// Start-up values, for the console.
-    pub fn start(&self) -> &Settings {
-        &self.talk.start
-    }
-}

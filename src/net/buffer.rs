@@ -28,11 +28,6 @@ impl Buffer {
         self.store.get(self.start..self.end).unwrap_or_default()
     }
 
-    /// The bytes that wait to be used, to be changed in place.
-    pub fn data_mut(&mut self) -> &mut [u8] {
-        self.store.get_mut(self.start..self.end).unwrap_or_default()
-    }
-
     /// Whether nothing waits.
     #[inline]
     pub fn is_empty(&self) -> bool {

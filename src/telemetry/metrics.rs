@@ -114,7 +114,7 @@ pub const METRICS: [Metric; 24] = [
     counter("tenantgate_reloads_total", "", &["result"], "Reloads of the settings or the catalog."),
 ];
 
-/// The series of single tenants, in the order of the fields of `TenantTotals`.
+/// The series of single tenants, in the order of the fields of `TenantRow`.
 pub const TENANT_METRICS: [Metric; 6] = [
     counter(
         "tenantgate_tenant_requests_total",

@@ -9,4 +9,4 @@ mod tenants;
 
 pub use metrics::{Metrics, Renderer};
 pub use settings::{HttpSettings, LogFormat, LogSettings};
-pub use tenants::{TenantRow, TenantTotals, render_tenants};
+pub use tenants::{TenantRow, render_tenants};

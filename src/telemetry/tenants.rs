@@ -1,9 +1,8 @@
-//! Per-tenant series: totals that workers add to, and their text for a scrape. Rendered here and
+//! Per-tenant series: the totals of a scrape and their text. Rendered here and
 //! not by the recorder, which cannot forget a series and takes kilobytes for each.
 
 use std::cmp::Reverse;
 use std::fmt::Write;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::telemetry::metrics::{Kind, Metric, TENANT_METRICS};
 
@@ -11,38 +10,8 @@ use crate::telemetry::metrics::{Kind, Metric, TENANT_METRICS};
 /// with a letter or a digit.
 const OTHER: &str = "_other";
 
-/// What one tenant has used since the gate started. Only ever added to.
-#[derive(Debug, Default)]
-pub struct TenantTotals {
-    pub requests: AtomicU64,
-    pub transactions: AtomicU64,
-    /// Bytes from the tenant's clients.
-    pub bytes_in: AtomicU64,
-    /// Bytes to the tenant's clients.
-    pub bytes_out: AtomicU64,
-    pub refusals: AtomicU64,
-    /// Microseconds in which a server connection worked for the tenant.
-    pub server_time_us: AtomicU64,
-}
-
-impl TenantTotals {
-    /// The totals of this moment. The fields are read one after the other, so a request that ends
-    /// meanwhile may be in some and not yet in others.
-    pub fn row(&self, tenant: &str) -> TenantRow {
-        let read = |total: &AtomicU64| total.load(Ordering::Relaxed);
-        TenantRow {
-            tenant: tenant.to_owned(),
-            requests: read(&self.requests),
-            transactions: read(&self.transactions),
-            bytes_in: read(&self.bytes_in),
-            bytes_out: read(&self.bytes_out),
-            refusals: read(&self.refusals),
-            server_time_us: read(&self.server_time_us),
-        }
-    }
-}
-
-/// One tenant's totals at a scrape; fields as in [`TenantTotals`].
+/// One tenant's totals since the gate started, at a scrape: bytes from its clients (in) and to
+/// them (out), and microseconds in which a server connection was leased to it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TenantRow {
     pub tenant: String,
@@ -138,10 +107,8 @@ mod tests {
     use super::*;
 
     fn row(tenant: &str, requests: u64) -> TenantRow {
-        let totals = TenantTotals::default();
-        totals.requests.fetch_add(requests, Ordering::Relaxed);
-        totals.server_time_us.fetch_add(requests * 1_500_000, Ordering::Relaxed);
-        totals.row(tenant)
+        let (tenant, server_time_us) = (tenant.to_owned(), requests * 1_500_000);
+        TenantRow { tenant, requests, server_time_us, ..TenantRow::default() }
     }
 
     #[test]

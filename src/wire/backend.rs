@@ -14,16 +14,7 @@ pub struct ErrorFields<'text> {
 
 /// Appends an ErrorResponse (PostgreSQL manual, 55.8: S and V carry the severity).
 pub fn put_error(out: &mut Vec<u8>, fields: ErrorFields<'_>) {
-    put_report(out, b'E', fields);
-}
-
-/// Appends a NoticeResponse.
-pub fn put_notice(out: &mut Vec<u8>, fields: ErrorFields<'_>) {
-    put_report(out, b'N', fields);
-}
-
-fn put_report(out: &mut Vec<u8>, tag: u8, fields: ErrorFields<'_>) {
-    frame(out, tag, |body| {
+    frame(out, b'E', |body| {
         let mut field = |code: u8, text: &str| {
             body.push(code);
             // A NUL inside would end the field early for the reader.
