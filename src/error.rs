@@ -21,6 +21,10 @@ pub enum Error {
     NoServerInTime {
         waited: Duration,
     },
+    /// The console holds the tenant's requests back.
+    Paused {
+        waited: Duration,
+    },
     OverRate {
         retry_after: Duration,
     },
@@ -42,6 +46,12 @@ pub enum Error {
     /// A statement that would change what the context binds.
     ContextProtected {
         setting: String,
+    },
+    /// A statement that a rule of level guard denies.
+    GuardDenied {
+        rule: &'static str,
+        what: &'static str,
+        hint: &'static str,
     },
     ContextUnverified,
     ClusterUnreachable {
@@ -70,6 +80,7 @@ pub enum Error {
         setting: String,
         what: Cow<'static, str>,
     },
+    WorkerLost,
     Internal,
 }
 
@@ -134,6 +145,7 @@ impl Error {
             Self::UnknownDatabase { .. } => ("unknown_database", "3D000", F, Client),
             Self::TooManyClients { .. } => ("too_many_clients", "53300", F, Tenant),
             Self::NoServerInTime { .. } => ("no_server_in_time", "53300", E, Gate),
+            Self::Paused { .. } => ("paused", "57P03", E, Gate),
             Self::OverRate { .. } => ("over_rate", "53400", E, Tenant),
             Self::OverConcurrency { .. } => ("over_concurrency", "53400", E, Tenant),
             Self::QueryTimeExceeded { .. } => ("query_time_exceeded", "57014", E, Tenant),
@@ -141,6 +153,7 @@ impl Error {
             Self::StatementTooLong { .. } => ("statement_too_long", "54000", E, Client),
             Self::NotSupported { .. } => ("not_supported", "0A000", E, Client),
             Self::ContextProtected { .. } => ("context_protected", "42501", E, Client),
+            Self::GuardDenied { .. } => ("guard_denied", "42501", E, Client),
             Self::ContextUnverified => ("context_unverified", "58000", F, Server),
             Self::ClusterUnreachable { .. } => ("cluster_unreachable", "08001", E, Server),
             Self::ClusterRefused { .. } => ("cluster_refused", "08001", E, Server),
@@ -154,6 +167,7 @@ impl Error {
             Self::TenantEnded => ("tenant_ended", "57P01", F, Tenant),
             Self::InvalidStartup { .. } => ("invalid_startup", "08P01", F, Client),
             Self::InvalidSetting { .. } => ("invalid_setting", "22023", E, Client),
+            Self::WorkerLost => ("worker_lost", "57P03", F, Gate),
             Self::Internal => ("internal", "XX000", F, Gate),
         };
         Facts { name, sqlstate, severity, side }
@@ -171,6 +185,7 @@ impl Error {
             Self::TooManyClients { tenant: true } => "too many connections for tenant".into(),
             Self::TooManyClients { tenant: false } => "sorry, too many clients already".into(),
             Self::NoServerInTime { .. } => "no server connection became free in time".into(),
+            Self::Paused { .. } => "the tenant is paused".into(),
             Self::OverRate { .. } => "tenant exceeded its queries per second".into(),
             Self::OverConcurrency { .. } => "tenant exceeded its queries at once".into(),
             Self::QueryTimeExceeded { .. } => {
@@ -184,6 +199,7 @@ impl Error {
             Self::ContextProtected { setting } => {
                 format!("permission denied to change \"{setting}\"").into()
             }
+            Self::GuardDenied { what, .. } => format!("permission denied to {what}").into(),
             Self::ContextUnverified => "could not verify the tenant's context".into(),
             Self::ClusterUnreachable { cluster } => {
                 format!("could not connect to cluster \"{cluster}\"").into()
@@ -203,6 +219,7 @@ impl Error {
             Self::TenantEnded => "terminating connection because the tenant changed".into(),
             Self::InvalidStartup { what } => what.clone(),
             Self::InvalidSetting { what, .. } => what.clone(),
+            Self::WorkerLost => "the tenant cannot be served at the moment".into(),
             Self::Internal => "internal error".into(),
         }
     }
@@ -210,7 +227,7 @@ impl Error {
     /// Facts that help, as PostgreSQL's DETAIL.
     pub fn detail(&self) -> Option<Cow<'static, str>> {
         match self {
-            Self::NoServerInTime { waited } => {
+            Self::NoServerInTime { waited } | Self::Paused { waited } => {
                 Some(format!("Waited {} s.", waited.as_secs_f32()).into())
             }
             Self::OverConcurrency { limit } => {
@@ -221,6 +238,9 @@ impl Error {
             }
             Self::StatementTooLong { bytes_max } => {
                 Some(format!("The limit is {bytes_max} bytes.").into())
+            }
+            Self::GuardDenied { rule, .. } => {
+                Some(format!("Rule \"{rule}\" of level guard.").into())
             }
             Self::ContextProtected { .. } => {
                 Some("The setting binds this connection to its tenant.".into())
@@ -244,16 +264,18 @@ impl Error {
             Self::NoServerInTime { .. } => {
                 "Shorten transactions, or raise the cluster's \"capacity\"."
             }
+            Self::Paused { .. } => "Retry later.",
             Self::OverRate { retry_after } => {
                 return Some(format!("Retry after {:.3} s.", retry_after.as_secs_f32()).into());
             }
             Self::OverConcurrency { .. } => "Retry when another transaction has ended.",
-            Self::NotSupported { hint, .. } => hint,
+            Self::NotSupported { hint, .. } | Self::GuardDenied { hint, .. } => hint,
             Self::ContextProtected { .. } => "Connect with the token of the tenant you mean.",
             Self::ClusterUnreachable { .. } => "Retry; the gate's log has the reason.",
             Self::ClusterRefused { .. } => "The gate's log names what the server login must lose.",
             Self::ServerLost | Self::StateLost => "Reconnect and repeat the transaction.",
             Self::ShuttingDown => "Reconnect.",
+            Self::WorkerLost => "The gate must be restarted; its log has the reason.",
             Self::TenantEnded => "The tenant was disabled, removed or moved.",
             _ => return None,
         };

@@ -1,21 +1,25 @@
 //! The console and the HTTP endpoints beside live traffic: what they show is what is going on.
 
+mod acts;
+mod figures;
+mod tools;
+
 use std::collections::BTreeMap;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::process::Command;
 
 use crate::harness::cluster::{shared, superuser, template};
 use crate::harness::eventually;
 use crate::harness::gate::Gate;
+use crate::harness::http::get;
 use crate::harness::messages::{Frame, extended, query, transcript};
 use crate::harness::tenants::{Estate, LOGIN_PASSWORD, Tweaks};
 use crate::harness::wire::{Login, Wire};
 
-type Row = BTreeMap<String, String>;
+pub type Row = BTreeMap<String, String>;
 
-async fn gate(tweaks: &Tweaks<'_>) -> (Estate, Gate) {
+pub async fn gate(tweaks: &Tweaks<'_>) -> (Estate, Gate) {
     let estate = Estate::new().await;
     let admin = superuser(shared().await, "app").await;
     let sql = "SELECT rolpassword FROM pg_authid WHERE rolname = 'tg_login'";
@@ -28,10 +32,10 @@ async fn gate(tweaks: &Tweaks<'_>) -> (Estate, Gate) {
     (estate, gate)
 }
 
-const ADMIN: Login<'static> =
+pub const ADMIN: Login<'static> =
     Login { user: "admin", dbname: "tenantgate", password: LOGIN_PASSWORD, more: &[] };
 
-async fn show(console: &mut Wire, what: &str) -> Vec<Row> {
+pub async fn show(console: &mut Wire, what: &str) -> Vec<Row> {
     console.send(query(&format!("SHOW {what}"))).await;
     rows(&console.until_ready().await)
 }
@@ -169,16 +173,6 @@ async fn psql_talks_to_the_console() {
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     assert!(said.contains(&estate.stark.id), "{said}");
-}
-
-async fn get(port: u16, path: &str) -> (u16, String) {
-    let mut socket = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
-    let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
-    socket.write_all(request.as_bytes()).await.unwrap();
-    let mut answer = String::new();
-    socket.read_to_string(&mut answer).await.unwrap();
-    let status = answer.split(' ').nth(1).unwrap().parse().unwrap();
-    (status, answer.split_once("\r\n\r\n").map(|(_, body)| body.to_owned()).unwrap_or_default())
 }
 
 #[tokio::test]

@@ -239,10 +239,12 @@ async fn the_quick_start_and_the_sql_of_each_isolation_work_as_written() {
     let settings = settings + &on(&cluster, &more.collect::<String>());
     let gate = Gate::start(&settings).await;
 
-    let conninfo = |dbname: &str, token: &str| {
-        format!("host=127.0.0.1 port={} user=app dbname={dbname} password={token}", gate.port)
+    let conninfo = |port: u16, dbname: &str, token: &str| {
+        format!("host=127.0.0.1 port={port} user=app dbname={dbname} password={token}")
     };
-    let client = async |dbname: &str, token: &str| connect(&conninfo(dbname, token)).await.unwrap();
+    let client = async |dbname: &str, token: &str| {
+        connect(&conninfo(gate.port, dbname, token)).await.unwrap()
+    };
     let count = "SELECT count(*) FROM orders";
     let count = async |client: &tokio_postgres::Client| -> i64 {
         client.query_one(count, &[]).await.unwrap().get(0)
@@ -259,4 +261,28 @@ async fn the_quick_start_and_the_sql_of_each_isolation_work_as_written() {
     let gamma = client("gamma", &gamma.text).await;
     gamma.batch_execute("CREATE TABLE orders (item text)").await.unwrap();
     assert_eq!(count(&gamma).await, 0);
+
+    // What the front page says of its two levels.
+    client("app", &globex.text).await.batch_execute(insert).await.unwrap();
+    let readme = read("README.md");
+    let forged = blocks(&readme, "sql")[0];
+    acme.batch_execute("DELETE FROM orders").await.unwrap();
+    acme.batch_execute(forged).await.unwrap();
+    assert_eq!(count(&acme).await, 1, "level plain lets acme see globex's row");
+    let guarded = settings.replace("[clusters.main]\n", "[clusters.main]\nlevel = \"guard\"\n");
+    let guarded = Gate::start(&guarded).await;
+    let acme = connect(&conninfo(guarded.port, "app", &tokens[0].text)).await.unwrap();
+    let refused = acme.batch_execute(forged).await.unwrap_err();
+    assert_eq!(refused.code().unwrap().code(), "42501");
+}
+
+#[test]
+fn the_demonstration_prints_what_the_front_page_shows() {
+    let shown = run(Command::new(env!("CARGO_BIN_EXE_tenantgate")).args(["demo", "--once"]));
+    let readme = read("README.md");
+    let table = blocks(&readme, "text")[0];
+    let words: BTreeSet<&str> = shown.split([' ', '\n', '|', '│', '┆']).collect();
+    let lacking: Vec<&str> =
+        table.split_whitespace().filter(|word| !words.contains(word)).collect();
+    assert!(table.lines().count() > 5 && lacking.is_empty(), "{lacking:?} not in\n{shown}");
 }

@@ -75,6 +75,7 @@ fn file_rules(source: &Source) -> Vec<Finding> {
     if source.is_product() {
         findings.extend(statics(source));
         findings.extend(panics(source));
+        findings.extend(timers(source));
     }
     findings
 }
@@ -257,6 +258,18 @@ fn panics(source: &Source) -> Vec<Finding> {
     let code = source.code_without_tests();
     let found = banned.into_iter().filter(|word| code.contains(word));
     found.map(|word| format!("{}: {word} outside of tests", source.path)).collect()
+}
+
+/// The workers' runtimes have no timers: what runs there asks the clock (`net/clock.rs`).
+fn timers(source: &Source) -> Vec<Finding> {
+    let rooms = ["client", "pool", "server", "budget"];
+    let banned = ["time::sleep", "time::timeout", "time::interval"];
+    if !source.room().is_some_and(|room| rooms.contains(&room)) {
+        return Vec::new();
+    }
+    let code = source.code_without_tests();
+    let found = banned.into_iter().filter(|word| code.contains(word));
+    found.map(|word| format!("{}: {word} where no timers are", source.path)).collect()
 }
 
 /// Folders with more entries than a reader takes in. The crate's two roots do not count.

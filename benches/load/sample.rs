@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 
-use crate::pgbench::Outcome;
+use crate::lines::Outcome;
 use crate::proc;
 
 /// One run: throughput, and CPU time per transaction of the proxy and of PostgreSQL.
@@ -29,7 +29,7 @@ impl Sample {
         let after = cpu();
         let each = |before: Option<Duration>, after: Option<Duration>| {
             let spent = after?.saturating_sub(before?);
-            Some(spent.as_secs_f64() * 1e6 / outcome.transactions.max(1) as f64)
+            Some(spent.as_secs_f64() * 1e6 / outcome.transactions.max(1.0))
         };
         Ok(Self {
             per_second: outcome.per_second,
@@ -41,7 +41,7 @@ impl Sample {
 }
 
 /// The runs of one line of a table.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Series(pub Vec<Sample>);
 
 impl Series {
@@ -61,6 +61,12 @@ impl Series {
         median(self.0.iter().map(|sample| sample.postgres_us))
     }
 
+    /// The median, round by round, of a value against the one of another series.
+    pub fn against(&self, its: &Self, value: &dyn Fn(&Sample) -> Option<f64>) -> Option<f64> {
+        let pairs = self.0.iter().zip(&its.0);
+        median(pairs.map(|(ours, theirs)| Some(value(ours)? / value(theirs)?.max(1e-9))))
+    }
+
     /// How far the fastest and the slowest run are apart, as a part of the median.
     pub fn spread(&self) -> Option<f64> {
         let all = self.0.iter().map(|sample| sample.per_second);
@@ -69,7 +75,8 @@ impl Series {
     }
 }
 
-fn median(values: impl Iterator<Item = Option<f64>>) -> Option<f64> {
+/// None if any is missing, or all.
+pub fn median(values: impl Iterator<Item = Option<f64>>) -> Option<f64> {
     let mut values: Vec<f64> = values.collect::<Option<_>>()?;
     values.sort_by(f64::total_cmp);
     values.get(values.len() / 2).copied()

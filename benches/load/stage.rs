@@ -13,19 +13,24 @@ use tenantgate::catalog::{NewToken, new_token};
 use tenantgate::demo::{Cluster, Keeper, Plan, Template, User, command, free_port};
 use tokio_postgres::NoTls;
 
+use crate::tables;
+
 /// Tenants in the catalog. Each has [`ROWS`] rows.
-pub const TENANTS: usize = 50;
-pub const ROWS: usize = 1000;
+pub const TENANTS: usize = 1000;
+pub const ROWS: usize = 100;
 
 /// Made for one run and gone after it; it only has to be the same everywhere.
-const PASSWORD: &str = "login-password-of-benches";
+pub const PASSWORD: &str = "login-password-of-benches";
 
 /// A login that is a tenant by its own start-up settings: PostgreSQL has the same work with it as
 /// with a server the gate has bound.
-const DIRECT: &str = "direct_login";
+pub const DIRECT: &str = "direct_login";
 
 /// A login without a tenant: the application sets it in every transaction.
-const APPLICATION: &str = "application_login";
+pub const APPLICATION: &str = "application_login";
+
+/// The login to the database of the one tenant that has one of its own.
+pub const SILO: &str = "silo_login";
 
 const START_TIMEOUT: Duration = Duration::from_secs(30);
 const POLL: Duration = Duration::from_millis(10);
@@ -39,8 +44,17 @@ const PGBOUNCER_VARIABLE: &str = "TENANTGATE_PGBOUNCER";
 /// The cluster, the tenants and the programs.
 pub struct Stage {
     pub cluster: Cluster,
-    pub pgbouncer: PgBouncer,
+    /// None only where no figures are taken, as in a test.
+    pub pgbouncer: Option<PgBouncer>,
+    /// Whether this build of the gate knows level guard.
+    pub has_guard: bool,
+    workers: Option<usize>,
     tenants: Vec<(String, NewToken)>,
+    silo: NewToken,
+    /// Certificate and key, PEM.
+    certificate: (String, String),
+    /// What PostgreSQL keeps of the password.
+    verifier: String,
     _template: Template,
 }
 
@@ -60,11 +74,13 @@ pub struct Door {
     pub dbname: &'static str,
     pub user: String,
     pub password: String,
+    pub tls: bool,
 }
 
 /// A proxy that was started here.
 pub struct Proxy {
     pub port: u16,
+    pub tls: bool,
     /// Whom it runs as, if not as us.
     pub user: Option<User>,
     child: Child,
@@ -72,19 +88,40 @@ pub struct Proxy {
 }
 
 impl Stage {
-    /// Starts the cluster and fills the table.
-    pub async fn set() -> Result<Self> {
-        let pgbouncer = PgBouncer::find()?;
+    /// Starts the cluster and fills its tables.
+    pub async fn set(needs_pgbouncer: bool, workers: Option<usize>) -> Result<Self> {
+        let pgbouncer = match PgBouncer::find() {
+            Err(_) if !needs_pgbouncer => None,
+            found => Some(found?),
+        };
         let template = Template::new()?;
-        let cluster = Cluster::start(&template, &Plan::default())?;
-        let mut tenants = Vec::new();
-        for number in 0..TENANTS {
-            let token = new_token().context("the system has no random numbers")?;
-            tenants.push((format!("t{number:03}"), token));
-        }
-        run(&cluster, "postgres", &["CREATE DATABASE app"]).await?;
-        run(&cluster, "app", &[&table_sql(), "VACUUM ANALYZE app.accounts"]).await?;
-        Ok(Self { cluster, pgbouncer, tenants, _template: template })
+        let settings = "max_connections = 400\nshared_buffers = 256MB\nmax_wal_size = 4GB";
+        let plan = Plan { settings: settings.to_owned(), ..Plan::default() };
+        let cluster = Cluster::start(&template, &plan)?;
+        let new = || new_token().context("the system has no random numbers");
+        let tenants = (0..TENANTS).map(|number| Ok((tenant_id(number), new()?)));
+        let tenants = tenants.collect::<Result<Vec<_>>>()?;
+        run(&cluster, "postgres", &["CREATE DATABASE app", "CREATE DATABASE silo"]).await?;
+        run(&cluster, "app", &[&tables::roles(), &tables::tables(), "VACUUM ANALYZE"]).await?;
+        let sink = format!("CREATE TABLE sink (line text); GRANT ALL ON sink TO {SILO}");
+        run(&cluster, "silo", &[&sink]).await?;
+        let verifier = verifier(&cluster).await?;
+        let names = ["localhost".to_owned(), "127.0.0.1".to_owned()];
+        let made = rcgen::generate_simple_self_signed(names)?;
+        let certificate = (made.cert.pem(), made.signing_key.serialize_pem());
+        let (has_guard, silo) = (knows_guard()?, new()?);
+        let _template = template;
+        Ok(Self {
+            cluster,
+            pgbouncer,
+            has_guard,
+            workers,
+            tenants,
+            silo,
+            certificate,
+            verifier,
+            _template,
+        })
     }
 
     /// The process id of PostgreSQL's postmaster.
@@ -108,40 +145,65 @@ impl Stage {
 
     /// The cluster itself, as the one tenant of the plain scenarios.
     pub fn direct(&self) -> Door {
-        door(self.cluster.port(), "app", DIRECT, PASSWORD)
+        door(self.cluster.port(), false, "app", DIRECT, PASSWORD)
     }
 
     /// A tenant (counted around) at the gate.
     pub fn tenant(&self, gate: &Proxy, number: usize) -> Door {
         let token = self.tenants.get(number % TENANTS).map_or("", |(_, minted)| &minted.text);
-        door(gate.port, "app", "app", token)
+        door(gate.port, gate.tls, "app", "app", token)
     }
 
     /// The one tenant of the plain scenarios through PgBouncer.
     pub fn bounced(&self, pgbouncer: &Proxy, dbname: &'static str) -> Door {
-        door(pgbouncer.port, dbname, DIRECT, PASSWORD)
+        door(pgbouncer.port, pgbouncer.tls, dbname, DIRECT, PASSWORD)
     }
 
     /// The application that sets its tenant itself, through PgBouncer.
     pub fn application(&self, pgbouncer: &Proxy) -> Door {
-        door(pgbouncer.port, "app", APPLICATION, PASSWORD)
+        door(pgbouncer.port, pgbouncer.tls, "app", APPLICATION, PASSWORD)
     }
 
-    /// A gate with this many server connections. `wrap` runs it under another program.
-    pub fn gate(&self, servers: usize, wrap: &[String]) -> Result<Proxy> {
-        self.gate_of(Path::new(env!("CARGO_BIN_EXE_tenantgate")), servers, wrap)
+    /// A tenant with a login, and so a pool, of its own at PgBouncer.
+    pub fn pooled(&self, pgbouncer: &Proxy, number: usize) -> Door {
+        door(pgbouncer.port, pgbouncer.tls, "app", &pool_login(number), PASSWORD)
     }
 
-    /// The same, of another build.
-    pub fn gate_of(&self, program: &Path, servers: usize, wrap: &[String]) -> Result<Proxy> {
+    /// The tenant with a database of its own: at the gate, or else where nobody knows tenants.
+    pub fn silo(&self, proxy: Option<&Proxy>, is_gate: bool) -> Door {
+        let (port, tls) = proxy.map_or((self.cluster.port(), false), |it| (it.port, it.tls));
+        match is_gate {
+            true => door(port, tls, "silo", "app", &self.silo.text),
+            false => door(port, tls, "silo", SILO, PASSWORD),
+        }
+    }
+
+    /// A gate.
+    pub fn gate(&self, plan: GatePlan<'_>) -> Result<Proxy> {
         let keeper = Keeper::new("bench", &["proxy.pid"])?;
         let port = free_port()?;
-        let upstream = self.cluster.port();
+        let (upstream, servers) = (self.cluster.port(), plan.servers);
+        let tls = match plan.tls {
+            true => {
+                let [certificate, key] = self.identity(keeper.folder(), None)?;
+                format!("tls = \"require\"\ncertificate = \"{certificate}\"\nkey = \"{key}\"\n")
+            }
+            false => "tls = \"disable\"\nplaintext_password = true\n".to_owned(),
+        };
+        let workers = self.workers.map(|count| format!("workers = {count}\n"));
+        let workers = workers.unwrap_or_default();
+        let level = plan.level.map(|level| format!("level = \"{level}\"\n")).unwrap_or_default();
+        let string = |login: &str, dbname: &str| {
+            format!(
+                "connection_string = \"host=127.0.0.1 port={upstream} user={login} \
+                 password={PASSWORD} dbname={dbname} sslmode=disable\"\n"
+            )
+        };
         let mut settings = format!(
-            "[[listen]]\naddress = \"127.0.0.1:{port}\"\ntls = \"disable\"\n\
-             plaintext_password = true\n\n\
-             [clusters.main]\ncapacity = {servers}\nconnection_string = \
-             \"postgresql://tg_login:{PASSWORD}@127.0.0.1:{upstream}/app?sslmode=disable\"\n"
+            "[gate]\nclients = 20000\n{workers}\n\
+             [[listen]]\naddress = \"127.0.0.1:{port}\"\n{tls}\n\
+             [clusters.main]\ncapacity = {servers}\n{level}{}",
+            string("tg_login", "app")
         );
         for (id, minted) in &self.tenants {
             settings.push_str(&format!(
@@ -150,50 +212,113 @@ impl Stage {
                 minted.line
             ));
         }
+        settings.push_str(&format!(
+            "\n[tenants.silo]\nisolation = \"silo\"\ncluster = \"main\"\ntokens = [\"{}\"]\n{}",
+            self.silo.line,
+            string(SILO, "silo")
+        ));
         let file = keeper.folder().join("tenantgate.toml");
         fs::write(&file, settings)?;
-        let mut words = wrap.to_vec();
-        words.push(program.display().to_string());
+        let own = Path::new(env!("CARGO_BIN_EXE_tenantgate"));
+        let mut words = plan.wrap.to_vec();
+        words.push(plan.program.unwrap_or(own).display().to_string());
         words.extend(["run".to_owned(), "--config".to_owned(), file.display().to_string()]);
         Proxy::start(&words, None, port, keeper)
     }
 
     /// A PgBouncer with as many server connections for each of its logins.
-    pub fn pgbouncer(&self, servers: usize, wrap: &[String]) -> Result<Proxy> {
+    pub fn pgbouncer(&self, plan: PgBouncerPlan<'_>) -> Result<Proxy> {
+        let found = self.pgbouncer.as_ref().context("there is no PgBouncer on this machine")?;
         let keeper = Keeper::new("bench", &["proxy.pid"])?;
         let port = free_port()?;
-        let upstream = self.cluster.port();
+        let (upstream, servers) = (self.cluster.port(), plan.servers);
         let folder = keeper.folder().to_owned();
+        // It does not run as root either.
+        let user = User::to_drop_to()?;
         let users = folder.join("users.txt");
-        let statements = match self.pgbouncer.keeps_statements {
-            true => "max_prepared_statements = 200\n",
-            false => "",
-        };
+        let mut more = String::new();
+        if found.keeps_statements {
+            more.push_str("max_prepared_statements = 200\n");
+        }
+        if let Some(servers) = plan.servers_in_all {
+            more.push_str(&format!("max_db_connections = {servers}\n"));
+        }
+        if plan.tls {
+            let [certificate, key] = self.identity(&folder, user)?;
+            more.push_str(&format!(
+                "client_tls_sslmode = require\nclient_tls_cert_file = {certificate}\n\
+                 client_tls_key_file = {key}\n"
+            ));
+        }
         // Clear-text passwords on loopback, as at the gate, so that logins are alike too.
+        let (auth, secret) = match plan.scram {
+            true => ("scram-sha-256", self.verifier.as_str()),
+            false => ("plain", PASSWORD),
+        };
         let settings = format!(
             "[databases]\n\
              app = host=127.0.0.1 port={upstream} dbname=app\n\
+             silo = host=127.0.0.1 port={upstream} dbname=silo\n\
              session = host=127.0.0.1 port={upstream} dbname=app pool_mode=session\n\
              [pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\nunix_socket_dir =\n\
-             auth_type = plain\nauth_file = {}\npool_mode = transaction\n\
-             default_pool_size = {servers}\nmax_client_conn = 5000\n{statements}",
+             auth_type = {auth}\nauth_file = {}\npool_mode = transaction\n\
+             default_pool_size = {servers}\nmax_client_conn = 20000\n{more}",
             users.display()
         );
         let file = folder.join("pgbouncer.ini");
         fs::write(&file, settings)?;
-        let logins = [DIRECT, APPLICATION].map(|login| format!("\"{login}\" \"{PASSWORD}\"\n"));
-        fs::write(&users, logins.concat())?;
-        // It does not run as root either.
-        let user = User::to_drop_to()?;
+        let tenants = (0..TENANTS).map(pool_login);
+        let logins = [DIRECT, APPLICATION, SILO].map(str::to_owned).into_iter().chain(tenants);
+        let lines: String = logins.map(|login| format!("\"{login}\" \"{secret}\"\n")).collect();
+        fs::write(&users, lines)?;
         if let Some(user) = user {
             for path in [&folder, &file, &users] {
                 user.own(path)?;
             }
         }
-        let mut words = wrap.to_vec();
-        words.extend([self.pgbouncer.program.display().to_string(), file.display().to_string()]);
+        let mut words = plan.wrap.to_vec();
+        words.extend([found.program.display().to_string(), file.display().to_string()]);
         Proxy::start(&words, user, port, keeper)
     }
+
+    /// Certificate and key of this machine, as files in a folder.
+    fn identity(&self, folder: &Path, user: Option<User>) -> Result<[String; 2]> {
+        let (certificate, key) = &self.certificate;
+        let files = [("proxy.crt", certificate), ("proxy.key", key)];
+        for (name, text) in files {
+            let path = folder.join(name);
+            fs::write(&path, text)?;
+            if let Some(user) = user {
+                user.own(&path)?;
+            }
+        }
+        Ok(files.map(|(name, _)| folder.join(name).display().to_string()))
+    }
+}
+
+/// What a gate is started with.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct GatePlan<'plan> {
+    pub servers: usize,
+    pub tls: bool,
+    pub level: Option<&'plan str>,
+    /// Another build.
+    pub program: Option<&'plan Path>,
+    /// Runs it under another program.
+    pub wrap: &'plan [String],
+}
+
+/// What a PgBouncer is started with.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct PgBouncerPlan<'plan> {
+    /// For each login.
+    pub servers: usize,
+    /// For all logins of a database together.
+    pub servers_in_all: Option<usize>,
+    pub tls: bool,
+    /// SCRAM from verifiers instead of clear-text passwords.
+    pub scram: bool,
+    pub wrap: &'plan [String],
 }
 
 impl PgBouncer {
@@ -230,7 +355,8 @@ impl Proxy {
             .stderr(log)
             .spawn()
             .with_context(|| format!("cannot run {program}"))?;
-        let mut proxy = Self { port, user, child, keeper };
+        let tls = keeper.folder().join("proxy.crt").exists();
+        let mut proxy = Self { port, tls, user, child, keeper };
         fs::write(proxy.keeper.folder().join("proxy.pid"), format!("{}\n", proxy.pid()))?;
         let deadline = Instant::now() + START_TIMEOUT;
         while TcpStream::connect(("127.0.0.1", port)).is_err() {
@@ -274,8 +400,36 @@ impl Drop for Proxy {
     }
 }
 
-fn door(port: u16, dbname: &'static str, user: &str, password: &str) -> Door {
-    Door { port, dbname, user: user.to_owned(), password: password.to_owned() }
+fn door(port: u16, tls: bool, dbname: &'static str, user: &str, password: &str) -> Door {
+    Door { port, dbname, user: user.to_owned(), password: password.to_owned(), tls }
+}
+
+fn tenant_id(number: usize) -> String {
+    format!("t{number:03}")
+}
+
+/// The login of a tenant where each has a pool of its own.
+fn pool_login(number: usize) -> String {
+    format!("pool_t{number:03}")
+}
+
+/// Whether the settings of this build have a level to choose.
+fn knows_guard() -> Result<bool> {
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/tenantgate.toml");
+    let text = fs::read_to_string(&page).with_context(|| page.display().to_string())?;
+    Ok(text.lines().any(|line| line.starts_with("level = ")))
+}
+
+/// What PostgreSQL keeps of the logins' password; all have the same.
+async fn verifier(cluster: &Cluster) -> Result<String> {
+    let conninfo = cluster.superuser_conninfo("app");
+    let (client, connection) = tokio_postgres::connect(&conninfo, NoTls).await?;
+    let connection = tokio::spawn(connection);
+    let sql = "SELECT rolpassword FROM pg_authid WHERE rolname = $1";
+    let verifier = client.query_one(sql, &[&DIRECT]).await?.get(0);
+    drop(client);
+    connection.await??;
+    Ok(verifier)
 }
 
 async fn run(cluster: &Cluster, dbname: &str, statements: &[&str]) -> Result<()> {
@@ -288,40 +442,4 @@ async fn run(cluster: &Cluster, dbname: &str, statements: &[&str]) -> Result<()>
     drop(client);
     connection.await??;
     Ok(())
-}
-
-fn table_sql() -> String {
-    let tenant = "nullif(current_setting('app.tenant_id', true), '')";
-    let login = |name: &str| {
-        format!("CREATE ROLE {name} LOGIN NOINHERIT PASSWORD '{PASSWORD}' IN ROLE app_rw;\n")
-    };
-    let logins = ["tg_login", DIRECT, APPLICATION].map(login).concat();
-    let last = TENANTS - 1;
-    format!(
-        "CREATE ROLE app_owner NOLOGIN;
-         CREATE ROLE app_rw NOLOGIN;
-         {logins}
-         ALTER ROLE {DIRECT} SET app.tenant_id = 't000';
-         ALTER ROLE {DIRECT} SET role = 'app_rw';
-         ALTER ROLE {DIRECT} SET search_path = 'app';
-         ALTER ROLE {APPLICATION} SET role = 'app_rw';
-         ALTER ROLE {APPLICATION} SET search_path = 'app';
-         CREATE SCHEMA app AUTHORIZATION app_owner;
-         SET ROLE app_owner;
-         CREATE TABLE app.accounts (
-             tenant_id text NOT NULL,
-             aid integer NOT NULL,
-             abalance integer NOT NULL,
-             filler character(84) NOT NULL DEFAULT '',
-             PRIMARY KEY (tenant_id, aid));
-         INSERT INTO app.accounts
-             SELECT 't' || lpad(tenant::text, 3, '0'), aid, aid
-             FROM generate_series(0, {last}) tenant, generate_series(1, {ROWS}) aid;
-         ALTER TABLE app.accounts ENABLE ROW LEVEL SECURITY;
-         ALTER TABLE app.accounts FORCE ROW LEVEL SECURITY;
-         CREATE POLICY own_rows ON app.accounts USING (tenant_id = {tenant});
-         GRANT USAGE ON SCHEMA app TO app_rw;
-         GRANT SELECT ON app.accounts TO app_rw;
-         RESET ROLE;"
-    )
 }

@@ -1,110 +1,140 @@
-//! The workload the gate is for: 64 clients of 50 tenants over 20 servers, so that nearly every
-//! transaction finds a server that was another tenant's. Beside it what an application does
-//! without a gate: it sets the tenant itself, in four round trips through PgBouncer.
+//! The workload the gate is for: 64 clients at work over 20 servers, a random tenant of 1,000 in
+//! each transaction. Beside it what an application does without a gate: it sets the tenant itself,
+//! in four round trips through PgBouncer; and a pool for each tenant, 200 servers in all.
 
+use std::cell::RefCell;
 use std::time::Duration;
 
 use anyhow::Result;
 
-use crate::driver::{self, Work};
-use crate::sample::{Sample, Series};
-use crate::sheet::{cell, percent};
-use crate::stage::{Door, Proxy};
+use crate::driver::{self, Client, Work};
+use crate::lines::{self, Columns, Line, Outcome};
+use crate::sheet::Aim;
+use crate::stage::{Door, PgBouncerPlan, TENANTS};
+use crate::ways::Ways;
 use crate::{Bench, say};
 
 pub const SERVERS: usize = 20;
 pub const CLIENTS: usize = 64;
 
-const HEADER: [&str; 8] = [
-    "what a transaction is",
-    "through",
-    "tps",
-    "× first line",
-    "latency µs",
-    "proxy CPU µs",
-    "PostgreSQL CPU µs",
-    "spread",
-];
+/// The servers that a pool for each tenant may have in all.
+const POOL_SERVERS: usize = 200;
 
-struct Line {
-    what: &'static str,
-    through: &'static str,
-    work: Work,
-    proxy: u32,
-    doors: Vec<Door>,
-    series: Series,
-}
+/// How many transactions are by the tenant of the last one, in the lines that say so.
+const AGAIN: f64 = 0.4;
+
+const SELECT: &str = "select";
+const AGAIN_SELECT: &str = "select, 40 % by the last one's tenant";
+
+const COLUMNS: Columns = Columns {
+    what: &["what a transaction is"],
+    rate: "tps",
+    proxy: "proxy CPU µs",
+    postgres: "PostgreSQL CPU µs",
+};
 
 pub fn run(bench: &mut Bench) -> Result<()> {
-    let gate = bench.stage.gate(SERVERS, &[])?;
-    let pgbouncer = bench.stage.pgbouncer(SERVERS, &[])?;
-    let tenants = doors(|number| bench.stage.tenant(&gate, number));
-    let application = doors(|_| bench.stage.application(&pgbouncer));
-    let before = bench.arguments.before.as_deref();
-    let before = before.map(|program| bench.stage.gate_of(program, SERVERS, &[])).transpose()?;
-    let line = |what, through, work, proxy: &Proxy, doors: &Vec<Door>| Line {
-        what,
-        through,
-        work,
-        proxy: proxy.pid(),
-        doors: doors.clone(),
-        series: Series::default(),
-    };
-    let mut lines = vec![
-        line(
-            "begin; set_config; select; commit",
-            "PgBouncer",
-            Work::SetTenant,
-            &pgbouncer,
-            &application,
-        ),
-        line("select", "tenantgate", Work::Select, &gate, &tenants),
-        line("begin; select; commit", "tenantgate", Work::Transaction, &gate, &tenants),
-    ];
-    if let Some(before) = &before {
-        let tenants = doors(|number| bench.stage.tenant(before, number));
-        lines.push(line("select", "before", Work::Select, before, &tenants));
+    let ways = Ways::start(bench, SERVERS, false)?;
+    let stage = &bench.stage;
+    let tenants = if bench.is_smoke() { CLIENTS } else { TENANTS };
+    let mut lines = Vec::new();
+    let clients = |doors: Vec<Door>| clients(bench, doors);
+    if let Some(pgbouncer) = &ways.pgbouncer {
+        let doors = vec![stage.application(pgbouncer); CLIENTS];
+        let run = working(bench, clients(doors)?, Work::SetTenant, 0.0);
+        let what = "begin; set_config; select; commit";
+        lines.push(Line::new(&[what], lines::BASELINE, Some(pgbouncer.pid()), run));
     }
-    for round in 0..=bench.arguments.rounds {
-        for line in &mut lines {
-            let sample = sample(bench, line, round == 0)?;
-            if round == 0 {
-                continue;
-            }
-            let (per_second, proxy) = (cell(Some(sample.per_second)), cell(sample.proxy_us));
-            say(&format!(
-                "tenants, round {round}: {} through {} {per_second} tps, {proxy} µs",
-                line.what, line.through
-            ));
-            line.series.0.push(sample);
+    for (name, gate) in ways.gates() {
+        let doors: Vec<Door> = (0..tenants).map(|number| stage.tenant(gate, number)).collect();
+        say(&format!("tenants: {tenants} clients log in at {name}"));
+        let whats = [
+            (SELECT, Work::Select, 0.0),
+            (AGAIN_SELECT, Work::Select, AGAIN),
+            ("begin; select; commit", Work::Transaction, 0.0),
+        ];
+        let logged_in = clients(doors)?;
+        for (what, work, again) in whats {
+            let run = working(bench, logged_in.clone(), work, again);
+            lines.push(Line::new(&[what], name, Some(gate.pid()), run));
         }
     }
-    let mut rows = vec![HEADER.map(str::to_owned).to_vec()];
-    let first = lines.first().and_then(|line| line.series.per_second());
-    for Line { what, through, series, .. } in &lines {
-        let ratio = series.per_second().zip(first).map(|(its, first)| its / first);
-        rows.push(vec![
-            (*what).to_owned(),
-            (*through).to_owned(),
-            cell(series.per_second()),
-            cell(ratio),
-            cell(series.latency_us()),
-            cell(series.proxy_us()),
-            cell(series.postgres_us()),
-            percent(series.spread()),
-        ]);
+    // A pool for each tenant closes and opens servers all the time, which hits the other lines of
+    // its round; so it is last, and has few tenants at first to get its servers.
+    let plan =
+        PgBouncerPlan { servers: 4, servers_in_all: Some(POOL_SERVERS), ..Default::default() };
+    let pools = stage.pgbouncer.as_ref().map(|_| stage.pgbouncer(plan)).transpose()?;
+    if let Some(pools) = &pools {
+        let doors = (0..tenants).map(|number| stage.pooled(pools, number)).collect();
+        say(&format!("tenants: {tenants} clients log in at PgBouncer"));
+        let run = working(bench, clients(doors)?, Work::Select, 0.0);
+        let name = "PgBouncer, a pool per tenant";
+        lines.push(Line::new(&[SELECT], name, Some(pools.pid()), run));
     }
-    bench.sheet.table("64 clients of 50 tenants, 20 servers, simple protocol", 2, &rows);
+    lines::take(bench, "tenants", &mut lines)?;
+    let (rows, aims) = (rows(&lines), aims(&lines));
+    drop(lines);
+    aims.into_iter().for_each(|aim| bench.sheet.aim(aim));
+    let title = format!("{CLIENTS} clients at work, {tenants} tenants, {SERVERS} servers");
+    bench.sheet.table(&title, 2, &rows);
     Ok(())
 }
 
-fn doors(door: impl Fn(usize) -> Door) -> Vec<Door> {
-    (0..CLIENTS).map(door).collect()
+/// Clients that stay logged in from round to round.
+type LoggedIn = std::rc::Rc<RefCell<Vec<Client>>>;
+
+fn clients(bench: &Bench, doors: Vec<Door>) -> Result<LoggedIn> {
+    let clients = bench.runtime.block_on(driver::log_in(&doors))?;
+    Ok(LoggedIn::new(RefCell::new(clients)))
 }
 
-fn sample(bench: &Bench, line: &Line, warm_up: bool) -> Result<Sample> {
-    let length = Duration::from_secs(if warm_up { 1 } else { bench.arguments.seconds });
-    let run = driver::run(line.doors.clone(), line.work, length);
-    let postmaster = bench.stage.postmaster()?;
-    Sample::take(Some(line.proxy), postmaster, || bench.runtime.block_on(run))
+fn working(
+    bench: &Bench,
+    clients: LoggedIn,
+    work: Work,
+    again: f64,
+) -> impl Fn(Duration) -> Result<Outcome> {
+    move |length| bench.runtime.block_on(driver::run_some(&clients, CLIENTS, work, again, length))
+}
+
+/// All lines are held against the first: it is what the others are instead of.
+fn rows(lines: &[Line<'_>]) -> Vec<Vec<String>> {
+    let same = |line: &Line<'_>| Line {
+        what: Vec::new(),
+        through: line.through,
+        proxy: None,
+        run: Box::new(|_| anyhow::bail!("only its figures are wanted")),
+        series: line.series.clone(),
+    };
+    let bare: Vec<Line<'_>> = lines.iter().map(same).collect();
+    let mut rows = lines::rows(&COLUMNS, &bare);
+    for (row, line) in rows.iter_mut().skip(1).zip(lines) {
+        row.splice(0..0, line.what.iter().cloned());
+    }
+    rows
+}
+
+fn aims(lines: &[Line<'_>]) -> Vec<Aim> {
+    let ratio = |what: &str, through: &str| {
+        let find = |through: &str, what: Option<&str>| {
+            lines.iter().find(|line| {
+                line.through == through && what.is_none_or(|it| line.what.iter().any(|w| w == it))
+            })
+        };
+        let (ours, its) = (find(through, Some(what))?, find(lines::BASELINE, None)?);
+        ours.series.against(&its.series, &|sample| Some(sample.per_second))
+    };
+    let aim = |name: &str, least, measured| Aim::at_least(name, least, measured);
+    let mut aims = vec![aim(
+        "tenants change each time, tps × the application's four round trips",
+        1.4,
+        ratio(SELECT, "tenantgate"),
+    )];
+    for (name, what, least) in [
+        ("the same at level guard", SELECT, 1.25),
+        ("level guard, 40 % by the last one's tenant", AGAIN_SELECT, 1.6),
+    ] {
+        aims.push(aim(name, least, ratio(what, "tenantgate, guard")));
+    }
+    aims
 }

@@ -37,6 +37,10 @@ pub struct Totals {
     pub bytes_sent: AtomicU64,
     /// Time servers were leased to the tenant, in microseconds.
     pub server_time_us: AtomicU64,
+    /// The part of it in which the server waited for its client within a transaction.
+    pub idle_time_us: AtomicU64,
+    /// Time clients waited for a server, in microseconds.
+    pub wait_time_us: AtomicU64,
 }
 
 /// What was asked for is over the budget.
@@ -55,6 +59,18 @@ pub struct Permit(Arc<Account>);
 /// A client connection is open; dropping this closes it.
 #[derive(Debug)]
 pub struct ClientSlot(Arc<Account>);
+
+/// A server connection is leased, or will be in a moment; dropping this gives it back.
+#[derive(Debug)]
+pub struct ServerSlot(Arc<Account>);
+
+impl ServerSlot {
+    /// Whose it is.
+    #[inline]
+    pub fn account(&self) -> &Account {
+        &self.0
+    }
+}
 
 impl Account {
     /// Counts one request against the rate. `now` is any clock that never goes back.
@@ -89,12 +105,20 @@ impl Account {
         limits.servers.is_none_or(|limit| self.servers.load(Ordering::Relaxed) < limit)
     }
 
-    /// Books a server connection taken (true) or given back.
-    pub fn leased(&self, taken: bool) {
-        match taken {
-            true => self.servers.fetch_add(1, Ordering::Relaxed),
-            false => self.servers.fetch_sub(1, Ordering::Relaxed),
-        };
+    /// Lets the tenant have one more server connection.
+    #[inline]
+    pub fn lease(self: &Arc<Self>, limits: &Limits) -> Option<ServerSlot> {
+        match limits.servers {
+            Some(limit) if !take_below(&self.servers, limit) => return None,
+            Some(_) => {}
+            None => drop(self.servers.fetch_add(1, Ordering::Relaxed)),
+        }
+        Some(ServerSlot(self.clone()))
+    }
+
+    /// Books the end of a wait for a server.
+    pub fn waited(&self, time: Duration) {
+        self.totals.wait_time_us.fetch_add(time.as_micros() as u64, Ordering::Relaxed);
     }
 
     /// Clients, transactions at work and server connections of this moment.
@@ -121,6 +145,12 @@ impl Drop for Permit {
 impl Drop for ClientSlot {
     fn drop(&mut self) {
         self.0.clients.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Drop for ServerSlot {
+    fn drop(&mut self) {
+        self.0.servers.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -161,11 +191,16 @@ mod tests {
     #[test]
     fn permits_and_slots_return_themselves() {
         let account = Arc::new(Account::default());
-        let limits = Limits { queries_at_once: Some(1), clients: Some(1), ..Limits::default() };
+        let one = Some(1);
+        let limits =
+            Limits { queries_at_once: one, clients: one, servers: one, ..Limits::default() };
         let (permit, slot) = (account.admit(&limits).unwrap(), account.connect(&limits));
+        let server = account.lease(&limits);
+        assert!(server.is_some() && account.lease(&limits).is_none());
+        assert!(!account.may_lease(&limits));
         assert_eq!(account.admit(&limits).unwrap_err(), Over::AtOnce(1));
         assert!(account.connect(&limits).is_none());
-        drop((permit, slot));
+        drop((permit, slot, server));
         assert_eq!(account.in_use(), (0, 0, 0));
         assert!(account.admit(&limits).is_ok() && account.connect(&limits).is_some());
     }

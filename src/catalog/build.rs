@@ -7,6 +7,7 @@ use std::sync::Arc;
 use crate::catalog::plan::{CatalogPlan, ClusterPlan, Fault, LimitsPlan, Place, TenantPlan};
 use crate::catalog::token::parse_line;
 use crate::catalog::{Catalog, Cluster, Route, TIER_DEFAULT, Tenant, TenantId, TokenRecord, apart};
+use crate::guard::{Denial, Denials};
 use crate::isolation::{Context, ContextError, ContextPlan, Isolation};
 use crate::server::Conninfo;
 use crate::spelling;
@@ -111,6 +112,7 @@ impl<'plan> Builder<'plan> {
             context: Arc::new(context),
             tier: plan.tier.clone().unwrap_or_else(|| TIER_DEFAULT.to_owned()),
             limits: plan.limits.over(tier),
+            report_only: plan.limits.reported(tier),
             version: 1,
         })
     }
@@ -145,6 +147,7 @@ impl<'plan> Builder<'plan> {
             servers: None,
             query_time: None,
             budget_wait: None,
+            report_only: None,
         };
         let name = plan.tier.as_deref().unwrap_or(TIER_DEFAULT);
         let found = self.plan.tiers.get(name);
@@ -268,6 +271,17 @@ fn check_limits(own: &LimitsPlan, tier: &LimitsPlan, place: &Place, faults: &mut
     for key in own.zeros() {
         let hint = "Leave the key out for no limit; state = \"disabled\" keeps a tenant out.";
         faults.push(Fault::new(place.clone(), key, format!("{key} is zero")).hint(hint));
+    }
+    if let Some((words, Err(index))) =
+        own.report_only.as_ref().map(|words| (words, Denials::named(words)))
+    {
+        let word = words.get(index).map(String::as_str).unwrap_or_default();
+        let known: Vec<&str> = Denial::ALL.iter().map(|rule| rule.name()).chain(["all"]).collect();
+        let nearest = spelling::nearest(word, known.iter().copied());
+        let meant = nearest.map(|name| format!("Did you mean \"{name}\"? ")).unwrap_or_default();
+        let message = format!("\"{}\" is not a rule", word.escape_debug());
+        let fault = Fault::new(place.clone(), "report_only", message).element(index);
+        faults.push(fault.hint(format!("{meant}Rules: {}.", known.join(", "))));
     }
     let limits = own.over(tier);
     if own.queries_burst.is_some() && limits.queries_per_second.is_none() {

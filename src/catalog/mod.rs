@@ -12,6 +12,8 @@ mod token;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
+use crate::isolation::Context;
+
 pub use plan::{
     CatalogPlan, ClusterPlan, Fault, LimitsPlan, Place, TENANT_SETTING_DEFAULT, TIER_DEFAULT,
     TenantPlan,
@@ -53,7 +55,12 @@ impl Catalog {
         for (id, tenant) in &mut self.tenants {
             match previous.tenants.get(id) {
                 Some(old) if old.same_facts(tenant) => *tenant = Arc::clone(old),
-                _ => *tenant = Arc::new(at_version(tenant, self.version)),
+                // Servers are known to be bound to a context by its identity: one that did not
+                // change stays the same, so that no reload has them bound anew for nothing.
+                Some(old) if old.context == tenant.context => {
+                    *tenant = Arc::new(at_version(tenant, Arc::clone(&old.context), self.version));
+                }
+                _ => *tenant = Arc::new(at_version(tenant, tenant.context.clone(), self.version)),
             }
         }
         self
@@ -62,6 +69,11 @@ impl Catalog {
     /// The tenant of this id. Waits where a source has to be asked; this one never does.
     pub async fn find(&self, id: &str) -> Option<Arc<Tenant>> {
         self.tenants.get(id).map(Arc::clone)
+    }
+
+    /// The tenant of this id, if it is known already.
+    pub fn known(&self, id: &str) -> Option<&Arc<Tenant>> {
+        self.tenants.get(id)
     }
 
     /// What is kept of the token with this id.
@@ -92,15 +104,16 @@ fn keep_equal(cluster: &mut Arc<Cluster>, previous: Option<&Arc<Cluster>>) {
     }
 }
 
-fn at_version(tenant: &Tenant, version: u64) -> Tenant {
+fn at_version(tenant: &Tenant, context: Arc<Context>, version: u64) -> Tenant {
     Tenant {
         id: tenant.id.clone(),
         isolation: tenant.isolation,
         state: tenant.state,
         route: tenant.route.clone(),
-        context: Arc::clone(&tenant.context),
+        context,
         tier: tenant.tier.clone(),
         limits: tenant.limits.clone(),
+        report_only: tenant.report_only,
         version,
     }
 }

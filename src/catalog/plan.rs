@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use crate::budget::Limits;
 use crate::catalog::{Cluster, TenantState};
+use crate::guard::Denials;
 use crate::isolation::Isolation;
 
 /// The setting that row security policies read unless a cluster names another.
@@ -49,7 +50,8 @@ pub struct TenantPlan {
     pub allow_superuser: bool,
 }
 
-/// Limits as a tier or a tenant writes them; what is `None` is left to whoever is below.
+/// Limits, and rules without force, as a tier or a tenant writes them; what is `None` is left to
+/// whoever is below.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct LimitsPlan {
     pub clients: Option<u32>,
@@ -59,6 +61,8 @@ pub struct LimitsPlan {
     pub servers: Option<u32>,
     pub query_time: Option<Duration>,
     pub budget_wait: Option<Duration>,
+    /// Names of rules of level guard, or `all`.
+    pub report_only: Option<Vec<String>>,
 }
 
 impl LimitsPlan {
@@ -73,6 +77,13 @@ impl LimitsPlan {
             query_time: self.query_time.or(tier.query_time),
             budget_wait: self.budget_wait.or(tier.budget_wait).unwrap_or_default(),
         }
+    }
+
+    /// The rules that only report when these words are laid over a tier's. Words that name no rule
+    /// are a fault of their own.
+    pub(super) fn reported(&self, tier: &Self) -> Denials {
+        let words = self.report_only.as_ref().or(tier.report_only.as_ref());
+        words.and_then(|words| Denials::named(words).ok()).unwrap_or_default()
     }
 
     /// The keys that say zero, which is no limit anybody could live within.

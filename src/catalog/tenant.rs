@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::budget::Limits;
+use crate::guard::{Denials, Level, Watch};
 use crate::isolation::{Context, Isolation};
 use crate::server::Conninfo;
 
@@ -57,6 +58,8 @@ pub struct Tenant {
     pub tier: String,
     /// The tier's limits with the tenant's own laid over them.
     pub limits: Limits,
+    /// Rules of level guard that are counted for this tenant and refuse nothing.
+    pub report_only: Denials,
     /// Rises whenever anything above changes; a session looks its tenant up again when it does.
     pub version: u64,
 }
@@ -64,7 +67,8 @@ pub struct Tenant {
 impl Tenant {
     /// Whether everything but the version is the same.
     pub fn same_facts(&self, other: &Self) -> bool {
-        let Self { id, isolation, state, route, context, tier, limits, version: _ } = self;
+        let Self { id, isolation, state, route, context, tier, limits, report_only, version: _ } =
+            self;
         *id == other.id
             && *isolation == other.isolation
             && *state == other.state
@@ -72,6 +76,17 @@ impl Tenant {
             && *context == other.context
             && *tier == other.tier
             && *limits == other.limits
+            && *report_only == other.report_only
+    }
+
+    /// What statement texts of the tenant are looked through for.
+    pub fn watch(&self) -> Watch {
+        match (self.route.cluster.level, self.isolation) {
+            (Level::Plain, _) => Watch::Off,
+            (Level::Guard, Isolation::Silo) => Watch::Silo,
+            (Level::Guard, Isolation::Schema) => Watch::Schema,
+            (Level::Guard, Isolation::Row) => Watch::Row,
+        }
     }
 }
 
@@ -121,6 +136,8 @@ pub struct Cluster {
     pub scrub_timeout: Duration,
     /// The setting that row security policies read; default `app.tenant_id`.
     pub tenant_setting: String,
+    /// How far its tenants are protected; default plain.
+    pub level: Level,
 }
 
 impl Cluster {
@@ -135,6 +152,7 @@ impl Cluster {
             linger: Duration::from_millis(10),
             scrub_timeout: Duration::from_secs(5),
             tenant_setting: "app.tenant_id".to_owned(),
+            level: Level::default(),
         }
     }
 }

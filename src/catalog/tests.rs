@@ -110,6 +110,11 @@ fn only_what_changed_gets_a_new_version() {
     words.clusters.insert("main".to_owned(), cluster(6, Some(LOGIN)));
     let fourth = build(&words).next(&third);
     assert_eq!(find(&fourth, "acme").unwrap().version, 4, "its cluster changed");
+    let context = |catalog: &Catalog| find(catalog, "acme").unwrap().context.clone();
+    assert!(Arc::ptr_eq(&context(&third), &context(&fourth)), "servers bound to it still are");
+    words.tenants.get_mut("acme").unwrap().schema = Some("other".to_owned());
+    let fifth = build(&words).next(&fourth);
+    assert!(!Arc::ptr_eq(&context(&fourth), &context(&fifth)), "it binds something else now");
 }
 
 #[test]

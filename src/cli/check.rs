@@ -7,10 +7,6 @@ use serde_json::{Value, json};
 use crate::catalog::Tenant;
 use crate::config::Config;
 
-/// How far a tenant is protected in this version: against residue and mistakes, not against SQL
-/// that forges the context on purpose.
-const LEVEL: &str = "plain";
-
 /// A table for people.
 pub(super) fn table(config: &Config) -> String {
     let mut table = Table::new();
@@ -62,7 +58,7 @@ fn facts(tenant: &Tenant) -> [(&'static str, Option<String>); 9] {
         ("login", Some(conninfo.user.clone())),
         ("role", tenant.context.value("role").map(str::to_owned)),
         ("tier", Some(tenant.tier.clone())),
-        ("level", Some(LEVEL.to_owned())),
+        ("level", Some(tenant.route.cluster.level.name().to_owned())),
         ("state", Some(tenant.state.name().to_owned())),
     ]
 }

@@ -2,7 +2,9 @@
 //! settings are wrong.
 
 mod check;
+mod health;
 mod install;
+mod load;
 #[cfg(test)]
 mod tests;
 mod token;
@@ -36,6 +38,14 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Ask a running gate over HTTP whether it is alive
+    Health {
+        #[command(flatten)]
+        file: File,
+        /// Whether it takes clients, too
+        #[arg(long)]
+        ready: bool,
+    },
     /// Make, sign and hash tokens
     #[command(subcommand)]
     Token(token::TokenCommand),
@@ -50,6 +60,8 @@ enum Command {
         #[arg(long, required = true)]
         print: bool,
     },
+    /// Send your own SQL as many tenants, and see latencies and leaks
+    Load(Box<load::LoadCommand>),
     /// Start throw-away clusters and show tenants their own rows
     Demo {
         /// Check every line and exit
@@ -114,11 +126,13 @@ fn run(command: Command) -> Result<(), Failure> {
             let config = file.load()?;
             print(&if json { check::json(&config) } else { check::table(&config) })
         }
+        Command::Health { file, ready } => print(&health::ask(&file.load()?, ready)?),
         Command::Token(command) => print(&token::run(command)?),
         Command::Install { file, cluster, print: _ } => {
             let config = file.load()?;
             print(&install::sql(&config, &cluster)?)
         }
+        Command::Load(command) => load::run_command(&command),
         Command::Demo { once } => Ok(demo::run(once)?),
     }
 }

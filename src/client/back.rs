@@ -59,6 +59,9 @@ impl Exchange<'_> {
             b'D' | b'd' | b'T' => {
                 self.expect_data(header.tag)?;
                 self.relay.server_left = header.length;
+                if header.tag != b'T' {
+                    self.pass_rows(header)?;
+                }
                 return Ok(true);
             }
             _ if header.length > HELD_BYTES_MAX => return Err(out_of_step()),
@@ -92,6 +95,29 @@ impl Exchange<'_> {
         };
         self.settle(header, fate);
         Ok(true)
+    }
+
+    /// Steps over all that follows of the same kind. Nothing becomes due in between, so what the
+    /// first may do they all may; a result of many short rows is walked here.
+    fn pass_rows(&mut self, first: Header) -> Result<(), Ended> {
+        let Some(bound) = self.lease.bound() else { return Err(Ended::ServerGone) };
+        let input = bound.connection().input.data();
+        let mut at = self.relay.to_client;
+        let mut length = first.length;
+        while let Some(rest) = input.get(at + length..) {
+            at += length;
+            match frame::header(rest) {
+                Ok(Some(next)) if next.tag == first.tag => length = next.length,
+                Ok(_) => {
+                    length = 0;
+                    break;
+                }
+                Err(_) => return Err(out_of_step()),
+            }
+        }
+        self.relay.to_client = at;
+        self.relay.server_left = length;
+        Ok(())
     }
 
     fn settle(&mut self, header: Header, fate: Fate) {
@@ -189,7 +215,9 @@ impl Exchange<'_> {
         let same = |bound: &mut crate::server::Bound| bound.settings == self.talk.start;
         let untouched = self.talk.touched.is_empty();
         self.talk.touched = behind;
-        self.relay.dismiss |= !(untouched && self.lease.bound().is_some_and(same));
+        let dismiss = !(untouched && self.lease.bound().is_some_and(same));
+        self.relay.dismiss |= dismiss;
+        self.talk.in_doubt |= dismiss;
     }
 
     fn copy_in(&mut self) -> Result<Fate, Ended> {
@@ -224,7 +252,7 @@ impl Exchange<'_> {
             self.talk.count_transaction();
         }
         if self.relay.due.is_empty() {
-            self.talk.shared.busy.set(false);
+            self.talk.shared.end_work(status != b'I');
             self.relay.time_exceeded = false;
         } else {
             self.start_clock();
@@ -252,6 +280,10 @@ impl Exchange<'_> {
                 Some((name, value)) => {
                     if name == "application_name" {
                         *self.talk.shared.application_name.borrow_mut() = value.to_owned();
+                    }
+                    if name == "standard_conforming_strings" {
+                        // A function may have set it. How texts are read depends on it.
+                        self.talk.touch(&[name.to_owned()]);
                     }
                     self.talk.note_reported(name, value);
                     Ok(Fate::Pass)

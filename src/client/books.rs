@@ -3,29 +3,41 @@
 
 use crate::client::due::{Closed, Due};
 use crate::client::relay::Exchange;
+use crate::error::Error;
 use crate::wire::frontend::{self, Parse};
 
 impl Exchange<'_> {
     /// Makes sure that the server has what the session means by this name, and nothing else.
-    pub(super) fn ensure_prepared(&mut self, name: &[u8]) {
+    ///
+    /// # Errors
+    ///
+    /// The text was judged under another value of standard_conforming_strings, and this server may
+    /// read it as something else.
+    pub(super) fn ensure_prepared(&mut self, name: &[u8]) -> Result<(), Error> {
         let Some(known) = self.talk.prepared.find(name).cloned() else {
             self.forget_stranger(name);
-            return;
+            return Ok(());
         };
-        let Some(bound) = self.lease.bound() else { return };
+        let Some(bound) = self.lease.bound() else { return Ok(()) };
         if bound.statements.holds(name, &known.statement) {
-            return;
+            return Ok(());
+        }
+        if !self.talk.reads_as_before(&known) {
+            let what = "a statement prepared under another standard_conforming_strings".into();
+            let hint = "Prepare it again under the value in force, or write E'' strings.";
+            return Err(Error::NotSupported { what, hint });
         }
         if !name.is_empty() {
             // A Parse replaces the unnamed statement by itself.
             self.forget_stranger(name);
         }
         self.flush_judged();
-        let Some(bound) = self.lease.bound() else { return };
+        let Some(bound) = self.lease.bound() else { return Ok(()) };
         let (text, types) = (&known.statement.text, &known.statement.types);
         frontend::put_parse(&mut bound.connection().output, Parse { name, text, types });
         bound.statements.insert(name, known.statement.clone());
         self.begin(Due::OwnParse(name.into()));
+        Ok(())
     }
 
     /// Closes a statement that another session of the tenant left on the server under this name.

@@ -81,6 +81,12 @@ pub fn is_protected(name: &str, isolation: Isolation) -> bool {
     is_context(name) || (name == "row_security" && isolation == Isolation::Row)
 }
 
+/// Whether a search_path names nothing but PostgreSQL's own schema: whoever sets it writes every
+/// other name out, as pg_dump does, and no context is harmed.
+pub fn is_system_path(value: &str) -> bool {
+    matches!(value.trim(), "" | "pg_catalog")
+}
+
 /// The encoding's name as PostgreSQL compares it: letters and digits in lower case.
 fn encoding_key(name: &str) -> String {
     let letters = name.chars().filter(char::is_ascii_alphanumeric);
@@ -96,6 +102,12 @@ pub fn check_encoding(value: &str) -> Result<(), Error> {
         return Err(Error::NotSupported { what, hint });
     }
     Ok(())
+}
+
+/// An encoding that is not in the text.
+pub fn computed_encoding() -> Error {
+    let what = "a computed client_encoding".into();
+    Error::NotSupported { what, hint: "Give the encoding as a plain string." }
 }
 
 /// Whether the encoding is UTF-8 by any of its names.

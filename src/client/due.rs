@@ -69,20 +69,21 @@ pub enum Effect {
 }
 
 /// The queue of what is due.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Queue(VecDeque<Due>);
 
-/// Parse, Bind, Describe, Execute, Sync, and a Close and a Parse of the gate's own: what a driver
-/// sends at once has room without growing.
-const ROOM: usize = 8;
-
-impl Default for Queue {
-    fn default() -> Self {
-        Self(VecDeque::with_capacity(ROOM))
-    }
-}
+/// Most room an empty queue keeps: for a pipeline of some length.
+const ROOM_KEPT_MAX: usize = 64;
 
 impl Queue {
+    /// Empties it. Its room stays, for the next exchange, unless it is a lot.
+    pub fn clear(&mut self) {
+        self.0.clear();
+        if self.0.capacity() > ROOM_KEPT_MAX {
+            self.0 = VecDeque::new();
+        }
+    }
+
     /// Whether every answer has come.
     #[inline]
     pub fn is_empty(&self) -> bool {

@@ -16,7 +16,7 @@ use crate::wire::frontend::{self, Parse};
 
 impl Exchange<'_> {
     pub(super) fn parse(&mut self, header: Header) -> Result<Went, Ended> {
-        let bytes_max = self.talk.settings.statement_bytes;
+        let bytes_max = self.talk.env.settings.borrow().statement_bytes;
         if header.length > bytes_max {
             return Ok(self.refuse_in_batch(header, Error::StatementTooLong { bytes_max }));
         }
@@ -52,6 +52,8 @@ impl Exchange<'_> {
             Judged::Script(plan) => (Some(plan), true),
             Judged::Refuse(error) => return Ok(self.refuse_in_batch(header, error)),
         };
+        let would_refuse = plan.as_ref().map(|plan| plan.would_refuse).unwrap_or_default();
+        self.talk.count_would_refuse(message.text, would_refuse);
         let harmless = plan.as_ref().map_or(harmless, |plan| plan.harmless);
         let text = plan.as_ref().and_then(|plan| plan.text.clone());
         let spliced = text.is_some();
@@ -95,7 +97,9 @@ impl Exchange<'_> {
         let bytes = known.statement.text.len();
         if !name.is_empty() && self.talk.prepared.find(name).is_some() {
             // The server shall say that it exists already, so it must have it.
-            self.ensure_prepared(name);
+            if let Err(error) = self.ensure_prepared(name) {
+                return Ok(self.refuse_in_batch(header, error));
+            }
             self.send_frame(header, Due::Parse(None));
             return Ok(Went::Next);
         }
@@ -152,7 +156,9 @@ impl Exchange<'_> {
             Err(error) => return Ok(self.refuse_in_batch(header, error)),
         }
         self.note_trace(known.is_none_or(|known| known.harmless));
-        self.ensure_prepared(&name);
+        if let Err(error) = self.ensure_prepared(&name) {
+            return Ok(self.refuse_in_batch(header, error));
+        }
         self.send_frame(header, Due::Bind);
         Ok(Went::Next)
     }
@@ -167,7 +173,9 @@ impl Exchange<'_> {
         let name = &*self.talk.prepared.name(name);
         match (header.tag, kind) {
             (b'D', b'S') => {
-                self.ensure_prepared(name);
+                if let Err(error) = self.ensure_prepared(name) {
+                    return Ok(self.refuse_in_batch(header, error));
+                }
                 self.send_frame(header, Due::DescribeStatement);
             }
             (b'D', _) => self.send_frame(header, Due::DescribePortal),
@@ -206,7 +214,7 @@ impl Exchange<'_> {
         self.relay.to_server += header.length;
         self.relay.due.push(Due::Sync);
         self.relay.end_batch();
-        self.talk.shared.busy.set(true);
+        self.talk.shared.begin_work();
         Ok(Went::Next)
     }
 }

@@ -36,7 +36,6 @@ impl Exchange<'_> {
     /// Judges frames until none is complete or one must wait. True if anything was judged.
     pub(super) fn walk_client(&mut self) -> Result<bool, Ended> {
         let mut walked = false;
-        self.relay.starved = true;
         loop {
             if self.relay.client_drop > 0 {
                 let step = self.client.input.len().min(self.relay.client_drop);
@@ -149,7 +148,7 @@ impl Exchange<'_> {
         if self.relay.batch_open {
             self.close_batch();
         }
-        let bytes_max = self.talk.settings.statement_bytes;
+        let bytes_max = self.talk.env.settings.borrow().statement_bytes;
         let start = self.relay.to_server + HEADER_BYTES;
         let end = self.relay.to_server + header.length;
         if header.length > bytes_max {
@@ -185,6 +184,7 @@ impl Exchange<'_> {
             }
             Judged::Refuse(error) => self.refuse_query(header, error),
             Judged::Script(plan) => {
+                self.talk.count_would_refuse(&text, plan.would_refuse);
                 self.forget_unnamed();
                 self.send_script(header, *plan);
                 Ok(Went::Next)
@@ -314,7 +314,7 @@ impl Exchange<'_> {
             true => self.relay.charged = false,
             false => self.relay.batch_open = true,
         }
-        self.talk.shared.busy.set(true);
+        self.talk.shared.begin_work();
         if self.relay.query_deadline.is_none() {
             self.start_clock();
         }

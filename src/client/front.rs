@@ -57,9 +57,8 @@ impl Session {
         stalled_since: &mut Option<Instant>,
     ) -> Poll<Front> {
         loop {
-            let ending = self.talk.shared.ending.borrow().clone();
-            if let Some(error) = ending {
-                return Poll::Ready(Front::End(error));
+            if let Some(error) = &*self.talk.shared.ending.borrow() {
+                return Poll::Ready(Front::End(error.clone()));
             }
             self.adopt_news();
             if self.client.output.len() > WAITING_BYTES_MAX {
@@ -117,8 +116,8 @@ impl Session {
             return Poll::Pending;
         }
         let since = *stalled_since.get_or_insert_with(Instant::now);
-        let deadline = since + self.talk.settings.stall_timeout;
-        match self.timer.poll_until(deadline, cx) {
+        let deadline = since + self.talk.env.settings.borrow().stall_timeout;
+        match self.timer.poll_until(deadline, &self.talk.env.clock, cx) {
             Poll::Ready(()) => Poll::Ready(Front::End(Error::ClientStalled)),
             Poll::Pending => Poll::Pending,
         }
@@ -170,7 +169,7 @@ impl Session {
     }
 
     fn look_at_text(&mut self, header: Header) -> Look {
-        let bytes_max = self.talk.settings.statement_bytes;
+        let bytes_max = self.talk.env.settings.borrow().statement_bytes;
         if header.length > bytes_max {
             return self.refuse_frame(header, Error::StatementTooLong { bytes_max });
         }

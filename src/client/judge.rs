@@ -4,11 +4,13 @@
 use std::rc::Rc;
 
 use crate::catalog::Tenant;
+use crate::client::caps;
 use crate::client::carried;
 use crate::client::due::{Effect, Step};
 use crate::client::prepared::Prepared;
+use crate::client::refuse;
 use crate::error::Error;
-use crate::guard::{Command, Part, Reading, SetValue};
+use crate::guard::{Command, Denial, Denials, Part, Reading, SetValue, Touch};
 use crate::isolation::quote;
 use crate::server::{Settings, Statements};
 
@@ -33,6 +35,8 @@ pub struct Plan {
     pub steps: Vec<Step>,
     pub touches: Vec<String>,
     pub harmless: bool,
+    /// Rules of level guard that would have refused it, were they not only reported.
+    pub would_refuse: Denials,
 }
 
 impl Plan {
@@ -79,6 +83,7 @@ fn plan(text: &[u8], parts: &[Part], bench: Bench<'_>) -> Result<Plan, Error> {
     let mut copied = 0;
     let mut touched = Vec::new();
     for part in parts {
+        part.denied.iter().try_for_each(|rule| deny(rule, bench, &mut plan))?;
         let (step, replacement) = command(&part.command, bench, &mut plan)?;
         plan.steps.push(step);
         touched.push(plan.touches.len());
@@ -100,6 +105,15 @@ fn plan(text: &[u8], parts: &[Part], bench: Bench<'_>) -> Result<Plan, Error> {
     Ok(plan)
 }
 
+/// Refuses, unless the tenant has the rule only reported.
+fn deny(rule: Denial, bench: Bench<'_>, plan: &mut Plan) -> Result<(), Error> {
+    if bench.tenant.report_only.contains(rule) {
+        plan.would_refuse.add(rule);
+        return Ok(());
+    }
+    Err(refuse::denied(rule))
+}
+
 type Outcome = Result<(Step, Option<String>), Error>;
 
 fn command(command: &Command, bench: Bench<'_>, plan: &mut Plan) -> Outcome {
@@ -107,11 +121,8 @@ fn command(command: &Command, bench: Bench<'_>, plan: &mut Plan) -> Outcome {
     match command {
         Command::Other { harmless, touches, unknown_settings } => {
             plan.harmless &= harmless & !unknown_settings & touches.is_empty();
-            for name in touches {
-                check_protected(name, None, bench)?;
-                if carried::is_carried(name) {
-                    plan.touches.push(name.clone());
-                }
+            for touch in touches {
+                touched(touch, bench, plan)?;
             }
             untouched()
         }
@@ -144,6 +155,41 @@ fn command(command: &Command, bench: Bench<'_>, plan: &mut Plan) -> Outcome {
     }
 }
 
+/// A call of set_config is SET in other words; whether it is LOCAL cannot be told.
+fn touched(touch: &Touch, bench: Bench<'_>, plan: &mut Plan) -> Result<(), Error> {
+    let Touch { name, value } = touch;
+    if name == "search_path" && value.as_deref().is_some_and(carried::is_system_path) {
+        plan.touches.push(name.clone());
+        return Ok(());
+    }
+    check_protected(name, value.as_deref(), bench)?;
+    if name == "client_encoding" {
+        match value {
+            Some(value) => carried::check_encoding(value)?,
+            None => return Err(carried::computed_encoding()),
+        }
+    }
+    check_cap(name, value.as_deref(), bench, plan)?;
+    if carried::is_carried(name) {
+        plan.touches.push(name.clone());
+    }
+    Ok(())
+}
+
+/// Refuses a value above the setting's cap, or one that cannot be told.
+fn check_cap(
+    name: &str,
+    value: Option<&str>,
+    bench: Bench<'_>,
+    plan: &mut Plan,
+) -> Result<(), Error> {
+    let capped = Denial::SettingCap.is_for(bench.tenant.watch());
+    match capped && !caps::is_within(name, value) {
+        true => deny(Denial::SettingCap, bench, plan),
+        false => Ok(()),
+    }
+}
+
 /// RESET ALL and DISCARD ALL reset the session, never the context: the gate does it. Inside a
 /// transaction block PostgreSQL would undo the one and refuse the other.
 fn itself(tag: &'static str, effect: Effect, bench: Bench<'_>) -> Outcome {
@@ -167,6 +213,9 @@ fn set(
             SetValue::Text(text) => Some(text.as_str()),
             SetValue::Default | SetValue::Other => None,
         };
+        if name == "search_path" && bench.tenant.context.owns(name) {
+            return set_path(value, local, bench, plan);
+        }
         if check_protected(name, text, bench)? {
             // One's own value: accepted, and nothing to do.
             let step = Step { tag: Some("SET"), effect: None };
@@ -174,6 +223,9 @@ fn set(
         }
         if name == "client_encoding" {
             carried::check_encoding(text.unwrap_or("default"))?;
+        }
+        if *value != SetValue::Default {
+            check_cap(name, text, bench, plan)?;
         }
         if local {
             if name == "standard_conforming_strings" {
@@ -193,8 +245,31 @@ fn set(
     }
 }
 
+/// The path belongs to the context, but may be left for PostgreSQL's own schema and come back.
+fn set_path(value: &SetValue, local: bool, bench: Bench<'_>, plan: &mut Plan) -> Outcome {
+    let text = match value {
+        SetValue::Default => return reset("search_path", "SET", bench, plan),
+        SetValue::Text(text) => Some(text.as_str()),
+        SetValue::Other => None,
+    };
+    if !text.is_some_and(carried::is_system_path) {
+        check_protected("search_path", text, bench)?;
+    }
+    if !local {
+        plan.touches.push("search_path".to_owned());
+    }
+    Ok((Step::default(), None))
+}
+
 /// RESET returns to the session's start-up value, which the server's own start-up does not know.
 fn reset(name: &str, tag: &'static str, bench: Bench<'_>, plan: &mut Plan) -> Outcome {
+    let path = bench.tenant.context.value(name).filter(|_| name == "search_path");
+    if let Some(path) = path {
+        plan.touches.push(name.to_owned());
+        // As the context binds it: quoted already.
+        let sql = format!("SET search_path TO {path}");
+        return Ok((Step { tag: Some(tag), effect: None }, Some(sql)));
+    }
     check_protected(name, None, bench)?;
     if !carried::is_carried(name) {
         return Err(carried::not_carried(name));

@@ -9,10 +9,11 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::auth::{Authenticator, Identity};
 use crate::catalog::{Catalog, Tenant};
-use crate::client::carried;
 use crate::client::settings::ClientSettings;
 use crate::client::startup::Ended;
+use crate::client::{caps, carried, refuse};
 use crate::error::Error;
+use crate::guard::Denial;
 use crate::net::Stream;
 use crate::server::Settings;
 use crate::wire::backend;
@@ -109,6 +110,11 @@ impl Wishes {
             if tenant.context.owns(name) || carried::is_protected(name, tenant.isolation) {
                 return Err(Error::ContextProtected { setting: name.to_owned() });
             }
+        }
+        let cap = Denial::SettingCap;
+        let capped = cap.is_for(tenant.watch()) && !tenant.report_only.contains(cap);
+        if capped && self.settings.iter().any(|(name, value)| !caps::is_within(name, Some(value))) {
+            return Err(refuse::denied(cap));
         }
         let names = [tenant.route.conninfo.dbname.as_str(), tenant.id.as_str()];
         match names.contains(&self.database.as_str()) {

@@ -3,6 +3,7 @@
 
 mod back;
 mod books;
+mod caps;
 mod carried;
 mod due;
 mod extended;
@@ -20,7 +21,7 @@ mod startup;
 mod talk;
 mod timer;
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
@@ -28,12 +29,14 @@ use std::time::Instant;
 pub use login::{Arrival, Wishes, authenticate};
 pub use refuse::put as put_refusal;
 pub use registry::{CancelKey, Entry, Place, Registry};
+pub use relay::Relays;
 pub use session::{End, Session};
 pub use settings::ClientSettings;
 pub use startup::{DoorTls, Ended, Hello, negotiate};
 pub use talk::{Phase, Shared};
 
-use crate::net::Buffers;
+use crate::guard;
+use crate::net::{Buffers, Clock};
 use crate::pool::Pools;
 
 /// What a worker hands every session.
@@ -41,10 +44,15 @@ use crate::pool::Pools;
 pub struct Env {
     pub pools: Pools,
     pub buffers: Buffers,
-    pub settings: Arc<ClientSettings>,
+    /// A reload replaces them, for all sessions.
+    pub settings: RefCell<Arc<ClientSettings>>,
     /// Budgets count time from here, on every worker alike.
     pub epoch: Instant,
     pub counts: Rc<Counts>,
+    /// What statement texts were read as.
+    pub readings: RefCell<guard::Cache>,
+    pub relays: Relays,
+    pub clock: Clock,
 }
 
 /// Counters of one worker's sessions since it started; the gate turns them into metrics.
@@ -56,5 +64,7 @@ pub struct Counts {
     pub bytes_sent: Cell<u64>,
     pub time_exceeded: Cell<u64>,
     /// Refusals by name and side.
-    pub refusals: std::cell::RefCell<Vec<(&'static str, &'static str, u64)>>,
+    pub refusals: RefCell<Vec<(&'static str, &'static str, u64)>>,
+    /// What level guard would have refused.
+    pub would_refuse: RefCell<crate::guard::Ledger>,
 }

@@ -3,6 +3,8 @@
 use std::collections::HashMap;
 use std::rc::Rc;
 
+use foldhash::fast::RandomState;
+
 use crate::client::due::Step;
 use crate::guard::ReadOptions;
 use crate::server::Statement;
@@ -55,7 +57,7 @@ pub struct Prepared {
     last: Option<Rc<Known>>,
     /// The unnamed statement's name, made once.
     empty: Rc<[u8]>,
-    named: HashMap<Rc<[u8]>, Rc<Known>>,
+    named: HashMap<Rc<[u8]>, Rc<Known>, RandomState>,
     named_bytes: usize,
     /// Portals bound to special statements, by name.
     portals: Vec<Portal>,
@@ -67,7 +69,7 @@ impl Default for Prepared {
             unnamed: None,
             last: None,
             empty: Rc::from([]),
-            named: HashMap::new(),
+            named: HashMap::default(),
             named_bytes: 0,
             portals: Vec::new(),
         }

@@ -1,7 +1,13 @@
 //! Say no in PostgreSQL's words.
 
 use crate::error::{Error, Severity};
+use crate::guard::Denial;
 use crate::wire::backend::{self, ErrorFields};
+
+/// The refusal of a rule of level guard.
+pub fn denied(rule: Denial) -> Error {
+    Error::GuardDenied { rule: rule.name(), what: rule.what(), hint: rule.hint() }
+}
 
 /// Appends a refusal as an ErrorResponse. The severity is the caller's: what only fails a request
 /// in a session ends a connection that has none yet.

@@ -2,6 +2,7 @@
 //! ready and nothing is in flight. One task; it waits on four things at once (either side to read,
 //! either side to write), so two full buffers cannot stop it.
 
+use std::cell::RefCell;
 use std::future::poll_fn;
 use std::io;
 use std::task::{Context, Poll};
@@ -122,6 +123,37 @@ impl Default for Relay {
     }
 }
 
+/// Relays of a worker that no exchange uses: a request costs no allocation, and an idle session
+/// holds none.
+#[derive(Debug, Default)]
+#[expect(clippy::vec_box, reason = "an exchange takes the box, not what is in it")]
+pub struct Relays(RefCell<Vec<Box<Relay>>>);
+
+/// Most relays kept for reuse.
+const RELAYS_KEPT_MAX: usize = 64;
+
+impl Relays {
+    /// One for an exchange whose first request was charged, and its text read, already.
+    pub fn take(&self, front: Option<Reading>) -> Box<Relay> {
+        let mut relay = self.0.borrow_mut().pop().unwrap_or_default();
+        relay.front = front;
+        relay.charged = true;
+        relay
+    }
+
+    /// Takes one back. Nothing of what it was used for stays in it: the next exchange may be
+    /// another tenant's.
+    pub fn put_back(&self, mut relay: Box<Relay>) {
+        let mut kept = self.0.borrow_mut();
+        if kept.len() < RELAYS_KEPT_MAX {
+            let mut due = std::mem::take(&mut relay.due);
+            due.clear();
+            *relay = Relay { due, ..Relay::default() };
+            kept.push(relay);
+        }
+    }
+}
+
 impl Relay {
     /// A Sync went out: the batch is closed.
     pub fn end_batch(&mut self) {
@@ -138,7 +170,7 @@ pub struct Exchange<'session> {
     pub client: &'session mut Connection,
     pub lease: &'session mut Lease,
     pub talk: &'session mut Talk,
-    pub relay: Relay,
+    pub relay: Box<Relay>,
     pub timer: &'session mut Timer,
 }
 
@@ -182,10 +214,28 @@ impl Exchange<'_> {
     /// One round: judge what was read, send what may go, read what there is room for. True if
     /// anything moved.
     fn turn(&mut self, cx: &mut Context<'_>) -> Result<bool, Ended> {
-        let mut moved = self.walk_client()?;
-        moved |= self.send_to_server(cx)?;
-        moved |= self.walk_server()?;
-        moved |= self.send_to_client(cx)?;
+        let mut moved = false;
+        self.relay.starved = true;
+        if self.client.input.len() > self.relay.to_server || self.relay.client_drop > 0 {
+            moved |= self.walk_client()?;
+        }
+        let (to_send, to_walk) = match self.lease.bound() {
+            Some(bound) => {
+                let server = bound.connection();
+                let to_send = self.relay.to_server > 0 || !server.is_sent();
+                (to_send, server.input.len() > self.relay.to_client)
+            }
+            None => return Err(Ended::ServerGone),
+        };
+        if to_send {
+            moved |= self.send_to_server(cx)?;
+        }
+        if to_walk {
+            moved |= self.walk_server()?;
+        }
+        if self.relay.to_client > 0 || !self.client.is_sent() {
+            moved |= self.send_to_client(cx)?;
+        }
         if self.is_over() {
             return Ok(true);
         }
@@ -316,7 +366,7 @@ impl Exchange<'_> {
         let stall = match half_sent || unread {
             true => {
                 let since = *self.relay.stalled_since.get_or_insert_with(Instant::now);
-                Some(since + self.talk.settings.stall_timeout)
+                Some(since + self.talk.env.settings.borrow().stall_timeout)
             }
             false => {
                 self.relay.stalled_since = None;
@@ -325,7 +375,7 @@ impl Exchange<'_> {
         };
         let limits = [stall, self.relay.query_deadline, self.relay.held_until];
         let Some(next) = limits.into_iter().flatten().min() else { return Poll::Pending };
-        if self.timer.poll_until(next, cx).is_pending() {
+        if self.timer.poll_until(next, &self.talk.env.clock, cx).is_pending() {
             return Poll::Pending;
         }
         let now = Instant::now();

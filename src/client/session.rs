@@ -1,7 +1,6 @@
 //! [`Session`]: the life of a client that is logged in. [`Session::run`] is its story; the life of
 //! one request is [`Session::serve`].
 
-use std::cell::Cell;
 use std::future::poll_fn;
 use std::pin::pin;
 use std::rc::Rc;
@@ -14,7 +13,7 @@ use crate::client::front::{Front, Request};
 use crate::client::login::{Arrival, Wishes};
 use crate::client::prepared::Prepared;
 use crate::client::registry::Entry;
-use crate::client::relay::{Ended, Exchange, Relay};
+use crate::client::relay::{Ended, Exchange};
 use crate::client::talk::{Phase, Shared, Talk};
 use crate::client::timer::Timer;
 use crate::client::{Env, refuse};
@@ -47,9 +46,9 @@ pub struct Session {
     /// The client has half a message and cannot be told anything any more.
     mid_frame: bool,
     pool: Rc<Pool>,
-    env: Rc<Env>,
     entry: Entry,
-    wishes: Box<Wishes>,
+    /// What it asked for; of no use once it is welcome.
+    wishes: Option<Box<Wishes>>,
     slot: ClientSlot,
 }
 
@@ -72,14 +71,13 @@ impl Session {
             account,
             start: Rc::default(),
             now: Rc::default(),
+            in_doubt: false,
             touched: Vec::new(),
             prepared: Prepared::default(),
             greeting: Rc::default(),
             reported: Vec::new(),
             shared: Rc::new(Shared::default()),
-            settings: env.settings.clone(),
-            epoch: env.epoch,
-            counts: env.counts.clone(),
+            env: env.clone(),
             tenant: tenant.clone(),
         };
         // Boxed, because a future would hold it twice: as its argument and as its state.
@@ -91,9 +89,8 @@ impl Session {
             dropping: 0,
             mid_frame: false,
             pool: env.pools.of(&tenant),
-            env: env.clone(),
             entry,
-            wishes: Box::new(wishes),
+            wishes: Some(Box::new(wishes)),
             slot,
         }))
     }
@@ -151,13 +148,19 @@ impl Session {
     async fn admit_and_acquire(
         &mut self,
         request: &Request,
-    ) -> Result<(Option<Permit>, Lease), Result<End, Error>> {
+    ) -> Result<(Option<Permit>, Box<Lease>), Result<End, Error>> {
+        if self.talk.shared.paused.get() {
+            // Before it takes anything from the budget that others could use.
+            Box::pin(self.resumed(Instant::now())).await?;
+        }
         let permit = match self.admit_now(request) {
             Some(permit) => permit,
             None => Box::pin(self.admit(request)).await?,
         };
-        let binding = Cell::new(false);
-        let bound = self.pool.acquire_bound(want(&self.talk, &binding));
+        let bound = match self.talk.shared.paused.get() {
+            true => None,
+            false => self.pool.acquire_bound(want(&self.talk)),
+        };
         let lease = match bound {
             Some(lease) => lease,
             None => Box::pin(self.acquire()).await?,
@@ -180,49 +183,81 @@ impl Session {
 
     /// The tenant's budget: at once, after a wait, or not.
     async fn admit(&mut self, request: &Request) -> Result<Option<Permit>, Result<End, Error>> {
-        let binding = Cell::new(false);
         let (talk, client) = (&self.talk, &mut self.client);
         if !request.free {
-            attended(talk, client, &binding, charge(talk)).await?;
+            attended(talk, client, charge(talk)).await?;
         }
         match request.ends_transaction {
             true => Ok(None),
-            false => attended(talk, client, &binding, admit(talk)).await.map(Some),
+            false => attended(talk, client, admit(talk)).await.map(Some),
         }
     }
 
-    /// A server bound to the tenant.
-    async fn acquire(&mut self) -> Result<Lease, Result<End, Error>> {
-        let (talk, pool, client) = (&self.talk, &self.pool, &mut self.client);
-        let binding = Cell::new(false);
-        let want = want(talk, &binding);
-        let acquire =
-            async { pool.acquire(want).await.map_err(|error| refused(error, &talk.tenant)) };
-        let lease = attended(talk, client, &binding, acquire).await?;
-        match self.talk.shared.cancel_wanted.take() {
-            // It came while the server was being bound: nothing was sent, so the gate answers.
-            true => {
+    /// A server bound to the tenant. Who is paused on the way leaves the line and begins again.
+    async fn acquire(&mut self) -> Result<Box<Lease>, Result<End, Error>> {
+        let started = Instant::now();
+        loop {
+            self.resumed(started).await?;
+            let (talk, pool, client) = (&self.talk, &self.pool, &mut self.client);
+            let work = async {
+                pool.acquire(want(talk)).await.map_err(|error| refused(error, &talk.tenant))
+            };
+            let work = or_paused(talk, work);
+            let acquired = attended(talk, client, work).await;
+            self.talk.shared.binding.set(false);
+            let Some(lease) = acquired? else { continue };
+            if self.talk.shared.cancel_wanted.take() {
+                // It came while the server was being bound: nothing was sent, so the gate answers.
                 lease.park(true);
-                Err(Err(Error::Cancelled))
+                return Err(Err(Error::Cancelled));
             }
-            false => Ok(lease),
+            match self.talk.shared.paused.get() {
+                true => lease.close(),
+                false => return Ok(lease),
+            }
         }
+    }
+
+    /// Waits while the console holds the tenant's requests back, for as long as one may wait for a
+    /// server.
+    async fn resumed(&mut self, since: Instant) -> Result<(), Result<End, Error>> {
+        if !self.talk.shared.paused.get() {
+            return Ok(());
+        }
+        let limit = self.pool.cluster().query_wait.saturating_sub(since.elapsed());
+        let (talk, client) = (&self.talk, &mut self.client);
+        let shared = &talk.shared;
+        let resumed = poll_fn(|_| match shared.paused.get() {
+            true => Poll::Pending,
+            false => Poll::Ready(()),
+        });
+        let in_time = async {
+            let waited = talk.env.clock.timeout(limit, resumed).await;
+            talk.account.waited(since.elapsed());
+            waited.map_err(|_| Error::Paused { waited: since.elapsed() })
+        };
+        attended(talk, client, in_time).await
     }
 
     /// Relays until the transaction is over, then gives the server back.
-    async fn exchange(&mut self, mut lease: Lease, request: Request) -> Result<(), End> {
+    async fn exchange(&mut self, mut lease: Box<Lease>, request: Request) -> Result<(), End> {
         let shared = self.talk.shared.clone();
         shared.phase.set(Phase::Active);
         shared.request_since.set(lease.since());
         *shared.server.borrow_mut() = lease.bound().map(|bound| bound.facts().clone());
-        let relay = Relay { front: request.reading, charged: true, ..Relay::default() };
+        let relay = self.talk.env.relays.take(request.reading);
         let (client, talk, timer) = (&mut self.client, &mut self.talk, &mut self.timer);
         let mut exchange = Exchange { client, lease: &mut lease, talk, relay, timer };
         let ended = exchange.run().await;
         self.mid_frame = !exchange.hand_over();
         let dismiss = exchange.relay.dismiss;
+        let Exchange { relay, .. } = exchange;
+        self.talk.env.relays.put_back(relay);
+        self.talk.in_doubt = false;
         *shared.server.borrow_mut() = None;
         shared.busy.set(false);
+        shared.bytes.set((self.client.received, self.client.transmitted));
+        self.talk.count_quiet();
         match ended {
             Ended::Ready => self.give_back(lease, dismiss).await.map_err(End::Told),
             Ended::ClientGone => Err(End::ClientGone),
@@ -231,7 +266,7 @@ impl Session {
         }
     }
 
-    async fn give_back(&mut self, mut lease: Lease, dismiss: bool) -> Result<(), Error> {
+    async fn give_back(&mut self, mut lease: Box<Lease>, dismiss: bool) -> Result<(), Error> {
         let statements = lease.bound().map_or(0, |bound| bound.statements.len());
         let mut stays = !dismiss && statements <= STATEMENTS_MAX;
         if !self.talk.touched.is_empty() {
@@ -243,6 +278,10 @@ impl Session {
             drop(lease);
             return Ok(());
         }
+        if self.talk.shared.paused.get() {
+            lease.close();
+            return Ok(());
+        }
         stays &= lease.bound().is_some_and(|bound| bound.settings == self.talk.now);
         lease.park(stays);
         Ok(())
@@ -251,7 +290,7 @@ impl Session {
     /// Takes the catalog's news of the tenant over, between two transactions.
     pub(super) fn adopt_news(&mut self) {
         let Some(tenant) = self.talk.shared.news.take() else { return };
-        self.pool = self.env.pools.of(&tenant);
+        self.pool = self.talk.env.pools.of(&tenant);
         // What the new context owns the session carries no more: it would be bound over it.
         for settings in [&mut self.talk.start, &mut self.talk.now] {
             let protected =
@@ -269,7 +308,8 @@ impl Session {
     /// Start-up settings are tried on a server before the client is told that it is in; what the
     /// server reports is remembered for the next client with the same wishes.
     async fn welcome(&mut self) -> Result<(), Error> {
-        let mut start = self.wishes.settings.clone();
+        let Some(wishes) = self.wishes.take() else { return Err(Error::Internal) };
+        let Wishes { user, settings: mut start, .. } = *wishes;
         let application_name = start.get("application_name").map(str::to_owned);
         let mut key = start.clone();
         key.remove("application_name");
@@ -305,7 +345,7 @@ impl Session {
         backend::put_authentication_ok(out);
         for (name, value) in greeting.iter() {
             let value = match name.as_str() {
-                "session_authorization" => self.wishes.user.as_str(),
+                "session_authorization" => user.as_str(),
                 "application_name" => application_name.as_deref().unwrap_or(value),
                 "search_path" | "role" => continue,
                 _ => value,
@@ -317,7 +357,7 @@ impl Session {
         Ok(())
     }
 
-    async fn first_lease(&mut self) -> Result<Lease, Error> {
+    async fn first_lease(&mut self) -> Result<Box<Lease>, Error> {
         let acquired = self.acquire().await;
         acquired.map_err(|refused| match refused {
             Ok(_) => Error::ShuttingDown,
@@ -334,15 +374,17 @@ impl Session {
             self.talk.count_refusal(error);
         }
         let lingers = matches!(&end, End::Told(error) if error.facts().side == Side::Client);
+        let clock = self.talk.env.clock.clone();
         let goodbye = async {
             let _ = self.client.send().await;
             let _ = self.client.shutdown().await;
             if lingers {
-                let _ = tokio::time::timeout(LINGER, self.client.drain()).await;
+                let _ = clock.timeout(LINGER, self.client.drain()).await;
             }
         };
-        let _ = tokio::time::timeout(GOODBYE, goodbye).await;
-        self.talk.count_bytes(self.client.received, self.client.transmitted);
+        let _ = clock.timeout(GOODBYE, goodbye).await;
+        self.talk.shared.bytes.set((self.client.received, self.client.transmitted));
+        self.talk.count_bytes();
         drop(self.slot);
         end
     }
@@ -357,7 +399,7 @@ async fn charge(talk: &Talk) -> Result<(), Error> {
             talk.count_rate_refusal();
             return Err(Error::OverRate { retry_after });
         }
-        tokio::time::sleep(retry_after).await;
+        talk.env.clock.sleep(retry_after).await;
     }
     Ok(())
 }
@@ -373,7 +415,7 @@ async fn admit(talk: &Talk) -> Result<Permit, Error> {
             Err(Over::Rate(_)) => 0,
         };
         let rest = patience.saturating_sub(started.elapsed());
-        if rest.is_zero() || tokio::time::timeout(rest, talk.account.freed()).await.is_err() {
+        if rest.is_zero() || talk.env.clock.timeout(rest, talk.account.freed()).await.is_err() {
             talk.count_refused_at_once();
             return Err(Error::OverConcurrency { limit });
         }
@@ -381,12 +423,11 @@ async fn admit(talk: &Talk) -> Result<Permit, Error> {
 }
 
 /// Waits for something while the client may cancel or hang up and the session may have to end:
-/// nothing of the request has run yet. Not while a server is being `binding`: that is short, and
-/// a server left in the middle of it would have to be closed.
+/// nothing of the request has run yet. Not while a server is being bound: that is short, and a
+/// server left in the middle of it would have to be closed.
 async fn attended<T>(
     talk: &Talk,
     client: &mut Connection,
-    binding: &Cell<bool>,
     work: impl Future<Output = Result<T, Error>>,
 ) -> Result<T, Result<End, Error>> {
     let shared = &talk.shared;
@@ -396,7 +437,7 @@ async fn attended<T>(
             return Poll::Ready(done.map_err(Err));
         }
         shared.wake_with(cx);
-        if binding.get() {
+        if shared.binding.get() {
             return Poll::Pending;
         }
         // What the client has been answered before does not wait for a server.
@@ -428,9 +469,26 @@ async fn attended<T>(
 /// when it hangs up.
 const AHEAD_BYTES_MAX: usize = 64 * 1024;
 
-fn want<'talk>(talk: &'talk Talk, binding: &'talk Cell<bool>) -> Want<'talk> {
+/// What comes of `work`, or nothing if the console pauses the tenant first. Not while a server is
+/// being bound.
+async fn or_paused<T>(
+    talk: &Talk,
+    work: impl Future<Output = Result<T, Error>>,
+) -> Result<Option<T>, Error> {
+    let mut work = pin!(work);
+    let either = poll_fn(|cx| match work.as_mut().poll(cx) {
+        Poll::Ready(done) => Poll::Ready(done.map(Some)),
+        Poll::Pending if talk.shared.paused.get() && !talk.shared.binding.get() => {
+            Poll::Ready(Ok(None))
+        }
+        Poll::Pending => Poll::Pending,
+    });
+    either.await
+}
+
+fn want(talk: &Talk) -> Want<'_> {
     let (tenant, account, settings) = (&talk.tenant, &talk.account, &talk.now);
-    Want { tenant, account, session: talk.id, settings, binding }
+    Want { tenant, account, session: talk.id, settings, binding: &talk.shared.binding }
 }
 
 /// What the client is told when there is no lease; the cause was logged where it happened.

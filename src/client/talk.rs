@@ -12,11 +12,10 @@ use tokio::sync::oneshot;
 
 use crate::budget::{Account, Over};
 use crate::catalog::Tenant;
-use crate::client::Counts;
-use crate::client::prepared::Prepared;
-use crate::client::settings::ClientSettings;
+use crate::client::Env;
+use crate::client::prepared::{Known, Prepared};
 use crate::error::Error;
-use crate::guard::{self, ReadOptions, Reading};
+use crate::guard::{self, Denials, ReadOptions, Reading};
 use crate::pool::{Greeting, Lease, SessionId};
 use crate::server::{ServerFacts, Settings, cancel};
 use crate::wire::backend;
@@ -31,6 +30,9 @@ pub struct Talk {
     pub start: Rc<Settings>,
     /// Values in force.
     pub now: Rc<Settings>,
+    /// The session was reset and the server was not: until it is given back, nobody can say how it
+    /// reads a text.
+    pub in_doubt: bool,
     /// Settings that statements since the last read-back may have changed.
     pub touched: Vec<String>,
     pub prepared: Prepared,
@@ -38,10 +40,8 @@ pub struct Talk {
     pub greeting: Rc<Greeting>,
     pub reported: Vec<(String, String)>,
     pub shared: Rc<Shared>,
-    pub settings: Arc<ClientSettings>,
-    /// The worker's clock starts here; budgets count from it.
-    pub epoch: Instant,
-    pub counts: Rc<Counts>,
+    /// What the worker hands all its sessions.
+    pub env: Rc<Env>,
 }
 
 /// What a session is doing, for cancel and console.
@@ -75,6 +75,17 @@ pub struct Shared {
     pub ending_now: Cell<bool>,
     /// The catalog has news of the tenant.
     pub news: RefCell<Option<Arc<Tenant>>>,
+    /// The console holds the tenant's requests back.
+    pub paused: Cell<bool>,
+    /// A server is being bound for it: not to be interrupted.
+    pub binding: Cell<bool>,
+    /// Since when the leased server waits for the client, within a transaction.
+    quiet_since: Cell<Option<Instant>>,
+    quiet: Cell<Duration>,
+    /// Bytes from and to the client, up to its last transaction.
+    pub bytes: Cell<(u64, u64)>,
+    /// How much of that is in the totals.
+    booked: Cell<(u64, u64)>,
     pub application_name: RefCell<String>,
     pub since: Instant,
     pub request_since: Cell<Instant>,
@@ -96,6 +107,12 @@ impl Default for Shared {
             ending: RefCell::default(),
             ending_now: Cell::new(false),
             news: RefCell::default(),
+            paused: Cell::new(false),
+            binding: Cell::new(false),
+            quiet_since: Cell::new(None),
+            quiet: Cell::new(Duration::ZERO),
+            bytes: Cell::new((0, 0)),
+            booked: Cell::new((0, 0)),
             application_name: RefCell::default(),
             since: now,
             request_since: Cell::new(now),
@@ -119,6 +136,44 @@ impl Shared {
         if let Some(waker) = self.waker.borrow().as_ref() {
             waker.wake_by_ref();
         }
+    }
+
+    /// Holds requests back from the next transaction on, or lets them go on.
+    pub fn pause(&self, paused: bool) {
+        if self.paused.replace(paused) != paused {
+            self.wake();
+        }
+    }
+
+    /// Something is in flight on the server.
+    #[inline]
+    pub fn begin_work(&self) {
+        self.busy.set(true);
+        if let Some(since) = self.quiet_since.take() {
+            self.quiet.set(self.quiet.get() + since.elapsed());
+        }
+    }
+
+    /// Nothing is in flight any more; `within` a transaction the server waits for the client.
+    #[inline]
+    pub fn end_work(&self, within: bool) {
+        self.busy.set(false);
+        if within {
+            self.quiet_since.set(Some(Instant::now()));
+        }
+    }
+
+    /// How long the server waited for its client since the last call.
+    fn take_quiet(&self) -> Duration {
+        let waited = self.quiet_since.take().map(|since| since.elapsed()).unwrap_or_default();
+        self.quiet.take() + waited
+    }
+
+    /// Bytes from and to the client since the last call.
+    pub fn unbooked(&self) -> (u64, u64) {
+        let (received, sent) = self.bytes.get();
+        let (booked_received, booked_sent) = self.booked.replace((received, sent));
+        (received - booked_received, sent - booked_sent)
     }
 
     /// Asks the session to end at its next transaction boundary, or now.
@@ -182,16 +237,30 @@ impl Talk {
     pub fn read_options(&self) -> Option<ReadOptions> {
         let touched = self.touched.iter().any(|name| name == "standard_conforming_strings");
         let value = self.now.get("standard_conforming_strings");
-        let on = ReadOptions { standard_conforming_strings: value.is_none_or(|it| it == "on") };
-        (!touched).then_some(on)
+        let standard_conforming_strings = value.is_none_or(|it| it == "on");
+        let watch = self.tenant.watch();
+        let in_doubt = touched || self.in_doubt;
+        (!in_doubt).then_some(ReadOptions { standard_conforming_strings, watch })
+    }
+
+    /// Whether a server reads a statement today as it was read when it was judged. Without a
+    /// backslash a text means the same under either value of the setting.
+    pub fn reads_as_before(&self, known: &Known) -> bool {
+        let setting = |options: ReadOptions| options.standard_conforming_strings;
+        // One that was judged in doubt was judged both ways.
+        let Some(before) = known.read_as.map(setting) else { return true };
+        self.read_options().map(setting) == Some(before) || !known.statement.text.contains(&b'\\')
     }
 
     /// Reads a text as the server's scanner will, once this session is on it.
     pub fn read(&self, text: &[u8]) -> Reading {
         if let Some(options) = self.read_options() {
-            return guard::read(text, options);
+            return self.env.readings.borrow_mut().read(text, options);
         }
-        let as_if = |on| guard::read(text, ReadOptions { standard_conforming_strings: on });
+        let watch = self.tenant.watch();
+        let as_if = |standard_conforming_strings| {
+            guard::read(text, ReadOptions { standard_conforming_strings, watch })
+        };
         let reading = as_if(true);
         if as_if(false) != reading {
             let what = "a text that depends on standard_conforming_strings, just set,".into();
@@ -224,17 +293,17 @@ impl Talk {
     /// Counts one request against the tenant's rate.
     pub fn charge(&self) -> Result<(), Over> {
         if self.tenant.limits.queries_per_second.is_some() {
-            self.account.charge(&self.tenant.limits, self.epoch.elapsed())?;
+            self.account.charge(&self.tenant.limits, self.env.epoch.elapsed())?;
         }
         self.account.totals.requests.fetch_add(1, Ordering::Relaxed);
-        add(&self.counts.requests, 1);
+        add(&self.env.counts.requests, 1);
         Ok(())
     }
 
     /// Books the end of a transaction, or of a request outside of one.
     pub fn count_transaction(&self) {
         self.account.totals.transactions.fetch_add(1, Ordering::Relaxed);
-        add(&self.counts.transactions, 1);
+        add(&self.env.counts.transactions, 1);
     }
 
     /// Books a request that was refused because too many transactions are at work.
@@ -246,19 +315,36 @@ impl Talk {
     pub fn count_refusal(&self, error: &Error) {
         self.account.totals.refusals.fetch_add(1, Ordering::Relaxed);
         let facts = error.facts();
-        let mut refusals = self.counts.refusals.borrow_mut();
+        let mut refusals = self.env.counts.refusals.borrow_mut();
         match refusals.iter_mut().find(|(name, _, _)| *name == facts.name) {
             Some(entry) => entry.2 += 1,
             None => refusals.push((facts.name, facts.side.name(), 1)),
         }
     }
 
-    /// Books what a session received from its client and sent to it.
-    pub fn count_bytes(&self, received: u64, sent: u64) {
+    /// Books a text that only reported rules of level guard let pass.
+    pub fn count_would_refuse(&self, text: &[u8], rules: Denials) {
+        if !rules.is_empty() {
+            self.env.counts.would_refuse.borrow_mut().enter(self.tenant.id.as_str(), text, rules);
+        }
+    }
+
+    /// Books the end of a lease: how long the server waited for the client meanwhile.
+    pub fn count_quiet(&self) {
+        let quiet = self.shared.take_quiet();
+        if !quiet.is_zero() {
+            let micros = quiet.as_micros() as u64;
+            self.account.totals.idle_time_us.fetch_add(micros, Ordering::Relaxed);
+        }
+    }
+
+    /// Books what a session received from its client and sent to it, as far as nobody has yet.
+    pub fn count_bytes(&self) {
+        let (received, sent) = self.shared.unbooked();
         self.account.totals.bytes_received.fetch_add(received, Ordering::Relaxed);
         self.account.totals.bytes_sent.fetch_add(sent, Ordering::Relaxed);
-        add(&self.counts.bytes_received, received);
-        add(&self.counts.bytes_sent, sent);
+        add(&self.env.counts.bytes_received, received);
+        add(&self.env.counts.bytes_sent, sent);
     }
 
     /// Books a request that was refused for its rate.
@@ -269,7 +355,7 @@ impl Talk {
     /// Cancels what runs because it ran too long.
     pub fn cancel_running(&self) {
         self.account.totals.cancelled.fetch_add(1, Ordering::Relaxed);
-        add(&self.counts.time_exceeded, 1);
+        add(&self.env.counts.time_exceeded, 1);
         self.shared.cancel_running();
     }
 

@@ -4,7 +4,9 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Instant;
 
-use tokio::time::{Sleep, sleep_until};
+use tokio::time::Sleep;
+
+use crate::net::Clock;
 
 /// A timer that is re-armed only for an earlier time: a request that ends in time leaves it
 /// running, and a wake-up for nothing costs less than setting it anew for every request.
@@ -13,12 +15,12 @@ pub struct Timer(Option<Pin<Box<Sleep>>>);
 
 impl Timer {
     /// Ready once `at` has passed; otherwise the task is woken then, or earlier.
-    pub fn poll_until(&mut self, at: Instant, cx: &mut Context<'_>) -> Poll<()> {
+    pub fn poll_until(&mut self, at: Instant, clock: &Clock, cx: &mut Context<'_>) -> Poll<()> {
         if at <= Instant::now() {
             return Poll::Ready(());
         }
+        let sleep = self.0.get_or_insert_with(|| Box::pin(clock.sleep_until(at)));
         let at = tokio::time::Instant::from_std(at);
-        let sleep = self.0.get_or_insert_with(|| Box::pin(sleep_until(at)));
         loop {
             if sleep.is_elapsed() || sleep.deadline() > at {
                 sleep.as_mut().reset(at);

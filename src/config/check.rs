@@ -1,10 +1,6 @@
-//! What serde cannot see: ranges, addresses, files, and entries that contradict each other.
+//! What serde cannot see: ranges, names, and entries that contradict each other.
 
-use std::collections::BTreeSet;
-use std::fs;
-use std::net::SocketAddr;
 use std::ops::RangeInclusive;
-use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use base64::Engine;
@@ -12,13 +8,11 @@ use base64::engine::general_purpose::STANDARD;
 
 use super::GateSettings;
 use super::read::Reader;
-use super::shapes::ListenShape;
 use crate::auth::{Authenticator, IssuerSettings};
 use crate::client::ClientSettings;
 use crate::console::ConsoleUser;
-use crate::net::{ListenSettings, TlsPolicy};
 use crate::spelling;
-use crate::telemetry::{HttpSettings, LogSettings};
+use crate::telemetry::LogSettings;
 
 /// Half of what a kernel hands out by default is far above what one process serves well.
 const CLIENTS_MAX: usize = 1_000_000;
@@ -29,6 +23,12 @@ const LOGIN_BYTES_MAX: usize = 1024 * 1024;
 /// A larger leeway would make expired tokens live on.
 const LEEWAY_MAX: Duration = Duration::from_secs(600);
 
+/// What collects metrics keeps every series for weeks.
+const TENANTS_TOP_MAX: usize = 1000;
+
+/// Averages over less are noise.
+const STATS_PERIOD_MIN: Duration = Duration::from_secs(1);
+
 /// The `[gate]` entry.
 pub(super) fn gate(
     reader: &mut Reader<'_>,
@@ -36,11 +36,9 @@ pub(super) fn gate(
     client: &ClientSettings,
     log: &LogSettings,
 ) {
-    if gate.workers != 1 {
-        let message = format!("workers is {}, this version has exactly 1", gate.workers);
-        reader.problem_at(&["gate", "workers"], message, None);
-    }
-    let ranges: [(&str, usize, RangeInclusive<usize>); 4] = [
+    let ranges: [(&str, usize, RangeInclusive<usize>); 6] = [
+        ("workers", gate.workers, 1..=super::WORKERS_MAX),
+        ("doors", gate.doors, 1..=super::WORKERS_MAX),
         ("clients", gate.clients, 1..=CLIENTS_MAX),
         ("startup_bytes", client.startup_bytes, 512..=LOGIN_BYTES_MAX),
         ("statement_bytes", client.statement_bytes, 1024..=STATEMENT_BYTES_MAX),
@@ -77,90 +75,6 @@ fn log_level(reader: &mut Reader<'_>, level: &str) {
     }
 }
 
-/// One `[[listen]]` entry.
-pub(super) fn listen(
-    reader: &mut Reader<'_>,
-    index: usize,
-    shape: ListenShape,
-) -> Option<ListenSettings> {
-    let index = index.to_string();
-    let at = |key| ["listen", index.as_str(), key];
-    let address = address(reader, &at("address"), &shape.address)?;
-    if shape.plaintext_password && !address.ip().is_loopback() {
-        let message = format!("plaintext_password is for loopback addresses, not {}", address.ip());
-        let hint = "Tokens would cross the network readable for everybody on the way.";
-        reader.problem_at(&at("plaintext_password"), message, Some(hint));
-    }
-    let path = |file: PathBuf| reader.folder.join(file);
-    let identity = match (shape.certificate.map(path), shape.key.map(path)) {
-        _ if shape.tls == TlsPolicy::Disable => None,
-        (Some(certificate), Some(key)) => {
-            pem(reader, &at("certificate"), &certificate, "CERTIFICATE");
-            pem(reader, &at("key"), &key, "PRIVATE KEY");
-            Some((certificate, key))
-        }
-        (certificate, _) => {
-            let missing = if certificate.is_some() { "key" } else { "certificate" };
-            let hint = "Name PEM files for certificate and key, or write tls = \"disable\".";
-            reader.problem_at(&at(missing), format!("missing key \"{missing}\""), Some(hint));
-            None
-        }
-    };
-    let (tls, plaintext_password) = (shape.tls, shape.plaintext_password);
-    Some(ListenSettings { address, tls, identity, plaintext_password })
-}
-
-/// Whether a PEM file is there and holds what it should; the TLS library reads it later.
-fn pem(reader: &mut Reader<'_>, at: &[&str], file: &Path, wanted: &str) {
-    let message = match fs::read(file) {
-        Err(error) => format!("cannot read {}: {error}", file.display()),
-        Ok(bytes) => {
-            let text = String::from_utf8_lossy(&bytes);
-            let holds = text.lines().any(|line| {
-                line.trim_end()
-                    .strip_suffix("-----")
-                    .is_some_and(|line| line.starts_with("-----BEGIN ") && line.ends_with(wanted))
-            });
-            if holds {
-                return;
-            }
-            format!("{} holds no PEM block \"{wanted}\"", file.display())
-        }
-    };
-    reader.problem_at(at, message, None);
-}
-
-/// An address and port as written.
-pub(super) fn address(reader: &mut Reader<'_>, at: &[&str], text: &str) -> Option<SocketAddr> {
-    let address = text.parse().ok();
-    if address.is_none() {
-        let message = format!("\"{}\" is not an address with a port", text.escape_debug());
-        let hint = "Write numbers, such as \"127.0.0.1:6432\" or \"[::]:6432\".";
-        reader.problem_at(at, message, Some(hint));
-    }
-    address
-}
-
-/// No two listeners at one address. Port 0 takes any free port, as often as one likes.
-pub(super) fn addresses(
-    reader: &mut Reader<'_>,
-    listen: &[ListenSettings],
-    http: Option<&HttpSettings>,
-) {
-    let mut seen = BTreeSet::new();
-    for (index, settings) in listen.iter().enumerate() {
-        let address = settings.address;
-        if address.port() != 0 && !seen.insert(address) {
-            let message = format!("there is a [[listen]] at {address} already");
-            reader.problem_at(&["listen", &index.to_string(), "address"], message, None);
-        }
-    }
-    if let Some(http) = http.filter(|http| seen.contains(&http.address)) {
-        let message = format!("there is a [[listen]] at {} already", http.address);
-        reader.problem_at(&["http", "address"], message, None);
-    }
-}
-
 /// Issuers, each on its own and, if all could be read, beside each other.
 pub(super) fn issuers(reader: &mut Reader<'_>, issuers: &[IssuerSettings], sound: bool) {
     let mut sound = sound;
@@ -177,6 +91,33 @@ pub(super) fn issuers(reader: &mut Reader<'_>, issuers: &[IssuerSettings], sound
     }
     if sound && let Err(fault) = Authenticator::new(issuers) {
         reader.problem_at(&["issuers", &fault.issuer, fault.key], fault.message, None);
+    }
+}
+
+/// How many tenants have series of their own.
+pub(super) fn tenants_top(reader: &mut Reader<'_>, top: usize) {
+    if top > TENANTS_TOP_MAX {
+        let message = format!("tenants_top is {top}, allowed: 0 to {TENANTS_TOP_MAX}");
+        reader.problem_at(&["http", "tenants_top"], message, None);
+    }
+}
+
+/// How long averages are over.
+pub(super) fn stats_period(
+    reader: &mut Reader<'_>,
+    span: std::ops::Range<usize>,
+    period: Result<Option<Duration>, toml::de::Error>,
+) -> Option<Duration> {
+    match period {
+        Ok(Some(period)) if period >= STATS_PERIOD_MIN => Some(period),
+        Ok(_) => {
+            reader.problem(span, "stats_period is shorter than 1s".to_owned(), None);
+            None
+        }
+        Err(error) => {
+            reader.problem(span, error.message().to_owned(), None);
+            None
+        }
     }
 }
 

@@ -5,6 +5,7 @@
 
 mod check;
 mod error;
+mod listen;
 mod read;
 mod shapes;
 mod table;
@@ -46,17 +47,33 @@ pub struct Config {
 /// What concerns the whole process.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GateSettings {
-    /// Threads that tenants live on; exactly 1 in this version.
+    /// Threads that tenants live on; default: the CPUs the process may use, 64 at most.
     pub workers: usize,
+    /// Threads that let clients in; default: one for every 4 workers.
+    pub doors: usize,
     /// Client connections of the whole process; default 10,000.
     pub clients: usize,
     /// How long transactions may take to end after SIGTERM; default 30 s.
     pub drain_timeout: Duration,
 }
 
+/// More would only wait for each other; this is also the size of what is kept per worker.
+const WORKERS_MAX: usize = 64;
+
+impl GateSettings {
+    /// A login with TLS costs about as much as some hundred requests, so one door keeps up with the
+    /// logins of several workers' clients.
+    fn doors_for(workers: usize) -> usize {
+        workers.div_ceil(4)
+    }
+}
+
 impl Default for GateSettings {
     fn default() -> Self {
-        Self { workers: 1, clients: 10_000, drain_timeout: Duration::from_secs(30) }
+        let cpus = std::thread::available_parallelism().map_or(1, usize::from);
+        let workers = cpus.min(WORKERS_MAX);
+        let drain_timeout = Duration::from_secs(30);
+        Self { workers, doors: Self::doors_for(workers), clients: 10_000, drain_timeout }
     }
 }
 

@@ -11,10 +11,12 @@ use toml::de::{DeTable, DeValue, ValueDeserializer};
 
 use super::check;
 use super::error::Problem;
+use super::listen;
 use super::shapes::{
     ClusterShape, ConsoleUserShape, GateShape, HttpShape, IssuerShape, LimitsShape, ListenShape,
     SECTIONS, TenantShape,
 };
+use super::units;
 use super::{Config, GateSettings};
 use crate::auth::{IssuerSettings, LEEWAY_DEFAULT, TENANT_CLAIM_DEFAULT};
 use crate::catalog::{
@@ -76,11 +78,11 @@ impl<'text> Reader<'text> {
             None => Some(GateShape::default()),
         };
         let rooms = gate.map(|shape| self.gate(shape));
-        let listen = self.listen();
+        let listen = self.listeners();
         let issuers = self.issuers();
         let console = self.console();
         let http = self.http();
-        check::addresses(self, &listen, http.as_ref());
+        listen::distinct(self, &listen, http.as_ref());
         let catalog = self.catalog();
         let (gate, client, log) = rooms?;
         Some(Config { gate, listen, client, issuers, catalog: catalog?, console, http, log })
@@ -89,8 +91,10 @@ impl<'text> Reader<'text> {
     fn gate(&mut self, shape: GateShape) -> (GateSettings, ClientSettings, LogSettings) {
         let (gate, client, log) =
             (GateSettings::default(), ClientSettings::default(), LogSettings::default());
+        let workers = shape.workers.unwrap_or(gate.workers);
         let gate = GateSettings {
-            workers: shape.workers.unwrap_or(gate.workers),
+            workers,
+            doors: shape.doors.unwrap_or_else(|| GateSettings::doors_for(workers)),
             clients: shape.clients.unwrap_or(gate.clients),
             drain_timeout: shape.drain_timeout.unwrap_or(gate.drain_timeout),
         };
@@ -109,7 +113,7 @@ impl<'text> Reader<'text> {
         (gate, client, log)
     }
 
-    fn listen(&mut self) -> Vec<ListenSettings> {
+    fn listeners(&mut self) -> Vec<ListenSettings> {
         let entries = match self.root.get("listen").map(|value| (value.span(), value.get_ref())) {
             Some((_, DeValue::Array(entries))) => entries.iter().collect(),
             Some((span, _)) => {
@@ -122,13 +126,13 @@ impl<'text> Reader<'text> {
             let hint = "Add [[listen]] with address = \"127.0.0.1:6432\".".to_owned();
             self.problem(0..0, "there is no [[listen]]".to_owned(), Some(hint));
         }
-        let mut listen = Vec::new();
+        let mut listeners = Vec::new();
         for (index, entry) in entries.into_iter().enumerate() {
             if let Some(shape) = self.table::<ListenShape>(entry) {
-                listen.extend(check::listen(self, index, shape));
+                listeners.extend(listen::entry(self, index, shape));
             }
         }
-        listen
+        listeners
     }
 
     fn issuers(&mut self) -> Vec<IssuerSettings> {
@@ -151,10 +155,16 @@ impl<'text> Reader<'text> {
     }
 
     fn console(&mut self) -> ConsoleSettings {
-        let mut users = Vec::new();
+        let mut settings = ConsoleSettings::default();
         for (key, value) in self.members("console") {
+            if key.get_ref() == "stats_period" {
+                let period = units::duration(ValueDeserializer::from(value.clone()));
+                let period = check::stats_period(self, value.span(), period);
+                settings.stats_period = period.unwrap_or(settings.stats_period);
+                continue;
+            }
             if key.get_ref() != "users" {
-                let hint = allowed(key.get_ref(), &["users"]);
+                let hint = allowed(key.get_ref(), &["users", "stats_period"]);
                 let message = format!("unknown key \"{}\"", key.get_ref().escape_debug());
                 self.problem(key.span(), message, hint);
                 continue;
@@ -165,10 +175,11 @@ impl<'text> Reader<'text> {
                 continue;
             };
             for (name, value) in table {
-                users.extend(self.console_user(name.get_ref(), value));
+                let user = self.console_user(name.get_ref(), value);
+                settings.users.extend(user);
             }
         }
-        ConsoleSettings { users }
+        settings
     }
 
     fn console_user(&mut self, name: &str, value: &Value<'_>) -> Option<ConsoleUser> {
@@ -184,8 +195,11 @@ impl<'text> Reader<'text> {
 
     fn http(&mut self) -> Option<HttpSettings> {
         let shape = self.table::<HttpShape>(self.root.get("http")?)?;
-        let address = check::address(self, &["http", "address"], &shape.address)?;
-        Some(HttpSettings { address })
+        let address = listen::address(self, &["http", "address"], &shape.address)?;
+        let default = HttpSettings::new(address);
+        let tenants_top = shape.tenants_top.unwrap_or(default.tenants_top);
+        check::tenants_top(self, tenants_top);
+        Some(HttpSettings { address, tenants_top, tenants: shape.tenants })
     }
 
     /// The catalog, if clusters and tiers could be read: without them a tenant's faults would
@@ -343,6 +357,7 @@ fn cluster(name: String, shape: ClusterShape) -> ClusterPlan {
             server_lifetime: shape.server_lifetime.unwrap_or(default.server_lifetime),
             linger: shape.linger.unwrap_or(default.linger),
             scrub_timeout: shape.scrub_timeout.unwrap_or(default.scrub_timeout),
+            level: shape.level.unwrap_or(default.level),
             ..default
         },
         connection_string: shape.connection_string,

@@ -10,6 +10,7 @@ use super::units;
 use crate::auth::Algorithm;
 use crate::catalog::{LimitsPlan, TenantState};
 use crate::console::Rights;
+use crate::guard::Level;
 use crate::isolation::Isolation;
 use crate::net::TlsPolicy;
 use crate::telemetry::LogFormat;
@@ -22,6 +23,7 @@ pub(super) const SECTIONS: [&str; 8] =
 #[serde(deny_unknown_fields, default)]
 pub(super) struct GateShape {
     pub workers: Option<usize>,
+    pub doors: Option<usize>,
     pub clients: Option<usize>,
     #[serde(deserialize_with = "units::duration")]
     pub login_timeout: Option<Duration>,
@@ -42,13 +44,15 @@ pub(super) struct GateShape {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct ListenShape {
-    pub address: String,
-    #[serde(default)]
-    pub tls: TlsPolicy,
+    pub address: Option<String>,
+    pub tls: Option<TlsPolicy>,
     pub certificate: Option<PathBuf>,
     pub key: Option<PathBuf>,
-    #[serde(default)]
-    pub plaintext_password: bool,
+    pub plaintext_password: Option<bool>,
+    pub unix: Option<PathBuf>,
+    pub port: Option<u16>,
+    pub mode: Option<String>,
+    pub systemd: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -69,6 +73,7 @@ pub(super) struct ClusterShape {
     pub capacity: usize,
     pub connection_string: Option<String>,
     pub tenant_setting: Option<String>,
+    pub level: Option<Level>,
     #[serde(default, deserialize_with = "units::duration")]
     pub query_wait: Option<Duration>,
     #[serde(default, deserialize_with = "units::duration")]
@@ -93,6 +98,7 @@ pub(super) struct LimitsShape {
     pub query_time: Option<Duration>,
     #[serde(deserialize_with = "units::duration")]
     pub budget_wait: Option<Duration>,
+    pub report_only: Option<Vec<String>>,
 }
 
 impl From<LimitsShape> for LimitsPlan {
@@ -105,6 +111,7 @@ impl From<LimitsShape> for LimitsPlan {
             servers: shape.servers,
             query_time: shape.query_time,
             budget_wait: shape.budget_wait,
+            report_only: shape.report_only,
         }
     }
 }
@@ -139,4 +146,7 @@ pub(super) struct ConsoleUserShape {
 #[serde(deny_unknown_fields)]
 pub(super) struct HttpShape {
     pub address: String,
+    pub tenants_top: Option<usize>,
+    #[serde(default)]
+    pub tenants: Vec<String>,
 }

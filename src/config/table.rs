@@ -9,8 +9,9 @@ use super::{Config, GateSettings};
 use crate::auth::LEEWAY_DEFAULT;
 use crate::catalog::Cluster;
 use crate::client::ClientSettings;
-use crate::net::{ListenSettings, TlsPolicy};
-use crate::telemetry::{LogFormat, LogSettings};
+use crate::console::ConsoleSettings;
+use crate::net::{ListenAddress, ListenSettings, TlsPolicy};
+use crate::telemetry::{HttpSettings, LogFormat, LogSettings};
 
 /// One setting in force. Secrets are not among them.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,12 +43,20 @@ impl Config {
             table.push(live(key("leeway"), time(issuer.leeway), Some(time(LEEWAY_DEFAULT))));
         }
         table.extend(self.catalog.clusters().flat_map(|named| cluster(named)));
+        let period = time(ConsoleSettings::default().stats_period);
+        let key = "console.stats_period".to_owned();
+        table.push(live(key, time(self.console.stats_period), Some(period)));
         for user in &self.console.users {
             let key = format!("console.users.{}", user.name);
-            table.push(restart(key, format!("{:?}", user.rights).to_lowercase(), None));
+            table.push(live(key, format!("{:?}", user.rights).to_lowercase(), None));
         }
-        let http = self.http.as_ref();
-        table.extend(http.map(|h| restart("http.address".into(), h.address.to_string(), None)));
+        if let Some(http) = &self.http {
+            let default = HttpSettings::new(http.address).tenants_top.to_string();
+            table.push(restart("http.address".into(), http.address.to_string(), None));
+            let top = http.tenants_top.to_string();
+            table.push(restart("http.tenants_top".into(), top, Some(default)));
+            table.push(restart("http.tenants".into(), http.tenants.join(", "), None));
+        }
         table
     }
 
@@ -59,17 +68,7 @@ impl Config {
         let (new, old) = (fixed(self), fixed(running));
         let changed = new.iter().filter(|setting| !old.contains(setting));
         let gone = old.iter().filter(|setting| !new.iter().any(|new| new.key == setting.key));
-        let mut keys: Vec<String> =
-            changed.chain(gone).map(|setting| setting.key.clone()).collect();
-        let verifiers = |config: &Self| -> Vec<String> {
-            config.console.users.iter().map(|user| user.scram.clone()).collect()
-        };
-        if keys.iter().all(|key| !key.starts_with("console."))
-            && verifiers(self) != verifiers(running)
-        {
-            keys.push("console.users".to_owned());
-        }
-        keys
+        changed.chain(gone).map(|setting| setting.key.clone()).collect()
     }
 }
 
@@ -77,6 +76,7 @@ fn gate(gate: &GateSettings, client: &ClientSettings, log: &LogSettings) -> Vec<
     let values = |gate: &GateSettings, client: &ClientSettings, log: &LogSettings| {
         [
             ("workers", gate.workers.to_string()),
+            ("doors", gate.doors.to_string()),
             ("clients", gate.clients.to_string()),
             ("login_timeout", time(client.login_timeout)),
             ("startup_bytes", bytes(client.startup_bytes)),
@@ -91,24 +91,41 @@ fn gate(gate: &GateSettings, client: &ClientSettings, log: &LogSettings) -> Vec<
     let defaults = (GateSettings::default(), ClientSettings::default(), LogSettings::default());
     let defaults = values(&defaults.0, &defaults.1, &defaults.2);
     let pairs = values(gate, client, log).into_iter().zip(defaults);
-    let setting =
-        |((name, value), (_, default))| restart(format!("gate.{name}"), value, Some(default));
+    let setting = |((name, value), (_, default))| Setting {
+        key: format!("gate.{name}"),
+        value,
+        default: Some(default),
+        live: !["workers", "log_format"].contains(&name),
+    };
     pairs.map(setting).collect()
 }
 
 fn listener(index: usize, listen: &ListenSettings) -> Vec<Setting> {
     let key = |name: &str| format!("listen.{index}.{name}");
+    let systemd = listen.systemd.iter().map(|name| restart(key("systemd"), name.clone(), None));
+    let address = match &listen.address {
+        ListenAddress::Tcp(address) => address,
+        ListenAddress::Unix(unix) => {
+            let table = [
+                restart(key("unix"), unix.folder.display().to_string(), None),
+                restart(key("port"), unix.port.to_string(), Some("6432".to_owned())),
+                restart(key("mode"), format!("{:04o}", unix.mode), Some("0777".to_owned())),
+            ];
+            return table.into_iter().chain(systemd).collect();
+        }
+    };
     let require = Some(tls_name(TlsPolicy::default()).to_owned());
     let mut table = vec![
-        restart(key("address"), listen.address.to_string(), None),
-        restart(key("tls"), tls_name(listen.tls).to_owned(), require),
+        restart(key("address"), address.to_string(), None),
+        live(key("tls"), tls_name(listen.tls).to_owned(), require),
     ];
     if let Some((certificate, private)) = &listen.identity {
-        table.push(restart(key("certificate"), certificate.display().to_string(), None));
-        table.push(restart(key("key"), private.display().to_string(), None));
+        table.push(live(key("certificate"), certificate.display().to_string(), None));
+        table.push(live(key("key"), private.display().to_string(), None));
     }
     let plaintext = listen.plaintext_password.to_string();
-    table.push(restart(key("plaintext_password"), plaintext, Some("false".to_owned())));
+    table.push(live(key("plaintext_password"), plaintext, Some("false".to_owned())));
+    table.extend(systemd);
     table
 }
 
@@ -125,6 +142,8 @@ fn cluster(cluster: &Cluster) -> Vec<Setting> {
         ]
     };
     let mut table = vec![live(key("capacity"), cluster.capacity.to_string(), None)];
+    let (level, plain) = (cluster.level.name().to_owned(), default.level.name().to_owned());
+    table.push(live(key("level"), level, Some(plain)));
     let pairs = times(cluster).into_iter().zip(times(&default));
     table
         .extend(pairs.map(|((name, value), (_, default))| {

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::*;
 use crate::catalog::{Cluster, TenantState};
-use crate::net::TlsPolicy;
+use crate::net::{ListenAddress, TlsPolicy, UnixAddress};
 use crate::telemetry::LogFormat;
 
 const GOOD: &str = r#"
@@ -69,13 +69,16 @@ fn the_minimal_sample_loads() {
 fn the_annotated_sample_loads_and_equals_the_defaults() {
     let (folder, _, full) = samples();
     let config = load(&full).unwrap_or_else(|error| panic!("{error}"));
-    assert_eq!(config.gate, GateSettings::default());
+    // The default depends on the machine.
+    assert_eq!(config.gate, GateSettings { workers: 4, doors: 1, ..GateSettings::default() });
     assert_eq!(config.client, ClientSettings::default());
     assert_eq!(config.log, LogSettings::default());
     let listen = config.listen.first().unwrap();
     assert_eq!((listen.tls, listen.plaintext_password), (TlsPolicy::default(), false));
     let (certificate, _) = listen.identity.clone().unwrap();
     assert_eq!(certificate, folder.path().join("gate.crt"));
+    let unix = UnixAddress { folder: "/run/tenantgate".into(), port: 6432, mode: 0o777 };
+    assert_eq!(config.listen.get(1).unwrap().address, ListenAddress::Unix(unix));
     let issuer = config.issuers.first().unwrap();
     assert_eq!(issuer.tenant_claim, crate::auth::TENANT_CLAIM_DEFAULT);
     assert_eq!(issuer.leeway, crate::auth::LEEWAY_DEFAULT);
@@ -190,7 +193,8 @@ fn what_contradicts_itself_is_refused() {
         (GOOD.replace("\"disable\"", "\"allow\""), "missing key \"certificate\""),
         (GOOD.replace("127.0.0.1:6432", "localhost:6432"), "not an address with a port"),
         (format!("{GOOD}[http]\naddress = '127.0.0.1:6432'"), "already"),
-        (format!("{GOOD}[gate]\nworkers = 2"), "exactly 1"),
+        (format!("{GOOD}[gate]\nworkers = 65"), "allowed: 1 to 64"),
+        (format!("{GOOD}[gate]\ndoors = 0"), "allowed: 1 to 64"),
         (format!("{GOOD}[gate]\nlogin_timeout = '0s'"), "login_timeout is zero"),
         (format!("{GOOD}[gate]\nlogin_timeout = 10"), "expected a duration with its unit"),
         (format!("{GOOD}[gate]\nstatement_bytes = '2 TiB'"), "allowed: 1024 to"),
@@ -201,7 +205,13 @@ fn what_contradicts_itself_is_refused() {
         (format!("{GOOD}[tenants.acme]\n"), "duplicate key"),
         (format!("{GOOD}[[listen]]\naddress = '127.0.0.1:6432'\ntls = 'disable'"), "already"),
     ];
-    for (text, part) in cases {
+    let levels = [
+        (GOOD.replace("capacity", "level = 'sealed'\ncapacity"), "unknown value \"sealed\""),
+        (GOOD.replace("capacity", "level = 'sealed'\ncapacity"), "Allowed: plain, guard."),
+        (GOOD.replace("clients = 3", "report_only = ['all', 'lock-tabel']"), "\"lock-table\"?"),
+        (GOOD.replace("clients = 3", "report_only = ['bind']"), "\"bind\" is not a rule"),
+    ];
+    for (text, part) in cases.into_iter().chain(levels) {
         let shown = refused(&text);
         assert!(shown.contains(part), "{part} is not in\n{shown}");
     }
@@ -220,21 +230,65 @@ fn a_good_file_is_read_as_written() {
 }
 
 #[test]
+fn a_unix_socket_is_a_listener_without_tls() {
+    let more = "\n[[listen]]\nunix = '/run/tenantgate'\nmode = '0770'\n\
+                [[listen]]\nunix = '@gate'\n\
+                [[listen]]\nunix = 'sockets'\nport = 7\n";
+    let config = read_good(&format!("{GOOD}{more}"));
+    let unix = config.listen.get(1).unwrap();
+    assert_eq!((unix.tls, unix.plaintext_password), (TlsPolicy::Disable, true));
+    let shown: Vec<String> = config.listen.iter().map(|it| it.address.to_string()).collect();
+    assert_eq!(shown[1..3], ["/run/tenantgate/.s.PGSQL.6432", "@gate/.s.PGSQL.6432"]);
+    assert!(shown[3].starts_with('/') && shown[3].ends_with("/sockets/.s.PGSQL.7"), "{shown:?}");
+    let table = config.table();
+    let shown = |key: &str| table.iter().find(|setting| setting.key == key).unwrap();
+    assert_eq!(shown("listen.1.mode").value, "0770");
+    assert_eq!(shown("listen.2.port").default.as_deref(), Some("6432"));
+}
+
+#[test]
+fn what_makes_no_sense_for_a_unix_socket_is_refused() {
+    let folder = "unix = '/run/tenantgate'\n";
+    let long = format!("unix = '/{}'\n", "long/".repeat(20));
+    let cases = [
+        ("port = 1\n", "missing key \"address\""),
+        ("address = '127.0.0.1:1'\nunix = '/x'\n", "address and unix in one entry"),
+        ("address = '127.0.0.1:1'\ntls = 'disable'\nport = 1\n", "port is for Unix sockets"),
+        ("address = '127.0.0.1:1'\ntls = 'disable'\nmode = '0700'\n", "mode is for Unix sockets"),
+        (&format!("{folder}tls = 'require'\n"), "tls is for TCP listeners"),
+        (&format!("{folder}plaintext_password = false\n"), "plaintext_password is for TCP"),
+        (&format!("{folder}port = 0\n"), "port is 0"),
+        (&format!("{folder}mode = '888'\n"), "\"888\" is not a file mode"),
+        (&format!("{folder}mode = '1777'\n"), "not a file mode"),
+        (&format!("{folder}[[listen]]\n{folder}mode = '0700'"), "already"),
+        ("unix = '@x'\nmode = '0700'\n", "an abstract socket has no file"),
+        (&long, "longer than 107 bytes"),
+    ];
+    for (lines, part) in cases {
+        let shown = refused(&format!("{GOOD}\n[[listen]]\n{lines}"));
+        assert!(shown.contains(part), "{part} is not in\n{shown}");
+    }
+}
+
+#[test]
 fn the_table_shows_what_holds_and_what_a_reload_cannot_change() {
     let running = read_good(GOOD);
     let table = running.table();
     let shown = |key: &str| table.iter().find(|setting| setting.key == key).unwrap();
     assert_eq!(shown("gate.startup_bytes").value, "10.0 KiB");
     assert_eq!(shown("listen.0.tls").default.as_deref(), Some("require"));
-    assert!(shown("clusters.main.capacity").live && !shown("gate.clients").live);
+    assert!(shown("clusters.main.capacity").live && !shown("gate.workers").live);
     let defaulted = table.iter().filter(|setting| setting.key.starts_with("gate."));
     assert!(defaulted.clone().all(|setting| setting.default.as_ref() == Some(&setting.value)));
     assert!(!format!("{table:?}").contains("hunter2"));
     let live = read_good(&GOOD.replace("capacity = 2", "capacity = 3"));
     assert!(live.needs_restart(&running).is_empty());
-    let http = read_good(&format!("{GOOD}[http]\naddress = '127.0.0.1:1'\n[gate]\nclients = 7"));
-    assert_eq!(http.needs_restart(&running), ["gate.clients", "http.address"]);
-    assert_eq!(running.needs_restart(&http), ["gate.clients", "http.address"]);
+    let http = read_good(&format!(
+        "{GOOD}[http]\naddress = '127.0.0.1:1'\n[gate]\nlog_format = 'json'\nclients = 7"
+    ));
+    let fixed = ["gate.log_format", "http.address", "http.tenants_top", "http.tenants"];
+    assert_eq!(http.needs_restart(&running), fixed);
+    assert_eq!(running.needs_restart(&http), fixed);
 }
 
 #[test]

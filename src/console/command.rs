@@ -1,6 +1,7 @@
 //! The console's grammar: one row per SHOW command, the few session statements that drivers send
-//! on their own, and who may use what.
+//! on their own, and who may use what. Orders to the gate are in [`act`].
 
+use crate::console::act::{self, Act};
 use crate::console::settings::Rights;
 
 /// A SHOW command.
@@ -19,22 +20,40 @@ pub enum Subject {
     Budgets,
     Clients,
     Config,
+    Databases,
     Help,
     Lists,
+    Mem,
     Pools,
     Servers,
+    Sockets,
+    Stats,
+    StatsAverages,
+    StatsTenants,
+    StatsTotals,
     Tenants,
+    Users,
     Version,
+    WouldRefuse,
 }
 
 /// Every SHOW command, in the order of SHOW HELP.
-pub const COMMANDS: [Command; 9] = [
+pub const COMMANDS: [Command; 18] = [
     show("TENANTS", Subject::Tenants, "tenants of the catalog: isolation, route, tier, state"),
     show("POOLS", Subject::Pools, "server connections by cluster, database and login"),
     show("CLIENTS", Subject::Clients, "client connections"),
     show("SERVERS", Subject::Servers, "server connections"),
+    show("SOCKETS", Subject::Sockets, "clients and servers in one table"),
+    show("DATABASES", Subject::Databases, "databases of the catalog's routes"),
+    show("USERS", Subject::Users, "roles the gate logs in with, and the console's users"),
     show("BUDGETS", Subject::Budgets, "what tenants may spend and have left"),
+    show("STATS", Subject::Stats, "totals and averages by database"),
+    show("STATS_TOTALS", Subject::StatsTotals, "totals by database"),
+    show("STATS_AVERAGES", Subject::StatsAverages, "averages of the last period by database"),
+    show("STATS_TENANTS", Subject::StatsTenants, "totals and averages by tenant"),
+    show("WOULD_REFUSE", Subject::WouldRefuse, "what level guard only reports"),
     show("LISTS", Subject::Lists, "how many there are of each"),
+    show("MEM", Subject::Mem, "memory of clients, servers and buffers"),
     show("CONFIG", Subject::Config, "settings in force"),
     show("VERSION", Subject::Version, "version of the gate"),
     show("HELP", Subject::Help, "this list"),
@@ -47,12 +66,30 @@ pub enum Verb {
     Show,
     /// Concerns nothing but the session itself.
     Session,
+    Reload,
+    Pause,
+    Resume,
+    Kill,
+    Reconnect,
+    Disable,
+    Enable,
+    Drain,
+    Shutdown,
 }
 
 /// Who may use which verb. A verb or rights that are not here may not.
-const PERMISSIONS: [(Verb, &[Rights]); 2] = [
+const PERMISSIONS: [(Verb, &[Rights]); 11] = [
     (Verb::Show, &[Rights::Admin, Rights::Stats]),
     (Verb::Session, &[Rights::Admin, Rights::Stats]),
+    (Verb::Reload, &[Rights::Admin]),
+    (Verb::Pause, &[Rights::Admin]),
+    (Verb::Resume, &[Rights::Admin]),
+    (Verb::Kill, &[Rights::Admin]),
+    (Verb::Reconnect, &[Rights::Admin]),
+    (Verb::Disable, &[Rights::Admin]),
+    (Verb::Enable, &[Rights::Admin]),
+    (Verb::Drain, &[Rights::Admin]),
+    (Verb::Shutdown, &[Rights::Admin]),
 ];
 
 /// Parameters that drivers ask for with SHOW. Those marked `true` are also reported at login, as
@@ -76,6 +113,7 @@ pub const PARAMETERS: [(&str, &str, bool); 12] = [
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Statement {
     Show(Subject),
+    Act(Act),
     /// SHOW of one of [`PARAMETERS`]: its name and value.
     Parameter(&'static str, &'static str),
     /// A transaction block: drivers open one unless told not to.
@@ -95,6 +133,7 @@ impl Statement {
     pub fn verb(&self) -> Verb {
         match self {
             Self::Show(_) => Verb::Show,
+            Self::Act(act) => act.verb(),
             Self::Parameter(..)
             | Self::Begin
             | Self::Commit
@@ -114,7 +153,8 @@ pub fn permits(rights: Rights, verb: Verb) -> bool {
 
 /// Every command as a person would type it.
 pub fn names() -> Vec<String> {
-    COMMANDS.iter().map(|command| format!("SHOW {}", command.name)).collect()
+    let shows = COMMANDS.iter().map(|command| format!("SHOW {}", command.name));
+    shows.chain(act::ORDERS.iter().map(|order| order.usage.to_owned())).collect()
 }
 
 /// Reads the statements of a text, which may be none. An error is the first word that does not
@@ -131,6 +171,9 @@ const fn show(name: &'static str, subject: Subject, about: &'static str) -> Comm
 
 fn statement(words: &[Word]) -> Result<Statement, String> {
     let Some((verb, rest)) = words.split_first() else { return Err(String::new()) };
+    if let Some(order) = act::read(verb, rest) {
+        return order.map(Statement::Act);
+    }
     let statement = match verb.keyword().as_str() {
         "SHOW" => return shown(rest),
         "BEGIN" => Statement::Begin,
@@ -180,8 +223,9 @@ fn deallocated(words: &[Word]) -> Result<Statement, String> {
     }
 }
 
+/// A word of a command.
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Word {
+pub enum Word {
     Bare(String),
     /// Without its quotes, single or double.
     Quoted(String),
@@ -190,18 +234,21 @@ enum Word {
 }
 
 impl Word {
-    fn is(&self, keyword: &str) -> bool {
+    /// Whether it is this keyword; a quoted one never is.
+    pub fn is(&self, keyword: &str) -> bool {
         matches!(self, Self::Bare(word) if word.eq_ignore_ascii_case(keyword))
     }
 
-    fn keyword(&self) -> String {
+    /// The word in capitals, or nothing if it is quoted.
+    pub fn keyword(&self) -> String {
         match self {
             Self::Bare(word) => word.to_ascii_uppercase(),
             Self::Quoted(_) | Self::End => String::new(),
         }
     }
 
-    fn text(&self) -> String {
+    /// The word as it was written, without quotes.
+    pub fn text(&self) -> String {
         match self {
             Self::Bare(word) | Self::Quoted(word) => word.clone(),
             Self::End => ";".to_owned(),
@@ -224,8 +271,11 @@ fn split(text: &str) -> Vec<Word> {
             length
         } else if is_of_word(first) {
             let length = rest.find(|sign| !is_of_word(sign)).unwrap_or(rest.len());
-            words.push(Word::Bare(rest.chars().take_while(|sign| is_of_word(*sign)).collect()));
-            length
+            let word = rest.get(..length).unwrap_or_default();
+            // A comment may follow without a blank.
+            let word = word.split("--").next().unwrap_or_default();
+            words.push(Word::Bare(word.to_owned()));
+            word.len()
         } else {
             words.push(if first == ';' { Word::End } else { Word::Bare(first.to_string()) });
             first.len_utf8()
@@ -236,7 +286,7 @@ fn split(text: &str) -> Vec<Word> {
 }
 
 fn is_of_word(sign: char) -> bool {
-    sign.is_alphanumeric() || matches!(sign, '_' | '.' | '$')
+    sign.is_alphanumeric() || matches!(sign, '_' | '.' | '$' | '-' | '@')
 }
 
 /// The text between the quotes `rest` starts with, and how many bytes it takes up with them. A
@@ -314,19 +364,43 @@ mod tests {
         }
     }
 
+    /// Every statement there is, one of each verb at least; the `match` of `verb` names the rest.
+    fn one_of_each_verb() -> Vec<(&'static str, Verb, &'static [Rights])> {
+        const BOTH: &[Rights] = &[Rights::Admin, Rights::Stats];
+        const ADMIN: &[Rights] = &[Rights::Admin];
+        vec![
+            ("SHOW CLIENTS", Verb::Show, BOTH),
+            ("SHOW CONFIG", Verb::Show, BOTH),
+            ("SHOW TimeZone", Verb::Session, BOTH),
+            ("BEGIN", Verb::Session, BOTH),
+            ("SET a = b", Verb::Session, BOTH),
+            ("DEALLOCATE ALL", Verb::Session, BOTH),
+            ("RELOAD", Verb::Reload, ADMIN),
+            ("PAUSE", Verb::Pause, ADMIN),
+            ("RESUME x", Verb::Resume, ADMIN),
+            ("KILL x", Verb::Kill, ADMIN),
+            ("KILL_CLIENT 1", Verb::Kill, ADMIN),
+            ("RECONNECT", Verb::Reconnect, ADMIN),
+            ("DISABLE x", Verb::Disable, ADMIN),
+            ("ENABLE x", Verb::Enable, ADMIN),
+            ("DRAIN", Verb::Drain, ADMIN),
+            ("SHUTDOWN WAIT_FOR_SERVERS", Verb::Shutdown, ADMIN),
+        ]
+    }
+
     #[test]
     fn who_may_do_what() {
-        let wanted = [
-            (Verb::Show, Rights::Admin, true),
-            (Verb::Show, Rights::Stats, true),
-            (Verb::Session, Rights::Admin, true),
-            (Verb::Session, Rights::Stats, true),
-        ];
-        for (verb, rights, allowed) in wanted {
-            assert_eq!(permits(rights, verb), allowed, "{verb:?} {rights:?}");
+        for (text, verb, allowed) in one_of_each_verb() {
+            assert_eq!(read(text).unwrap()[0].verb(), verb, "{text}");
+            for rights in [Rights::Admin, Rights::Stats] {
+                assert_eq!(permits(rights, verb), allowed.contains(&rights), "{text} {rights:?}");
+            }
         }
-        let listed: usize = PERMISSIONS.iter().map(|(_, allowed)| allowed.len()).sum();
-        assert_eq!(listed, wanted.iter().filter(|row| row.2).count());
+        for (verb, _) in PERMISSIONS {
+            assert!(one_of_each_verb().iter().any(|row| row.1 == verb), "{verb:?}");
+            let rows = PERMISSIONS.iter().filter(|row| row.0 == verb).count();
+            assert_eq!(rows, 1, "{verb:?}");
+        }
     }
 
     #[test]

@@ -17,6 +17,9 @@ const STALL_TIMEOUT: Duration = Duration::from_secs(60);
 /// Output is written out when it reaches this size, so that a long table is not held whole.
 const FLUSH_BYTES: usize = 32 * 1024;
 
+/// How much of what a client sends is read while its command is being carried out.
+const AHEAD_BYTES_MAX: usize = 64 * 1024;
+
 /// How long, and for how many bytes, we listen to a client after the last word to it. A socket
 /// closed with unread input is reset, and the last word would be lost with it.
 const FAREWELL_TIME: Duration = Duration::from_secs(1);
@@ -81,6 +84,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             }
         };
         timeout(STALL_TIMEOUT, rest).await.unwrap_or(Err(Stop::Refused(Error::ClientStalled)))
+    }
+
+    /// Returns when the client has left. What it sends meanwhile is kept, up to a bound; beyond
+    /// it, this waits for ever.
+    pub async fn left(&mut self) {
+        while self.input.len() < AHEAD_BYTES_MAX {
+            if self.fill().await.is_err() {
+                return;
+            }
+        }
+        std::future::pending().await
     }
 
     /// Puts a message behind those that wait to be sent.

@@ -3,7 +3,7 @@
 
 use std::borrow::Cow;
 
-use pgwire::messages::response::ErrorResponse;
+use pgwire::messages::response::{ErrorResponse, NoticeResponse};
 
 use crate::console::command;
 use crate::error::Error;
@@ -41,6 +41,27 @@ pub enum Fault {
     /// After an error in a transaction block, until it ends.
     Aborted,
     FunctionCall,
+    /// No tenant and no database of this name.
+    UnknownTarget {
+        name: String,
+    },
+    /// A tenant and a database have this name, and are not the same thing.
+    AmbiguousTarget {
+        name: String,
+    },
+    UnknownClient {
+        id: u64,
+    },
+    /// The gate is not in the state that the order is about: `what` says so.
+    OutOfPlace {
+        what: String,
+    },
+    /// The settings file has faults; each is a line of `problems`.
+    BadSettings {
+        problems: String,
+    },
+    /// An order in a transaction block, which could not be undone with it.
+    InTransaction,
 }
 
 impl Fault {
@@ -57,6 +78,12 @@ impl Fault {
             Self::Mismatch { .. } => "08P01",
             Self::Aborted => "25P02",
             Self::FunctionCall => "0A000",
+            Self::UnknownTarget { .. } => "3D000",
+            Self::AmbiguousTarget { .. } => "42P09",
+            Self::UnknownClient { .. } => "42704",
+            Self::OutOfPlace { .. } => "55000",
+            Self::BadSettings { .. } => "F0000",
+            Self::InTransaction => "25001",
         }
     }
 
@@ -86,6 +113,14 @@ impl Fault {
                     .into()
             }
             Self::FunctionCall => "the console has no functions".into(),
+            Self::UnknownTarget { name } => format!("no tenant or database \"{name}\"").into(),
+            Self::AmbiguousTarget { name } => {
+                format!("\"{name}\" is a tenant and a database").into()
+            }
+            Self::UnknownClient { id } => format!("no client has the id {id}").into(),
+            Self::OutOfPlace { what } => what.clone().into(),
+            Self::BadSettings { .. } => "reload rejected, everything stays as it was".into(),
+            Self::InTransaction => "this command cannot run inside a transaction block".into(),
         }
     }
 
@@ -97,21 +132,38 @@ impl Fault {
             Self::Forbidden => Some("Log in as a console user with the rights \"admin\".".into()),
             Self::NoAnswer => Some("Retry.".into()),
             Self::TooMany { .. } => Some("Close those that are not used any more.".into()),
+            Self::UnknownTarget { .. } => {
+                Some("SHOW TENANTS and SHOW DATABASES list the names.".into())
+            }
+            Self::AmbiguousTarget { .. } => {
+                Some("Write TENANT or DATABASE in front of the name.".into())
+            }
+            Self::UnknownClient { .. } => Some("SHOW CLIENTS lists the ids.".into()),
             _ => None,
         }
     }
 
     /// The message to the client; the session goes on.
     pub fn response(&self) -> ErrorResponse {
-        fields("ERROR", self.sqlstate(), self.message(), None, self.hint())
+        let detail = match self {
+            Self::BadSettings { problems } => Some(problems.clone().into()),
+            _ => None,
+        };
+        ErrorResponse::new(fields("ERROR", self.sqlstate(), self.message(), detail, self.hint()))
     }
+}
+
+/// A message that comes before the answer of a command and changes nothing.
+pub fn notice(message: String) -> NoticeResponse {
+    NoticeResponse::new(fields("NOTICE", "00000", message.into(), None, None))
 }
 
 /// The message of a refusal, which ends the session.
 pub fn refusal(error: &Error) -> ErrorResponse {
     let facts = error.facts();
     let severity = facts.severity.name();
-    fields(severity, facts.sqlstate, error.message(), error.detail(), error.hint())
+    let (message, detail, hint) = (error.message(), error.detail(), error.hint());
+    ErrorResponse::new(fields(severity, facts.sqlstate, message, detail, hint))
 }
 
 fn fields(
@@ -120,7 +172,7 @@ fn fields(
     message: Cow<'static, str>,
     detail: Option<Cow<'static, str>>,
     hint: Option<Cow<'static, str>>,
-) -> ErrorResponse {
+) -> Vec<(u8, String)> {
     let mut fields = vec![
         (b'S', severity.to_owned()),
         (b'V', severity.to_owned()),
@@ -128,7 +180,7 @@ fn fields(
         // A NUL would end the field early and leave the rest to be read as other fields.
         (b'M', message.replace('\0', "?")),
     ];
-    fields.extend(detail.map(|text| (b'D', text.into_owned())));
+    fields.extend(detail.map(|text| (b'D', text.replace('\0', "?"))));
     fields.extend(hint.map(|text| (b'H', text.into_owned())));
-    ErrorResponse::new(fields)
+    fields
 }

@@ -1,5 +1,5 @@
-//! Getting into the console: the peer must be on this machine and prove its password by
-//! SCRAM-SHA-256; then it is greeted as PostgreSQL greets.
+//! Getting into the console: the peer must be on this machine and either run as the gate's own user
+//! or prove its password by SCRAM-SHA-256; then it is greeted as PostgreSQL greets.
 
 use aws_lc_rs::rand;
 use pgwire::api::auth::sasl::scram::ScramServerAuth;
@@ -16,6 +16,9 @@ use crate::error::Error;
 
 const MECHANISM: &str = "SCRAM-SHA-256";
 
+/// The user that is there without settings, for the gate's own user on a Unix socket.
+const OWNER: &str = "admin";
+
 /// Longest message of the exchange; real ones have some 100 bytes.
 const SASL_BYTES_MAX: usize = 2048;
 
@@ -28,9 +31,12 @@ pub async fn authenticate<S: AsyncRead + AsyncWrite + Unpin>(
     connection: &mut Connection<S>,
     login: &ConsoleLogin,
     settings: &ConsoleSettings,
-) -> Result<Rights, Stop> {
-    if !login.peer.ip().to_canonical().is_loopback() {
+) -> Result<Access, Stop> {
+    if !login.peer.is_local() {
         return Err(Error::AuthenticationFailed.into());
+    }
+    if login.peer.is_owner() && owner_rights(settings, &login.user).is_some() {
+        return Ok(Access { name: login.user.clone(), scram: None });
     }
     let candidate = Candidate::find(settings, &login.user);
     // The certificate is not bound in: a peer on this machine is reached without a stranger
@@ -50,11 +56,37 @@ pub async fn authenticate<S: AsyncRead + AsyncWrite + Unpin>(
     connection.flush().await?;
 
     let proof = exchange.on_client_final_message(&answer(connection).await?);
-    let (Ok(signature), Some(rights)) = (proof, candidate.rights) else {
+    let (Ok(signature), Some(scram)) = (proof, candidate.scram) else {
         return Err(Error::AuthenticationFailed.into());
     };
     connection.send(&Authentication::SASLFinal(signature.into())).await?;
-    Ok(rights)
+    Ok(Access { name: login.user.clone(), scram: Some(scram) })
+}
+
+/// How somebody got in. What that allows is looked up for each command, so that a reload that
+/// takes a user or its rights away counts at once.
+#[derive(Clone, Debug)]
+pub struct Access {
+    pub name: String,
+    /// The verifier of the login; `None` for the gate's own user.
+    pub scram: Option<String>,
+}
+
+impl Access {
+    /// The rights of the moment; `None` once the user is gone or has another password.
+    pub fn rights(&self, settings: &ConsoleSettings) -> Option<Rights> {
+        let Some(scram) = &self.scram else { return owner_rights(settings, &self.name) };
+        let user = settings.users.iter().find(|user| user.name == self.name)?;
+        (user.scram == *scram).then_some(user.rights)
+    }
+}
+
+/// What the gate's own user may do without a password: be any user of the settings, and `admin`
+/// in any case. It can read the settings and the memory of the process, so a password would
+/// protect nothing.
+fn owner_rights(settings: &ConsoleSettings, name: &str) -> Option<Rights> {
+    let user = settings.users.iter().find(|user| user.name == name);
+    user.map(|user| user.rights).or((name == OWNER).then_some(Rights::Admin))
 }
 
 /// Everything from AuthenticationOk to the first ReadyForQuery.

@@ -2,9 +2,14 @@
 //! driver, for people on this machine. Its words and columns are PgBouncer's where the thing is
 //! the same. It knows nothing by itself: the gate answers its [`Control`] messages.
 
+mod act;
+#[cfg(test)]
+mod act_tests;
 mod command;
 mod connection;
 mod fault;
+mod field;
+mod figures;
 mod login;
 mod message;
 mod session;
@@ -16,7 +21,6 @@ mod table;
 mod tests;
 mod verifier;
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -27,9 +31,16 @@ use tokio::time::timeout;
 use crate::console::connection::{Connection, Stop};
 use crate::console::session::Session;
 use crate::error::Error;
+use crate::live::Live;
+use crate::net::Peer;
 
+pub use act::{Act, Target, Wait};
+pub use fault::Fault;
 pub use settings::{ConsoleSettings, ConsoleUser, Rights};
-pub use snapshot::{BudgetRow, ClientRow, ConfigRow, PoolRow, ServerRow, Snapshot, TenantRow};
+pub use snapshot::{
+    BudgetRow, ClientRow, ConfigRow, DatabaseRow, Figures, MemoryRow, PoolRow, ServerRow, Snapshot,
+    SocketRow, StatsRow, TenantRow, UserRow, WouldRefuseRow,
+};
 pub use verifier::Verifier;
 
 /// The name of the console's database.
@@ -42,7 +53,7 @@ const LOGIN_TIMEOUT: Duration = Duration::from_secs(10);
 #[derive(Clone, Debug)]
 pub struct ConsoleLogin {
     pub user: String,
-    pub peer: SocketAddr,
+    pub peer: Peer,
     /// Whether the stream is encrypted.
     pub secure: bool,
     /// The parameters of the start-up packet.
@@ -52,7 +63,7 @@ pub struct ConsoleLogin {
 /// What a console session is handed.
 #[derive(Clone, Debug)]
 pub struct ConsoleEnv {
-    pub settings: Arc<ConsoleSettings>,
+    pub settings: Arc<Live<ConsoleSettings>>,
     /// To the gate. When its other end is gone, sessions end with 57P01.
     pub control: mpsc::Sender<Control>,
 }
@@ -62,7 +73,12 @@ pub struct ConsoleEnv {
 pub enum Control {
     /// The state of the moment. It must come within 5 s, or the command is answered 57P03.
     Snapshot(oneshot::Sender<Snapshot>),
+    /// An order. Some take as long as transactions do; nobody who asked need wait for the answer.
+    Act { act: Act, reply: oneshot::Sender<Done> },
 }
+
+/// What came of an order: what the operator should know besides, each a notice.
+pub type Done = Result<Vec<String>, Fault>;
 
 /// The life of a console connection, from behind its start-up packet to its end. The stream is
 /// closed when this returns.
@@ -72,17 +88,17 @@ where
 {
     let mut connection = Connection::new(stream);
     let entering = async {
-        let rights = login::authenticate(&mut connection, &login, &env.settings).await?;
+        let access = login::authenticate(&mut connection, &login, &env.settings.load()).await?;
         login::greet(&mut connection, &login).await?;
-        Ok(rights)
+        Ok(access)
     };
     let entered = timeout(LOGIN_TIMEOUT, entering).await;
     match entered.unwrap_or(Err(Stop::Refused(Error::LoginTimeout))) {
-        Ok(rights) => {
+        Ok(access) => {
             // The name comes from outside: quoted, so that it cannot write lines of its own.
             let (user, peer, tls) = (&login.user, login.peer, login.secure);
             tracing::info!(?user, %peer, tls, "console login");
-            Session::new(connection, env.control, rights).run().await;
+            Session::new(connection, env, access, login).run().await;
         }
         Err(Stop::Refused(error)) => {
             let reason = error.facts().name;

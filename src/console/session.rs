@@ -13,16 +13,17 @@ use pgwire::messages::response::{
     CommandComplete, EmptyQueryResponse, ReadyForQuery, TransactionStatus,
 };
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::oneshot;
 
+use crate::console::act::Act;
 use crate::console::command::{self, Statement};
 use crate::console::connection::{Connection, Frame, Stop};
-use crate::console::fault::Fault;
+use crate::console::fault::{self, Fault};
+use crate::console::login::Access;
 use crate::console::message::{self, Target};
-use crate::console::settings::Rights;
 use crate::console::snapshot::Snapshot;
 use crate::console::table::{self, Cell, Column, Formats, Kind, Table};
-use crate::console::{Control, show};
+use crate::console::{ConsoleEnv, ConsoleLogin, Control, show};
 use crate::error::Error;
 
 /// Longest message: no command has more than a line, drivers add little.
@@ -37,8 +38,9 @@ const SNAPSHOT_TIMEOUT: Duration = Duration::from_secs(5);
 /// A client that has logged in.
 pub struct Session<S> {
     connection: Connection<S>,
-    control: mpsc::Sender<Control>,
-    rights: Rights,
+    env: ConsoleEnv,
+    access: Access,
+    login: ConsoleLogin,
     status: TransactionStatus,
     /// `None` is a statement without words.
     statements: HashMap<String, Option<Statement>>,
@@ -69,11 +71,17 @@ enum Outcome {
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
     /// A session at its first ReadyForQuery.
-    pub fn new(connection: Connection<S>, control: mpsc::Sender<Control>, rights: Rights) -> Self {
+    pub fn new(
+        connection: Connection<S>,
+        env: ConsoleEnv,
+        access: Access,
+        login: ConsoleLogin,
+    ) -> Self {
         Self {
             connection,
-            control,
-            rights,
+            env,
+            access,
+            login,
             status: TransactionStatus::Idle,
             statements: HashMap::new(),
             portals: HashMap::new(),
@@ -95,7 +103,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         loop {
             let frame = tokio::select! {
                 frame = self.connection.read(MESSAGE_BYTES_MAX) => frame?,
-                () = self.control.closed() => return Err(Error::ShuttingDown.into()),
+                () = self.env.control.closed() => return Err(Error::ShuttingDown.into()),
             };
             if frame.tag == b'X' {
                 return Ok(());
@@ -321,7 +329,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
 
     /// The one place where statements of either protocol take effect, and where rights count.
     async fn carry_out(&mut self, statement: &Statement) -> Result<Outcome, Stop> {
-        if !command::permits(self.rights, statement.verb()) {
+        let Some(rights) = self.access.rights(&self.env.settings.load()) else {
+            // A reload took the user away.
+            return Err(Error::ShuttingDown.into());
+        };
+        if !command::permits(rights, statement.verb()) {
+            if let Statement::Act(act) = statement {
+                self.note(act, "refused: permission denied");
+            }
             return Err(Fault::Forbidden.into());
         }
         let failed = self.status == TransactionStatus::Error;
@@ -343,6 +358,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
                 let row = vec![Cell::Text((*value).to_owned())];
                 let rows = Box::new(std::iter::once(row));
                 return Ok(Outcome::Rows(Table { columns: columns(statement), rows }));
+            }
+            Statement::Act(_) if self.status != TransactionStatus::Idle => {
+                return Err(Fault::InTransaction.into());
+            }
+            Statement::Act(act) => {
+                self.act(act).await?;
+                act.tag()
             }
             Statement::Begin => {
                 self.status = TransactionStatus::Transaction;
@@ -368,10 +390,49 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         Ok(Outcome::Done(tag))
     }
 
+    /// Has the gate carry an order out. Every order is in the log, with what came of it.
+    async fn act(&mut self, act: &Act) -> Result<(), Stop> {
+        let (reply, answer) = oneshot::channel();
+        let order = Control::Act { act: act.clone(), reply };
+        if self.env.control.send(order).await.is_err() {
+            return Err(Error::ShuttingDown.into());
+        }
+        let done = tokio::select! {
+            done = answer => done,
+            () = self.connection.left() => {
+                self.note(act, "begun; the client left before it was done");
+                return Err(Stop::Gone);
+            }
+        };
+        // A gate that is gone has carried out what it was told: it stops.
+        let Ok(done) = done else {
+            self.note(act, "begun");
+            return Err(Error::ShuttingDown.into());
+        };
+        match done {
+            Ok(notices) => {
+                self.note(act, "done");
+                for text in notices {
+                    self.connection.send(&fault::notice(text)).await?;
+                }
+                Ok(())
+            }
+            Err(fault) => {
+                self.note(act, &format!("failed: {}", fault.message()));
+                Err(fault.into())
+            }
+        }
+    }
+
+    fn note(&self, act: &Act, outcome: &str) {
+        let (user, peer) = (&self.login.user, self.login.peer);
+        tracing::info!(?user, %peer, command = %act, outcome, "console command");
+    }
+
     async fn snapshot(&self) -> Result<Snapshot, Fault> {
         let (reply, answer) = oneshot::channel();
         let asked = async {
-            self.control.send(Control::Snapshot(reply)).await.ok()?;
+            self.env.control.send(Control::Snapshot(reply)).await.ok()?;
             answer.await.ok()
         };
         tokio::time::timeout(SNAPSHOT_TIMEOUT, asked).await.ok().flatten().ok_or(Fault::NoAnswer)

@@ -1,9 +1,20 @@
 //! What the settings file says about the console: `[console]`.
 
-/// Who may log in to the console. Without users nobody can.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+use std::time::Duration;
+
+/// Who may log in to the console, and what averages it shows. Without users nobody can, apart from
+/// the gate's own on a Unix socket.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConsoleSettings {
     pub users: Vec<ConsoleUser>,
+    /// Averages of SHOW STATS are over periods of this length; default 60 s, as in PgBouncer.
+    pub stats_period: Duration,
+}
+
+impl Default for ConsoleSettings {
+    fn default() -> Self {
+        Self { users: Vec::new(), stats_period: Duration::from_secs(60) }
+    }
 }
 
 /// A console user; it has nothing to do with tenants or PostgreSQL roles.

@@ -1,21 +1,17 @@
 //! What each SHOW command shows: its columns with their types, and the cell each row has for them.
 //! PgBouncer's names and order come first where the thing is the same, ours behind them.
 
-use std::time::Duration;
-
+use crate::console::act::ORDERS;
 use crate::console::command::{COMMANDS, Subject};
+use crate::console::field::{Field, count, field, filled, heads, large, limit, ms, text};
+use crate::console::figures;
 use crate::console::snapshot::{
-    BudgetRow, ClientRow, ConfigRow, PoolRow, ServerRow, Snapshot, TenantRow,
+    BudgetRow, ClientRow, ConfigRow, DatabaseRow, PoolRow, ServerRow, Snapshot, SocketRow,
+    TenantRow, UserRow, WouldRefuseRow,
 };
 use crate::console::table::{Cell, Column, Kind, Table};
 
 const US_PER_SECOND: u64 = 1_000_000;
-
-/// A column and how a row fills it.
-struct Field<R: 'static> {
-    column: Column,
-    cell: fn(&R) -> Cell,
-}
 
 const TENANTS: &[Field<TenantRow>] = &[
     field("tenant", Kind::Text, |row| text(&row.tenant)),
@@ -37,9 +33,15 @@ const POOLS: &[Field<PoolRow>] = &[
     field("user", Kind::Text, |row| text(&row.user)),
     field("cl_active", Kind::Int4, |row| count(row.cl_active)),
     field("cl_waiting", Kind::Int4, |row| count(row.cl_waiting)),
+    field("cl_active_cancel_req", Kind::Int4, |row| count(row.cl_cancel)),
+    // A cancel never waits for a server here.
+    field("cl_waiting_cancel_req", Kind::Int4, |_| count(0)),
     field("sv_active", Kind::Int4, |row| count(row.sv_active)),
+    field("sv_active_cancel", Kind::Int4, |row| count(row.cl_cancel)),
+    field("sv_being_canceled", Kind::Int4, |row| count(row.sv_held)),
     field("sv_idle", Kind::Int4, |row| count(row.sv_idle)),
     field("sv_used", Kind::Int4, |row| count(row.sv_used)),
+    field("sv_tested", Kind::Int4, |row| count(row.sv_scrub)),
     field("sv_login", Kind::Int4, |row| count(row.sv_login)),
     field("maxwait", Kind::Int4, |row| count(row.maxwait_us / US_PER_SECOND)),
     field("maxwait_us", Kind::Int4, |row| count(row.maxwait_us % US_PER_SECOND)),
@@ -50,6 +52,54 @@ const POOLS: &[Field<PoolRow>] = &[
 
 const CLIENTS: &[Field<ClientRow>] = &[
     field("type", Kind::Text, |_| text("C")),
+    field("user", Kind::Text, |row| text(&row.socket.user)),
+    field("database", Kind::Text, |row| text(&row.socket.database)),
+    field("state", Kind::Text, |row| text(&row.socket.state)),
+    field("addr", Kind::Text, |row| text(&row.socket.addr)),
+    field("port", Kind::Int4, |row| Cell::Int4(row.socket.port.into())),
+    field("local_addr", Kind::Text, |row| text(&row.socket.local_addr)),
+    field("local_port", Kind::Int4, |row| Cell::Int4(row.socket.local_port.into())),
+    field("connect_time", Kind::Text, |row| text(&row.socket.connect_time)),
+    field("request_time", Kind::Text, |row| text(&row.socket.request_time)),
+    field("wait", Kind::Int4, |row| count(row.socket.wait_us / US_PER_SECOND)),
+    field("wait_us", Kind::Int4, |row| count(row.socket.wait_us % US_PER_SECOND)),
+    field("close_needed", Kind::Int4, |row| Cell::Int4(row.socket.close_needed.into())),
+    field("ptr", Kind::Text, |row| text(&row.socket.ptr)),
+    field("link", Kind::Text, |row| text(&row.socket.link)),
+    field("remote_pid", Kind::Int4, |row| count(row.socket.remote_pid)),
+    field("tls", Kind::Text, |row| text(&row.socket.tls)),
+    field("application_name", Kind::Text, |row| text(&row.socket.application_name)),
+    field("id", Kind::Int8, |row| large(row.id)),
+    field("tenant", Kind::Text, |row| text(&row.socket.tenant)),
+    field("credential", Kind::Text, |row| text(&row.credential)),
+];
+
+const SERVERS: &[Field<ServerRow>] = &[
+    field("type", Kind::Text, |_| text("S")),
+    field("user", Kind::Text, |row| text(&row.socket.user)),
+    field("database", Kind::Text, |row| text(&row.socket.database)),
+    field("state", Kind::Text, |row| text(&row.socket.state)),
+    field("addr", Kind::Text, |row| text(&row.socket.addr)),
+    field("port", Kind::Int4, |row| Cell::Int4(row.socket.port.into())),
+    field("local_addr", Kind::Text, |row| text(&row.socket.local_addr)),
+    field("local_port", Kind::Int4, |row| Cell::Int4(row.socket.local_port.into())),
+    field("connect_time", Kind::Text, |row| text(&row.socket.connect_time)),
+    field("request_time", Kind::Text, |row| text(&row.socket.request_time)),
+    field("wait", Kind::Int4, |row| count(row.socket.wait_us / US_PER_SECOND)),
+    field("wait_us", Kind::Int4, |row| count(row.socket.wait_us % US_PER_SECOND)),
+    field("close_needed", Kind::Int4, |row| Cell::Int4(row.socket.close_needed.into())),
+    field("ptr", Kind::Text, |row| text(&row.socket.ptr)),
+    field("link", Kind::Text, |row| text(&row.socket.link)),
+    field("remote_pid", Kind::Int4, |row| count(row.socket.remote_pid)),
+    field("tls", Kind::Text, |row| text(&row.socket.tls)),
+    field("application_name", Kind::Text, |row| text(&row.socket.application_name)),
+    field("cluster", Kind::Text, |row| text(&row.cluster)),
+    field("tenant", Kind::Text, |row| text(&row.socket.tenant)),
+    field("kind", Kind::Text, |row| text(&row.kind)),
+];
+
+const SOCKETS: &[Field<SocketRow>] = &[
+    field("type", Kind::Text, |row| text(row.kind)),
     field("user", Kind::Text, |row| text(&row.user)),
     field("database", Kind::Text, |row| text(&row.database)),
     field("state", Kind::Text, |row| text(&row.state)),
@@ -61,29 +111,38 @@ const CLIENTS: &[Field<ClientRow>] = &[
     field("request_time", Kind::Text, |row| text(&row.request_time)),
     field("wait", Kind::Int4, |row| count(row.wait_us / US_PER_SECOND)),
     field("wait_us", Kind::Int4, |row| count(row.wait_us % US_PER_SECOND)),
-    field("link", Kind::Text, |row| text(&row.link)),
-    field("tls", Kind::Text, |row| text(&row.tls)),
-    field("application_name", Kind::Text, |row| text(&row.application_name)),
-    field("id", Kind::Int8, |row| large(row.id)),
-    field("tenant", Kind::Text, |row| text(&row.tenant)),
-    field("credential", Kind::Text, |row| text(&row.credential)),
-];
-
-const SERVERS: &[Field<ServerRow>] = &[
-    field("type", Kind::Text, |_| text("S")),
-    field("user", Kind::Text, |row| text(&row.user)),
-    field("database", Kind::Text, |row| text(&row.database)),
-    field("state", Kind::Text, |row| text(&row.state)),
-    field("addr", Kind::Text, |row| text(&row.addr)),
-    field("port", Kind::Int4, |row| Cell::Int4(row.port.into())),
-    field("connect_time", Kind::Text, |row| text(&row.connect_time)),
+    field("close_needed", Kind::Int4, |row| Cell::Int4(row.close_needed.into())),
+    field("ptr", Kind::Text, |row| text(&row.ptr)),
     field("link", Kind::Text, |row| text(&row.link)),
     field("remote_pid", Kind::Int4, |row| count(row.remote_pid)),
     field("tls", Kind::Text, |row| text(&row.tls)),
-    field("id", Kind::Int8, |row| large(row.id)),
-    field("cluster", Kind::Text, |row| text(&row.cluster)),
+    field("application_name", Kind::Text, |row| text(&row.application_name)),
     field("tenant", Kind::Text, |row| text(&row.tenant)),
-    field("kind", Kind::Text, |row| text(&row.kind)),
+];
+
+const DATABASES: &[Field<DatabaseRow>] = &[
+    field("name", Kind::Text, |row| text(&row.name)),
+    field("host", Kind::Text, |row| text(&row.host)),
+    field("port", Kind::Int4, |row| Cell::Int4(row.port.into())),
+    field("database", Kind::Text, |row| text(&row.database)),
+    field("force_user", Kind::Text, |row| row.user.as_deref().map_or(Cell::Null, text)),
+    field("pool_size", Kind::Int4, |row| count(row.capacity)),
+    field("min_pool_size", Kind::Int4, |_| count(0)),
+    field("reserve_pool", Kind::Int4, |_| count(0)),
+    field("pool_mode", Kind::Text, |_| text("transaction")),
+    field("max_connections", Kind::Int4, |row| count(row.capacity)),
+    field("current_connections", Kind::Int4, |row| count(row.servers)),
+    field("paused", Kind::Int4, |row| count(row.paused.into())),
+    field("disabled", Kind::Int4, |row| count(row.disabled.into())),
+    field("cluster", Kind::Text, |row| text(&row.cluster)),
+    field("tenants", Kind::Int4, |row| count(row.tenants)),
+];
+
+const USERS: &[Field<UserRow>] = &[
+    field("name", Kind::Text, |row| text(&row.name)),
+    field("pool_mode", Kind::Text, |row| row.pool_mode.map_or(Cell::Null, text)),
+    field("kind", Kind::Text, |row| text(row.kind)),
+    field("cluster", Kind::Text, |row| row.cluster.as_deref().map_or(Cell::Null, text)),
 ];
 
 const BUDGETS: &[Field<BudgetRow>] = &[
@@ -102,9 +161,14 @@ const BUDGETS: &[Field<BudgetRow>] = &[
     field("cancelled", Kind::Int8, |row| large(row.cancelled)),
 ];
 
-const LISTS: &[Field<(&'static str, usize)>] = &[
-    field("list", Kind::Text, |row| text(row.0)),
-    field("items", Kind::Int4, |row| count(row.1 as u64)),
+const WOULD_REFUSE: &[Field<WouldRefuseRow>] = &[
+    field("tenant", Kind::Text, |row| text(&row.tenant)),
+    field("rule", Kind::Text, |row| text(&row.rule)),
+    field("statement", Kind::Text, |row| text(&row.statement)),
+    field("fingerprint", Kind::Text, |row| text(&row.fingerprint)),
+    field("count", Kind::Int8, |row| large(row.count)),
+    field("first_time", Kind::Text, |row| text(&row.first_time)),
+    field("last_time", Kind::Text, |row| text(&row.last_time)),
 ];
 
 const CONFIG: &[Field<ConfigRow>] = &[
@@ -119,7 +183,7 @@ const VERSION: &[Field<()>] =
 
 const HELP: &[Field<(String, &'static str)>] = &[
     field("command", Kind::Text, |row| text(&row.0)),
-    field("shows", Kind::Text, |row| text(row.1)),
+    field("does", Kind::Text, |row| text(row.1)),
 ];
 
 /// Whether the gate has to be asked before `subject` can be shown.
@@ -133,12 +197,21 @@ pub fn columns(subject: Subject) -> Vec<Column> {
         Subject::Budgets => heads(BUDGETS),
         Subject::Clients => heads(CLIENTS),
         Subject::Config => heads(CONFIG),
+        Subject::Databases => heads(DATABASES),
         Subject::Help => heads(HELP),
-        Subject::Lists => heads(LISTS),
+        Subject::Lists => heads(figures::LISTS),
+        Subject::Mem => heads(figures::MEM),
         Subject::Pools => heads(POOLS),
         Subject::Servers => heads(SERVERS),
+        Subject::Sockets => heads(SOCKETS),
+        Subject::Stats => heads(figures::STATS),
+        Subject::StatsAverages => heads(figures::AVERAGES),
+        Subject::StatsTenants => heads(figures::TENANTS),
+        Subject::StatsTotals => heads(figures::TOTALS),
         Subject::Tenants => heads(TENANTS),
+        Subject::Users => heads(USERS),
         Subject::Version => heads(VERSION),
+        Subject::WouldRefuse => heads(WOULD_REFUSE),
     }
 }
 
@@ -148,75 +221,53 @@ pub fn table(subject: Subject, snapshot: Snapshot) -> Table {
         Subject::Budgets => filled(BUDGETS, snapshot.budgets),
         Subject::Clients => filled(CLIENTS, snapshot.clients),
         Subject::Config => filled(CONFIG, snapshot.config),
+        Subject::Databases => filled(DATABASES, snapshot.databases),
         Subject::Help => filled(HELP, help()),
-        Subject::Lists => filled(LISTS, lists(&snapshot)),
+        Subject::Lists => filled(figures::LISTS, figures::lists(&snapshot)),
+        Subject::Mem => filled(figures::MEM, snapshot.memory),
         Subject::Pools => filled(POOLS, snapshot.pools),
         Subject::Servers => filled(SERVERS, snapshot.servers),
+        Subject::Sockets => filled(SOCKETS, sockets(snapshot)),
+        Subject::Stats => filled(figures::STATS, snapshot.databases_stats),
+        Subject::StatsAverages => filled(figures::AVERAGES, snapshot.databases_stats),
+        Subject::StatsTenants => filled(figures::TENANTS, snapshot.tenants_stats),
+        Subject::StatsTotals => filled(figures::TOTALS, snapshot.databases_stats),
         Subject::Tenants => filled(TENANTS, snapshot.tenants),
+        Subject::Users => filled(USERS, snapshot.users),
         Subject::Version => filled(VERSION, vec![()]),
+        Subject::WouldRefuse => filled(WOULD_REFUSE, snapshot.would_refuse),
     }
 }
 
 fn help() -> Vec<(String, &'static str)> {
-    COMMANDS.iter().map(|command| (format!("SHOW {}", command.name), command.about)).collect()
+    let shows = COMMANDS.iter().map(|show| (format!("SHOW {}", show.name), show.about));
+    shows.chain(ORDERS.iter().map(|order| (order.usage.to_owned(), order.about))).collect()
 }
 
-fn lists(snapshot: &Snapshot) -> Vec<(&'static str, usize)> {
-    let clients = |state: &str| snapshot.clients.iter().filter(|row| row.state == state).count();
-    let servers = |state: &str| snapshot.servers.iter().filter(|row| row.state == state).count();
-    vec![
-        ("tenants", snapshot.tenants.len()),
-        ("pools", snapshot.pools.len()),
-        ("clients", snapshot.clients.len()),
-        ("active_clients", clients("active")),
-        ("waiting_clients", clients("waiting")),
-        ("servers", snapshot.servers.len()),
-        ("active_servers", servers("active")),
-        ("idle_servers", servers("idle")),
-    ]
-}
-
-fn heads<R>(fields: &[Field<R>]) -> Vec<Column> {
-    fields.iter().map(|field| field.column).collect()
-}
-
-fn filled<R: Send + Sync + 'static>(fields: &'static [Field<R>], rows: Vec<R>) -> Table {
-    let cells = move |row: R| fields.iter().map(|field| (field.cell)(&row)).collect();
-    Table { columns: heads(fields), rows: Box::new(rows.into_iter().map(cells)) }
-}
-
-const fn field<R>(name: &'static str, kind: Kind, cell: fn(&R) -> Cell) -> Field<R> {
-    Field { column: Column { name, kind }, cell }
-}
-
-fn text(value: &str) -> Cell {
-    Cell::Text(value.to_owned())
-}
-
-/// Counts are int4 as in PgBouncer; what does not fit is shown as the largest that does.
-fn count(value: u64) -> Cell {
-    Cell::Int4(i32::try_from(value).unwrap_or(i32::MAX))
-}
-
-fn large(value: u64) -> Cell {
-    Cell::Int8(i64::try_from(value).unwrap_or(i64::MAX))
-}
-
-fn limit(value: Option<u64>) -> Cell {
-    value.map_or(Cell::Null, count)
-}
-
-fn ms(value: Duration) -> Cell {
-    large(u64::try_from(value.as_millis()).unwrap_or(u64::MAX))
+/// Clients first; states have their side in front, as in PgBouncer.
+fn sockets(snapshot: Snapshot) -> Vec<SocketRow> {
+    let clients = snapshot.clients.into_iter().map(|row| row.socket);
+    let servers = snapshot.servers.into_iter().map(|row| row.socket);
+    let side = |row: SocketRow, kind, side: &str| SocketRow {
+        kind,
+        state: format!("{side}_{}", row.state),
+        ..row
+    };
+    let clients = clients.map(|row| side(row, "C", "cl"));
+    clients.chain(servers.map(|row| side(row, "S", "sv"))).collect()
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
+    use crate::console::snapshot::{MemoryRow, StatsRow};
 
     fn snapshot() -> Snapshot {
         let pool = PoolRow { maxwait_us: 2_500_001, cl_active: u64::MAX, ..PoolRow::default() };
-        let client = ClientRow { state: "waiting".to_owned(), ..ClientRow::default() };
+        let socket = SocketRow { state: "waiting".to_owned(), ..SocketRow::default() };
+        let client = ClientRow { socket, ..ClientRow::default() };
         let budget =
             BudgetRow { query_time_max: Some(Duration::from_secs(30)), ..BudgetRow::default() };
         Snapshot {
@@ -225,7 +276,14 @@ mod tests {
             clients: vec![client],
             servers: vec![ServerRow::default()],
             budgets: vec![budget],
+            would_refuse: vec![WouldRefuseRow::default()],
             config: vec![ConfigRow::default()],
+            databases: vec![DatabaseRow::default()],
+            users: vec![UserRow::default()],
+            databases_stats: vec![StatsRow::default()],
+            tenants_stats: vec![StatsRow::default()],
+            memory: vec![MemoryRow::default()],
+            ..Snapshot::default()
         }
     }
 
@@ -241,6 +299,7 @@ mod tests {
                         Cell::Text(_) => Some(Kind::Text),
                         Cell::Int4(_) => Some(Kind::Int4),
                         Cell::Int8(_) => Some(Kind::Int8),
+                        Cell::Numeric(_) => Some(Kind::Numeric),
                         Cell::Null => None,
                     };
                     assert!(kind.is_none_or(|kind| kind == column.kind), "{}", column.name);
@@ -260,8 +319,9 @@ mod tests {
     }
 
     #[test]
-    fn lists_count_by_state() {
-        assert!(lists(&snapshot()).contains(&("waiting_clients", 1)));
-        assert!(lists(&snapshot()).contains(&("active_clients", 0)));
+    fn sockets_are_clients_and_servers_with_their_side_in_front() {
+        let rows = sockets(snapshot());
+        let said: Vec<_> = rows.iter().map(|row| (row.kind, row.state.as_str())).collect();
+        assert_eq!(said, [("C", "cl_waiting"), ("S", "sv_")]);
     }
 }

@@ -11,7 +11,15 @@ pub struct Snapshot {
     pub clients: Vec<ClientRow>,
     pub servers: Vec<ServerRow>,
     pub budgets: Vec<BudgetRow>,
+    pub would_refuse: Vec<WouldRefuseRow>,
     pub config: Vec<ConfigRow>,
+    pub databases: Vec<DatabaseRow>,
+    pub users: Vec<UserRow>,
+    pub databases_stats: Vec<StatsRow>,
+    pub tenants_stats: Vec<StatsRow>,
+    pub memory: Vec<MemoryRow>,
+    /// Client connections, those that are not logged in included.
+    pub connections: usize,
 }
 
 /// A tenant of the catalog.
@@ -20,7 +28,7 @@ pub struct TenantRow {
     pub tenant: String,
     /// `row`, `schema` or `silo`.
     pub isolation: String,
-    /// The level of protection in force: `plain`.
+    /// The level of protection in force: `plain` or `guard`.
     pub level: String,
     pub cluster: String,
     pub database: String,
@@ -29,7 +37,7 @@ pub struct TenantRow {
     /// The role the context sets, if it sets one.
     pub role: Option<String>,
     pub tier: String,
-    /// `active` or `disabled`.
+    /// `active`, `paused` or `disabled`.
     pub state: String,
     /// Client connections at the moment.
     pub clients: u64,
@@ -48,10 +56,16 @@ pub struct PoolRow {
     pub user: String,
     /// The one tenant that uses the pool, or `*` if tenants share it.
     pub tenant: String,
-    /// Clients that hold a server.
+    /// Clients that hold a server or want none.
     pub cl_active: u64,
     /// Clients that wait for one.
     pub cl_waiting: u64,
+    /// Clients whose cancel request is on its way to the server.
+    pub cl_cancel: u64,
+    /// Servers that would be free, but for a cancel request on its way to them.
+    pub sv_held: u64,
+    /// Servers being scrubbed.
+    pub sv_scrub: u64,
     /// Servers at work for a client.
     pub sv_active: u64,
     /// Servers free for anybody the pool serves.
@@ -66,15 +80,15 @@ pub struct PoolRow {
     pub pool_mode: String,
 }
 
-/// A client connection that is logged in.
+/// What SHOW CLIENTS and SHOW SERVERS have in common.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct ClientRow {
-    pub id: u64,
-    pub tenant: String,
-    /// The label the client logged in with.
+pub struct SocketRow {
+    /// `C` or `S`.
+    pub kind: &'static str,
+    /// The label a client logged in with, or the role the gate logged in with.
     pub user: String,
     pub database: String,
-    /// `active`, `idle` or `waiting`.
+    /// Clients: `active`, `idle` or `waiting`; servers: `active`, `idle` or `used`.
     pub state: String,
     pub addr: String,
     pub port: u16,
@@ -86,11 +100,26 @@ pub struct ClientRow {
     pub request_time: String,
     /// How long it has waited for a server, in microseconds, in all; 0 if it does not wait.
     pub wait_us: u64,
-    /// Id of the server it holds, or empty.
+    /// Ends at its next transaction boundary.
+    pub close_needed: bool,
+    /// Its name in `link`.
+    pub ptr: String,
+    /// `ptr` of the other side while both are leased to each other, or empty.
     pub link: String,
-    pub application_name: String,
-    /// Version and cipher, or empty.
+    /// Process id of the backend, or of a client on a Unix socket.
+    pub remote_pid: u64,
+    /// `TLS`, or empty.
     pub tls: String,
+    pub application_name: String,
+    /// The tenant it is bound to, or empty.
+    pub tenant: String,
+}
+
+/// A client connection that is logged in.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ClientRow {
+    pub socket: SocketRow,
+    pub id: u64,
     /// Id or issuer of the token, never the token.
     pub credential: String,
 }
@@ -98,27 +127,76 @@ pub struct ClientRow {
 /// A connection to PostgreSQL.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct ServerRow {
-    pub id: u64,
+    pub socket: SocketRow,
     pub cluster: String,
-    pub database: String,
-    /// The role the gate logged in with.
-    pub user: String,
-    /// `active`, `idle`, `used`, `login` or `scrub`.
-    pub state: String,
-    /// The tenant it is bound to, or empty.
-    pub tenant: String,
-    pub addr: String,
-    pub port: u16,
-    /// UTC, as text.
-    pub connect_time: String,
-    /// Process id of the backend; 0 until it is known.
-    pub remote_pid: u64,
-    /// Id of the client that holds it, or empty.
-    pub link: String,
     /// `with rights` or `without rights`.
     pub kind: String,
-    /// Version and cipher, or empty.
-    pub tls: String,
+}
+
+/// A database that some tenant's route leads to.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct DatabaseRow {
+    /// The name for commands: the database's, with `@cluster` if several clusters have one of it.
+    pub name: String,
+    pub cluster: String,
+    pub database: String,
+    pub host: String,
+    pub port: u16,
+    /// The role the gate logs in with, if it is one only.
+    pub user: Option<String>,
+    /// Most server connections of the cluster.
+    pub capacity: u64,
+    /// Server connections to the database.
+    pub servers: u64,
+    pub tenants: u64,
+    pub paused: bool,
+    pub disabled: bool,
+}
+
+/// A role the gate logs in with, or a console user.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct UserRow {
+    pub name: String,
+    /// `None` for console users.
+    pub pool_mode: Option<&'static str>,
+    /// `login`, `admin` or `stats`.
+    pub kind: &'static str,
+    pub cluster: Option<String>,
+}
+
+/// What was done, in all or on average.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Figures {
+    pub transactions: u64,
+    pub requests: u64,
+    /// Bytes from clients, and to them.
+    pub received: u64,
+    pub sent: u64,
+    /// Microseconds in which a server was leased; in which it worked; in which clients waited.
+    pub transaction_us: u64,
+    pub request_us: u64,
+    pub wait_us: u64,
+}
+
+/// Figures of a database or a tenant.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct StatsRow {
+    pub name: String,
+    /// Since the gate started.
+    pub totals: Figures,
+    /// Over the last whole period.
+    pub averages: Figures,
+}
+
+/// Memory of one kind of thing, in bytes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct MemoryRow {
+    pub name: &'static str,
+    /// Of one.
+    pub size: u64,
+    pub used: Option<u64>,
+    pub free: Option<u64>,
+    pub total: u64,
 }
 
 /// What a tenant may spend and has left. `None` where there is no limit.
@@ -141,6 +219,23 @@ pub struct BudgetRow {
     pub refused_at_once: u64,
     /// Requests cancelled for `query_time` since the start.
     pub cancelled: u64,
+}
+
+/// Statements of one shape that a rule of level guard would have refused, were it not only
+/// reported.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct WouldRefuseRow {
+    /// `*` for what there was no place for.
+    pub tenant: String,
+    pub rule: String,
+    /// The first words, without any value.
+    pub statement: String,
+    /// Of the whole statement without its values, in hexadecimal digits.
+    pub fingerprint: String,
+    pub count: u64,
+    /// UTC, as text.
+    pub first_time: String,
+    pub last_time: String,
 }
 
 /// A setting in force. Secrets are left out or starred by whoever makes the row.

@@ -11,6 +11,7 @@ pub enum Kind {
     Text,
     Int4,
     Int8,
+    Numeric,
 }
 
 impl Kind {
@@ -19,12 +20,13 @@ impl Kind {
             Self::Text => 25,
             Self::Int4 => 23,
             Self::Int8 => 20,
+            Self::Numeric => 1700,
         }
     }
 
     fn size(self) -> i16 {
         match self {
-            Self::Text => -1,
+            Self::Text | Self::Numeric => -1,
             Self::Int4 => 4,
             Self::Int8 => 8,
         }
@@ -44,6 +46,7 @@ pub enum Cell {
     Text(String),
     Int4(i32),
     Int8(i64),
+    Numeric(u64),
     Null,
 }
 
@@ -92,11 +95,29 @@ pub fn row(cells: &[Cell], formats: &Formats) -> DataRow {
             Cell::Text(text) => put(&mut data, text.as_bytes()),
             Cell::Int4(number) if binary => put(&mut data, &number.to_be_bytes()),
             Cell::Int8(number) if binary => put(&mut data, &number.to_be_bytes()),
+            Cell::Numeric(number) if binary => put(&mut data, &numeric(*number)),
+            Cell::Numeric(number) => put(&mut data, number.to_string().as_bytes()),
             Cell::Int4(number) => put(&mut data, number.to_string().as_bytes()),
             Cell::Int8(number) => put(&mut data, number.to_string().as_bytes()),
         }
     }
     DataRow::new(data, i16::try_from(cells.len()).unwrap_or(i16::MAX))
+}
+
+/// A whole number as `numeric` goes over the wire in binary: digits to the base of 10,000 behind
+/// their count, the weight of the first, sign and scale (PostgreSQL source, numeric_send).
+fn numeric(mut value: u64) -> Vec<u8> {
+    let mut digits = Vec::new();
+    while value > 0 {
+        digits.push((value % 10_000) as i16);
+        value /= 10_000;
+    }
+    let weight = i16::try_from(digits.len()).unwrap_or(0).saturating_sub(1).max(0);
+    // Zeros at the end are left out; the weight says how many.
+    let digits: Vec<i16> = digits.into_iter().skip_while(|digit| *digit == 0).collect();
+    let count = i16::try_from(digits.len()).unwrap_or(0);
+    let head = [count, weight, 0, 0];
+    head.into_iter().chain(digits.into_iter().rev()).flat_map(i16::to_be_bytes).collect()
 }
 
 fn put(data: &mut BytesMut, value: &[u8]) {
@@ -118,6 +139,14 @@ mod tests {
         assert_eq!(&mixed.data[..], wanted);
         let binary = Formats::new(vec![1], 4).unwrap();
         assert_eq!(binary.of(3), FORMAT_CODE_BINARY);
+    }
+
+    #[test]
+    fn whole_numbers_are_numeric_in_binary() {
+        assert_eq!(numeric(0), [0; 8]);
+        assert_eq!(numeric(7), [0, 1, 0, 0, 0, 0, 0, 0, 0, 7]);
+        assert_eq!(numeric(10_000), [0, 1, 0, 1, 0, 0, 0, 0, 0, 1]);
+        assert_eq!(numeric(120_003), [0, 2, 0, 1, 0, 0, 0, 0, 0, 12, 0, 3]);
     }
 
     #[test]

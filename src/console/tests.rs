@@ -1,7 +1,6 @@
 //! Scripted exchanges with the console over an in-memory stream, and the manual compared with
 //! the tables of the code.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,23 +12,31 @@ use postgres_protocol::message::frontend;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use tokio::sync::mpsc;
 
+use crate::console::act::ORDERS;
 use crate::console::command::{COMMANDS, Subject};
 use crate::console::connection::Connection;
 use crate::console::fault::Fault;
+use crate::console::login::Access;
 use crate::console::session::Session;
 use crate::console::snapshot::{ConfigRow, PoolRow, Snapshot, TenantRow};
 use crate::console::{
     ConsoleEnv, ConsoleLogin, ConsoleSettings, ConsoleUser, Control, Rights, run, show,
 };
+use crate::live::Live;
+use crate::net::Peer;
 
 /// The client's end: what comes is kept as short texts, one per message.
-struct Client {
+pub(super) struct Client {
     stream: DuplexStream,
     input: BytesMut,
 }
 
 impl Client {
-    async fn send(&mut self, build: impl FnOnce(&mut BytesMut)) {
+    pub(super) fn over(stream: DuplexStream) -> Self {
+        Self { stream, input: BytesMut::new() }
+    }
+
+    pub(super) async fn send(&mut self, build: impl FnOnce(&mut BytesMut)) {
         let mut bytes = BytesMut::new();
         build(&mut bytes);
         self.stream.write_all(&bytes).await.unwrap();
@@ -47,7 +54,7 @@ impl Client {
     }
 
     /// Everything up to ReadyForQuery or the end of the connection.
-    async fn answers(&mut self) -> Vec<String> {
+    pub(super) async fn answers(&mut self) -> Vec<String> {
         let mut seen = Vec::new();
         while let Some(message) = self.next().await {
             let last = matches!(message, Message::ReadyForQuery(_));
@@ -59,7 +66,7 @@ impl Client {
         seen
     }
 
-    async fn query(&mut self, text: &str) -> Vec<String> {
+    pub(super) async fn query(&mut self, text: &str) -> Vec<String> {
         self.send(|out| frontend::query(text, out).unwrap()).await;
         self.answers().await
     }
@@ -80,7 +87,7 @@ impl Client {
         self.send(|out| frontend::sasl_response(&last, out).unwrap()).await;
     }
 
-    async fn log_in(&mut self) {
+    pub(super) async fn log_in(&mut self) {
         self.prove("secret").await;
         let answers = self.answers().await;
         assert_eq!(answers.last().unwrap(), "Z I", "{answers:?}");
@@ -127,6 +134,7 @@ fn told(message: Message) -> String {
         Message::ParameterDescription(_) => "t".to_owned(),
         Message::PortalSuspended => "s".to_owned(),
         Message::EmptyQueryResponse => "I".to_owned(),
+        Message::NoticeResponse(_) => "N".to_owned(),
         _ => "?".to_owned(),
     }
 }
@@ -139,7 +147,8 @@ fn tenant(name: &str) -> TenantRow {
 fn console(user: &str, peer: &str) -> Client {
     let (mut client, mut controls) = silent_console(user, peer);
     tokio::spawn(async move {
-        while let Some(Control::Snapshot(reply)) = controls.recv().await {
+        while let Some(control) = controls.recv().await {
+            let Control::Snapshot(reply) = control else { panic!("{control:?}") };
             let pool = PoolRow { cl_active: 3, ..PoolRow::default() };
             let tenants = vec![tenant("a"), tenant("b"), tenant("c")];
             let snapshot = Snapshot { tenants, pools: vec![pool], ..Snapshot::default() };
@@ -151,34 +160,37 @@ fn console(user: &str, peer: &str) -> Client {
 }
 
 /// The same with a gate that does not answer unless the test does.
-fn silent_console(user: &str, peer: &str) -> (Client, mpsc::Receiver<Control>) {
+pub(super) fn silent_console(user: &str, peer: &str) -> (Client, mpsc::Receiver<Control>) {
     let (ours, theirs) = tokio::io::duplex(64 * 1024);
     let (control, controls) = mpsc::channel(1);
     let (login, settings) = admin(user, peer);
     tokio::spawn(run(theirs, login, ConsoleEnv { settings, control }));
-    (Client { stream: ours, input: BytesMut::new() }, controls)
+    (Client::over(ours), controls)
 }
 
 /// The verifier of "secret" with a single iteration, so that tests spend no time on it.
-const VERIFIER: &str = concat!(
+pub(super) const VERIFIER: &str = concat!(
     "SCRAM-SHA-256$1:Y29uc29sZSB0ZXN0IHNhbA==$",
     "olutPPi8zYX4hFnE53m5zRbw6shhoVuysaBe5D4iknE=:dFKS/tTa8tqi2wqgaQIgswWLl2xAuuiAT0HO+MDZjwo="
 );
 
 /// Start-up of `user` from `peer`, and settings with the one user `admin`.
-fn admin(user: &str, peer: &str) -> (ConsoleLogin, Arc<ConsoleSettings>) {
+pub(super) fn admin(user: &str, peer: &str) -> (ConsoleLogin, Arc<Live<ConsoleSettings>>) {
     let admin =
         ConsoleUser { name: "admin".to_owned(), scram: VERIFIER.to_owned(), rights: Rights::Admin };
     let login = ConsoleLogin {
         user: user.to_owned(),
-        peer: peer.parse::<SocketAddr>().unwrap(),
+        peer: Peer::Tcp(peer.parse().unwrap()),
         secure: false,
         parameters: vec![("application_name".to_owned(), "psql\né".to_owned())],
     };
-    (login, Arc::new(ConsoleSettings { users: vec![admin] }))
+    (
+        login,
+        Arc::new(Live::new(ConsoleSettings { users: vec![admin], ..ConsoleSettings::default() })),
+    )
 }
 
-const LOCAL: &str = "127.0.0.1:5000";
+pub(super) const LOCAL: &str = "127.0.0.1:5000";
 
 #[tokio::test]
 async fn a_user_logs_in_and_is_greeted_as_drivers_expect() {
@@ -243,8 +255,10 @@ async fn random_bytes_at_any_stage_end_in_an_answer_and_not_in_a_panic() {
         let (mut stream, theirs) = tokio::io::duplex(64 * 1024);
         let (control, _controls) = mpsc::channel(1);
         let serving = if round % 2 == 0 {
-            let session = Session::new(Connection::new(theirs), control, Rights::Admin);
-            tokio::spawn(session.run())
+            let (login, settings) = admin("admin", LOCAL);
+            let access = Access { name: "admin".to_owned(), scram: Some(VERIFIER.to_owned()) };
+            let env = ConsoleEnv { settings, control };
+            tokio::spawn(Session::new(Connection::new(theirs), env, access, login).run())
         } else {
             let (login, settings) = admin("admin", LOCAL);
             tokio::spawn(run(theirs, login, ConsoleEnv { settings, control }))
@@ -271,11 +285,11 @@ async fn commands_answer_with_rows_over_the_simple_protocol() {
     client.log_in().await;
     let answers = client.query("SHOW POOLS; show lists;").await;
     assert!(answers[0].starts_with("T database user cl_active cl_waiting"), "{answers:?}");
-    assert_eq!(answers[1], "D ||3|0|0|0|0|0|0|0|||");
+    assert_eq!(answers[1], "D ||3|0|0|0|0|0|0|0|0|0|0|0|0|||");
     assert_eq!(answers[2], "C SHOW");
     assert!(answers.contains(&"D tenants|3".to_owned()));
     let help = client.query("SHOW HELP").await;
-    assert_eq!(help.len(), COMMANDS.len() + 3);
+    assert_eq!(help.len(), COMMANDS.len() + ORDERS.len() + 3);
     assert_eq!(client.query(" ; ").await, ["I", "Z I"]);
     assert_eq!(client.query("SELECT 1").await, ["E ERROR 42601", "Z I"]);
     let wanted = ["T transaction_isolation", "D read committed", "C SHOW", "Z I"];
@@ -296,7 +310,7 @@ async fn a_transaction_block_is_tracked_for_drivers_that_open_one() {
     );
 }
 
-fn bind(portal: &str, statement: &str, formats: &[i16], out: &mut BytesMut) {
+pub(super) fn bind(portal: &str, statement: &str, formats: &[i16], out: &mut BytesMut) {
     let none = std::iter::empty::<i16>();
     let values = std::iter::empty::<&[u8]>();
     let formats = formats.iter().copied();
@@ -405,6 +419,10 @@ fn the_manual_lists_the_commands_and_their_columns() {
         )));
     }
     assert_eq!(manual.matches("\n### SHOW ").count(), COMMANDS.len());
+    for order in &ORDERS {
+        let row = format!("| `{}` | {} |", order.usage.replace('|', "\\|"), order.about);
+        assert!(manual.contains(&row), "{row}");
+    }
 }
 
 #[test]
@@ -423,6 +441,12 @@ fn the_manual_lists_the_errors_of_commands() {
         Fault::Mismatch { what: "console commands take no parameters" },
         Fault::Aborted,
         Fault::FunctionCall,
+        Fault::UnknownTarget { name: name() },
+        Fault::AmbiguousTarget { name: name() },
+        Fault::UnknownClient { id: 7 },
+        Fault::OutOfPlace { what: "nothing is paused".to_owned() },
+        Fault::BadSettings { problems: name() },
+        Fault::InTransaction,
     ] {
         let row = format!("| {} | {} |", fault.sqlstate(), fault.message());
         assert!(manual.contains(&row), "{row}");

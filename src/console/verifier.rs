@@ -6,7 +6,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use pgwire::api::auth::sasl::scram::ScramSecret;
 
-use crate::console::settings::{ConsoleSettings, Rights};
+use crate::console::settings::ConsoleSettings;
 
 /// Bytes of a SHA-256 key.
 const KEY_BYTES: usize = 32;
@@ -47,12 +47,12 @@ impl Verifier {
     }
 }
 
-/// Who a client says it is: a verifier to run the exchange with, and the rights it gives. Without
-/// rights the exchange is a mock one that looks the same and cannot succeed.
+/// Who a client says it is: a verifier to run the exchange with, and the text it was read from.
+/// Without that the exchange is a mock one that looks the same and cannot succeed.
 #[derive(Debug)]
 pub struct Candidate {
     pub verifier: Verifier,
-    pub rights: Option<Rights>,
+    pub scram: Option<String>,
 }
 
 impl Candidate {
@@ -60,9 +60,9 @@ impl Candidate {
     pub fn find(settings: &ConsoleSettings, name: &str) -> Self {
         let mock = mock(settings, name);
         let user = settings.users.iter().find(|user| !name.is_empty() && user.name == name);
-        match user.and_then(|user| Some((Verifier::parse(&user.scram)?, user.rights))) {
-            Some((verifier, rights)) => Self { verifier, rights: Some(rights) },
-            None => Self { verifier: mock, rights: None },
+        match user.and_then(|user| Some((Verifier::parse(&user.scram)?, user.scram.clone()))) {
+            Some((verifier, scram)) => Self { verifier, scram: Some(scram) },
+            None => Self { verifier: mock, scram: None },
         }
     }
 }
@@ -96,7 +96,7 @@ mod tests {
     use postgres_protocol::password::scram_sha_256;
 
     use super::*;
-    use crate::console::settings::ConsoleUser;
+    use crate::console::settings::{ConsoleUser, Rights};
 
     fn settings() -> ConsoleSettings {
         let user = |name: &str, password: &str, rights| ConsoleUser {
@@ -107,7 +107,7 @@ mod tests {
         let broken = ConsoleUser { name: "broken".to_owned(), ..ConsoleUser::default() };
         let users =
             vec![user("admin", "a", Rights::Admin), user("watch", "b", Rights::Stats), broken];
-        ConsoleSettings { users }
+        ConsoleSettings { users, ..ConsoleSettings::default() }
     }
 
     #[test]
@@ -128,12 +128,13 @@ mod tests {
     }
 
     #[test]
-    fn users_are_found_with_their_rights_and_others_get_a_mock_verifier() {
+    fn users_are_found_and_others_get_a_mock_verifier() {
         let settings = settings();
-        assert_eq!(Candidate::find(&settings, "admin").rights, Some(Rights::Admin));
-        assert_eq!(Candidate::find(&settings, "watch").rights, Some(Rights::Stats));
+        for user in &settings.users[..2] {
+            assert_eq!(Candidate::find(&settings, &user.name).scram.as_ref(), Some(&user.scram));
+        }
         for name in ["nobody", "Admin", "", "broken"] {
-            assert_eq!(Candidate::find(&settings, name).rights, None, "{name}");
+            assert_eq!(Candidate::find(&settings, name).scram, None, "{name}");
         }
     }
 
@@ -146,6 +147,6 @@ mod tests {
         assert_eq!((first.iterations, first.salt.len()), (ITERATIONS, SALT_BYTES));
         assert_eq!(first.stored_key.len(), KEY_BYTES);
         let empty = Candidate::find(&ConsoleSettings::default(), "nobody");
-        assert_eq!((empty.rights, empty.verifier.salt.len()), (None, SALT_BYTES));
+        assert_eq!((empty.scram, empty.verifier.salt.len()), (None, SALT_BYTES));
     }
 }

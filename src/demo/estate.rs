@@ -28,6 +28,9 @@ const TENANTS: [(&str, &str, &[&str]); 8] = [
     ("initech", "silo", &["cover sheet", "stapler"]),
 ];
 
+/// Roles, a login without a password, and table `app.notes` with row security.
+pub const ROWS_SQL: &str = include_str!("rows.sql");
+
 /// One tenant as an application knows it, and what its notes say.
 pub struct Tenant {
     pub id: &'static str,
@@ -161,29 +164,10 @@ queries_burst = 3
         format!("postgresql://{login}:{password}@127.0.0.1:{port}/{dbname}?sslmode=disable")
     }
 
-    /// Roles own and may things by name; the logins own nothing, and use a role only by SET ROLE.
+    /// Database `app`: the table of row tenants, and a schema for each schema tenant.
     fn app_sql(&self, narrow: bool) -> String {
         let password = &self.login_password;
-        let mut sql = format!(
-            "CREATE ROLE app_owner NOLOGIN;
-             CREATE ROLE app_rw NOLOGIN;
-             CREATE ROLE tg_login LOGIN NOINHERIT PASSWORD '{password}' IN ROLE app_rw;
-             CREATE SCHEMA app AUTHORIZATION app_owner;
-             SET ROLE app_owner;
-             CREATE TABLE app.notes (
-                 tenant_id text NOT NULL DEFAULT nullif(current_setting('app.tenant_id', true), ''),
-                 id integer NOT NULL,
-                 body text NOT NULL,
-                 PRIMARY KEY (tenant_id, id));
-             ALTER TABLE app.notes ENABLE ROW LEVEL SECURITY;
-             ALTER TABLE app.notes FORCE ROW LEVEL SECURITY;
-             CREATE POLICY own_rows ON app.notes
-                 USING (tenant_id = nullif(current_setting('app.tenant_id', true), ''))
-                 WITH CHECK (tenant_id = nullif(current_setting('app.tenant_id', true), ''));
-             GRANT USAGE ON SCHEMA app TO app_rw;
-             GRANT SELECT, INSERT, UPDATE, DELETE ON app.notes TO app_rw;
-             RESET ROLE;\n"
-        );
+        let mut sql = format!("{ROWS_SQL}\nALTER ROLE tg_login PASSWORD '{password}';\n");
         for tenant in self.tenants.iter().filter(|tenant| tenant.is_on_narrow() == narrow) {
             let id = tenant.id;
             sql.push_str(&match tenant.isolation {

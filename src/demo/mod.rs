@@ -20,6 +20,7 @@ use crate::demo::scenes::Line;
 
 pub use binaries::Binaries;
 pub use cluster::{Cluster, Plan, SUPERUSER, Template, free_port};
+pub use estate::ROWS_SQL;
 pub use keeper::{Keeper, User, command, signal};
 
 /// Plays the demonstration on this machine. With `once` it ends after the table; else it keeps

@@ -1,28 +1,27 @@
 //! The door: accept, shake hands, authenticate, and send each client to the worker of its tenant.
 //! [`serve`] is the life of a connection up to there.
 
-use std::cell::Cell;
 use std::io;
-use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Builder;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use crate::client::{self, Arrival, Ended, Hello, Wishes, put_refusal};
 use crate::console;
 use crate::error::{Error, Severity};
+use crate::gate::listen::Listener;
 use crate::gate::worker::{Newcomer, Order, Worker};
-use crate::gate::{Common, ConsoleArrival, Listener};
-use crate::net::{Socket, Stream};
+use crate::gate::{Common, ConsoleArrival};
+use crate::net::{Peer, Socket, Stream};
 use crate::wire::startup::Startup;
 
 /// How long to rest after an accept that failed for want of something (descriptors, memory).
@@ -34,6 +33,9 @@ const STRANGERS_MAX: usize = 256;
 /// How long a refused client may take to read why.
 const GOODBYE: Duration = Duration::from_secs(5);
 
+/// How long those who are half in may take when the door closes.
+const CLOSING: Duration = Duration::from_secs(2);
+
 /// How long what a refused client still sends is read and thrown away.
 const LINGER: Duration = Duration::from_secs(1);
 
@@ -42,30 +44,48 @@ struct Door {
     common: Arc<Common>,
     workers: Arc<Vec<Worker>>,
     consoles: mpsc::Sender<ConsoleArrival>,
-    /// Connections beyond the limit of clients: they may cancel, or be told why not.
-    strangers: Cell<usize>,
+    /// Connections beyond the limit of clients, at all doors: they may cancel, or be told why not.
+    strangers: Arc<AtomicUsize>,
+    /// Connections on their way in.
+    inside: TaskTracker,
 }
 
-/// Starts the door's thread.
-pub fn start(
-    listeners: Vec<Listener>,
-    common: &Arc<Common>,
-    workers: &Arc<Vec<Worker>>,
-    consoles: mpsc::Sender<ConsoleArrival>,
-    closing: CancellationToken,
-) -> io::Result<JoinHandle<()>> {
-    let (common, workers) = (common.clone(), workers.clone());
-    thread::Builder::new().name("door".to_owned()).spawn(move || {
-        let runtime = Builder::new_current_thread().enable_all().build_local(Default::default());
-        let door = Rc::new(Door { common, workers, consoles, strangers: Cell::new(0) });
-        match runtime {
-            Ok(runtime) => runtime.block_on(open(listeners, door, closing)),
-            Err(error) => tracing::error!(%error, "the door could not start"),
-        }
-    })
+/// What every door needs. All accept from the same listeners.
+#[derive(Clone)]
+pub struct Doors {
+    pub listeners: Vec<Arc<Listener>>,
+    pub common: Arc<Common>,
+    pub workers: Arc<Vec<Worker>>,
+    pub consoles: mpsc::Sender<ConsoleArrival>,
+    pub closing: CancellationToken,
+    pub strangers: Arc<AtomicUsize>,
 }
 
-async fn open(listeners: Vec<Listener>, door: Rc<Door>, closing: CancellationToken) {
+impl Doors {
+    /// Starts a door's thread; returns when it is ready to work.
+    pub fn start(&self, index: usize) -> io::Result<JoinHandle<()>> {
+        let Self { listeners, common, workers, consoles, closing, strangers } = self.clone();
+        let (ready, started) = oneshot::channel();
+        let thread = thread::Builder::new().name(format!("door-{index}")).spawn(move || {
+            let builder = &mut Builder::new_current_thread();
+            let runtime = match builder.enable_all().build_local(Default::default()) {
+                Ok(runtime) => runtime,
+                Err(error) => {
+                    let _ = ready.send(Err(error));
+                    return;
+                }
+            };
+            let _ = ready.send(Ok(()));
+            let inside = TaskTracker::new();
+            let door = Rc::new(Door { common, workers, consoles, strangers, inside });
+            runtime.block_on(open(listeners, door, closing));
+        })?;
+        let ended = || io::Error::other("the thread ended at once");
+        started.blocking_recv().unwrap_or_else(|_| Err(ended())).map(|()| thread)
+    }
+}
+
+async fn open(listeners: Vec<Arc<Listener>>, door: Rc<Door>, closing: CancellationToken) {
     for listener in listeners {
         let door = door.clone();
         let closed = closing.clone();
@@ -77,19 +97,21 @@ async fn open(listeners: Vec<Listener>, door: Rc<Door>, closing: CancellationTok
         });
     }
     closing.cancelled().await;
+    // Those who are in are let through or told why not; a silent end would look like a crash.
+    door.inside.close();
+    let _ = tokio::time::timeout(CLOSING, door.inside.wait()).await;
 }
 
 /// Lets in one connection after the other. Ends only with an error of the listener itself.
-async fn accept(listener: Listener, door: Rc<Door>) -> io::Result<()> {
-    let socket = TcpListener::from_std(listener.socket.try_clone()?)?;
-    let listener = Rc::new(listener);
+async fn accept(listener: Arc<Listener>, door: Rc<Door>) -> io::Result<()> {
+    let incoming = listener.incoming()?;
     loop {
-        match socket.accept().await {
-            Ok((stream, peer)) => {
+        match incoming.accept().await {
+            Ok((socket, peer)) => {
                 let (door, listener) = (door.clone(), listener.clone());
-                tokio::task::spawn_local(
-                    async move { enter(stream, peer, &listener, &door).await },
-                );
+                let inside = door.inside.clone();
+                let entering = async move { enter(socket, peer, &listener, &door).await };
+                tokio::task::spawn_local(inside.track_future(entering));
             }
             Err(error) => {
                 tracing::warn!(%error, "could not accept a connection");
@@ -104,7 +126,8 @@ pub struct Slot(Arc<Common>);
 
 impl Slot {
     fn take(common: &Arc<Common>) -> Option<Self> {
-        let below = |now: usize| (now < common.clients_max).then_some(now + 1);
+        let most = common.clients_max.load(Ordering::Relaxed);
+        let below = |now: usize| (now < most).then_some(now + 1);
         let taken = common.clients.fetch_update(Ordering::Relaxed, Ordering::Relaxed, below);
         taken.ok().map(|_| Self(common.clone()))
     }
@@ -116,30 +139,23 @@ impl Drop for Slot {
     }
 }
 
-async fn enter(stream: TcpStream, peer: SocketAddr, listener: &Listener, door: &Door) {
+async fn enter(socket: Socket, peer: Peer, listener: &Listener, door: &Door) {
     let slot = Slot::take(&door.common);
-    let socket = Socket::Tcp(stream);
     if let Err(error) = prepare(&socket) {
         tracing::debug!(%peer, %error, "a connection was gone before it was served");
         return;
     }
     let strange = usize::from(slot.is_none());
-    if strange > 0 && door.strangers.get() >= STRANGERS_MAX {
+    if strange > 0 && door.strangers.load(Ordering::Relaxed) >= STRANGERS_MAX {
         return;
     }
-    door.strangers.set(door.strangers.get() + strange);
+    door.strangers.fetch_add(strange, Ordering::Relaxed);
     receive(socket, peer, listener, door, slot).await;
-    door.strangers.set(door.strangers.get() - strange);
+    door.strangers.fetch_sub(strange, Ordering::Relaxed);
 }
 
-async fn receive(
-    socket: Socket,
-    peer: SocketAddr,
-    listener: &Listener,
-    door: &Door,
-    slot: Option<Slot>,
-) {
-    let limit = door.common.client.login_timeout;
+async fn receive(socket: Socket, peer: Peer, listener: &Listener, door: &Door, slot: Option<Slot>) {
+    let limit = door.common.client.load().login_timeout;
     match tokio::time::timeout(limit, serve(socket, peer, listener, door, slot)).await {
         Ok(Ok(())) => {}
         Ok(Err(Ended::Gone(error))) => tracing::debug!(%peer, %error, "a client left at the door"),
@@ -165,13 +181,14 @@ fn prepare(socket: &Socket) -> io::Result<()> {
 /// The life of a connection up to its session: what it is, who it is, where it goes.
 async fn serve(
     socket: Socket,
-    peer: SocketAddr,
+    peer: Peer,
     listener: &Listener,
     door: &Door,
     slot: Option<Slot>,
 ) -> Result<(), Ended> {
     let common = &door.common;
-    let hello = client::negotiate(socket, &listener.tls, &common.client).await?;
+    let (terms, settings) = (listener.terms.load(), common.client.load());
+    let hello = client::negotiate(socket, &terms.tls, &settings).await?;
     let (stream, startup) = match hello {
         Hello::Cancel { stream, pid, secret } => {
             cancel(door, pid, &secret).await;
@@ -188,7 +205,7 @@ async fn serve(
     if common.stopping.load(Ordering::Relaxed) {
         return refuse(stream, Error::ShuttingDown);
     }
-    let may_be_plain = listener.plaintext_password && peer.ip().is_loopback();
+    let may_be_plain = terms.plaintext_password && peer.is_local();
     if !stream.is_secure() && !may_be_plain {
         return refuse(stream, Error::PasswordInClear);
     }
@@ -203,15 +220,15 @@ async fn serve(
 async fn login(
     mut stream: Stream,
     wishes: Wishes,
-    peer: SocketAddr,
+    peer: Peer,
     door: &Door,
     slot: Slot,
 ) -> Result<(), Ended> {
     let common = &door.common;
     let refuse = |stream, error| Err(Ended::Refused(Box::new(stream), error));
     let (authenticator, catalog) = (common.authenticator.load(), common.catalog.load());
-    let proof =
-        client::authenticate(&mut stream, &authenticator, &catalog, &wishes, &common.client);
+    let settings = common.client.load();
+    let proof = client::authenticate(&mut stream, &authenticator, &catalog, &wishes, &settings);
     let identity = match proof.await? {
         Ok(identity) => identity,
         Err(error) => {
@@ -220,6 +237,12 @@ async fn login(
         }
     };
     let tenant = &identity.tenant;
+    if common.holds.load().disabled.covers(tenant) {
+        let (user, reason) = (&wishes.user, "disabled in the console");
+        tracing::warn!(user, reason, "login denied");
+        common.metrics.login_failure("denied");
+        return refuse(stream, Error::AuthenticationFailed);
+    }
     if let Err(error) = wishes.check(tenant) {
         return refuse(stream, error);
     }
@@ -238,8 +261,11 @@ async fn login(
     let local = stream.local_addr();
     stream.detach()?;
     let arrival = Arrival { stream, identity, account, slot: client_slot, wishes, entry };
-    worker.order(Order::Adopt(Box::new(Newcomer { arrival, peer, local, slot })));
-    Ok(())
+    let newcomer = Box::new(Newcomer { arrival, peer, local, slot });
+    let Err(back) = worker.adopt(newcomer) else { return Ok(()) };
+    let mut stream = back.arrival.stream;
+    stream.attach()?;
+    refuse(stream, Error::WorkerLost)
 }
 
 /// The worker a tenant lives on: always the same one, so that its clients share servers.
@@ -269,10 +295,10 @@ async fn cancel(door: &Door, pid: i32, secret: &[u8]) {
 async fn to_console(
     mut stream: Stream,
     startup: Startup,
-    peer: SocketAddr,
+    peer: Peer,
     door: &Door,
 ) -> Result<(), Ended> {
-    if !peer.ip().is_loopback() {
+    if !peer.is_local() {
         let database = console::DATABASE.to_owned();
         return Err(Ended::Refused(Box::new(stream), Error::UnknownDatabase { database }));
     }

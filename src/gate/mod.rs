@@ -1,24 +1,31 @@
 //! The process: opens the doors, starts the workers, answers the console, reloads and drains.
 //!
-//! Threads: one door (accept, TLS, login), the workers (sessions and servers; a tenant lives on one
-//! of them), and this one (signals, console, metrics). They meet in [`Common`] and in the orders a
-//! worker is sent.
+//! Threads: doors (accept, TLS, login), workers (sessions and servers; a tenant lives on one of
+//! them), and this one (signals, console, metrics). They meet in [`Common`] and in the orders a
+//! worker is sent; workers also in the arbiters of server connections.
 
+mod act;
+mod desk;
 mod door;
+mod errand;
+mod holds;
+mod inherited;
+mod ledger;
+mod listen;
 mod reload;
+mod rows;
+mod service;
 mod snapshot;
+mod status;
 mod stop;
 mod worker;
 
-use std::cell::RefCell;
-use std::net::TcpListener;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::time::Instant;
 
 use anyhow::Context as _;
-use socket2::{Domain, Protocol, Socket, Type};
 use tokio::runtime::Builder;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -26,21 +33,22 @@ use tokio_util::sync::CancellationToken;
 use crate::auth::Authenticator;
 use crate::budget::Accounts;
 use crate::catalog::Catalog;
-use crate::client::{ClientSettings, DoorTls, Registry};
-use crate::config::{Config, Setting};
-use crate::console::{self, ConsoleEnv, ConsoleLogin, ConsoleSettings, Control};
+use crate::client::{ClientSettings, Registry};
+use crate::config::Config;
 use crate::live::Live;
-use crate::net::{ListenSettings, Stream, TlsPolicy, tls};
-use crate::telemetry::http::{self, HttpEnv, Scrape};
-use crate::telemetry::{HttpSettings, Metrics, Renderer, logging};
+use crate::net::{Clock, Peer, Stream};
+use crate::pool::Arbiters;
+use crate::telemetry::{Metrics, logging};
 use crate::wire::startup::Startup;
+use desk::{Desk, Parts};
+use door::Doors;
+use holds::Holds;
+use inherited::Inherited;
+use service::ServiceManager;
 use worker::Worker;
 
 /// Most console sessions at the same time.
 const CONSOLES_MAX: usize = 32;
-
-/// Most connections that a listener keeps ready before they are accepted.
-const BACKLOG: i32 = 1024;
 
 /// What every thread of the gate shares. Immutable, or counted in atomics.
 pub struct Common {
@@ -48,12 +56,15 @@ pub struct Common {
     pub authenticator: Live<Authenticator>,
     pub registry: Arc<Registry>,
     pub accounts: Accounts,
-    pub client: Arc<ClientSettings>,
+    pub client: Live<ClientSettings>,
     pub metrics: Metrics,
     pub epoch: Instant,
+    pub clock: Clock,
     /// Client connections of the process, and the most there may be.
     pub clients: AtomicUsize,
-    pub clients_max: usize,
+    pub clients_max: AtomicUsize,
+    /// What the console holds back.
+    pub holds: Live<Holds>,
     /// No new session may start.
     pub stopping: AtomicBool,
 }
@@ -62,17 +73,21 @@ pub struct Common {
 pub struct ConsoleArrival {
     pub stream: Stream,
     pub startup: Startup,
-    pub peer: std::net::SocketAddr,
+    pub peer: Peer,
 }
 
 /// Runs the gate until it is told to stop. An error is for the person who starts it.
 pub fn run(config: Config, path: PathBuf) -> anyhow::Result<()> {
-    logging::init(&config.log)?;
+    let log = logging::init(&config.log)?;
+    let mut inherited = Inherited::from_env()?;
+    let manager = Arc::new(ServiceManager::from_env());
     let runtime = Builder::new_current_thread().enable_all().build()?;
     // Before anybody can connect and take the gate for started.
     let signals = runtime.block_on(async { stop::Signals::new() })?;
-    let http = config.http.as_ref().map(open_http).transpose()?;
-    let listeners = open(&config.listen)?;
+    let http = config.http.as_ref();
+    let http = http.map(|http| listen::http(http, &mut inherited)).transpose()?;
+    let listeners = listen::open(&config.listen, &mut inherited)?;
+    inherited.finish()?;
     let started = config.clone();
     let (metrics, renderer) = Metrics::new();
     let common = Arc::new(Common {
@@ -80,176 +95,41 @@ pub fn run(config: Config, path: PathBuf) -> anyhow::Result<()> {
         catalog: Live::new(config.catalog),
         registry: Arc::default(),
         accounts: Accounts::default(),
-        client: Arc::new(config.client),
+        client: Live::new(config.client),
         metrics,
         epoch: Instant::now(),
+        clock: Clock::start().context("could not start the clock's thread")?,
         clients: AtomicUsize::new(0),
-        clients_max: config.gate.clients,
+        clients_max: AtomicUsize::new(config.gate.clients),
+        holds: Live::new(Holds::default()),
         stopping: AtomicBool::new(false),
     });
-    let workers: std::io::Result<Vec<Worker>> =
-        (0..config.gate.workers).map(|index| Worker::start(index, &common)).collect();
+    let (arbiters, mail) = Arbiters::new(config.gate.workers);
+    let start = |(index, mail)| Worker::start(index, &common, &arbiters, mail);
+    let workers: std::io::Result<Vec<Worker>> = mail.into_iter().enumerate().map(start).collect();
     let workers = Arc::new(workers.context("could not start a worker thread")?);
     let (consoles, arrivals) = mpsc::channel(CONSOLES_MAX);
-    let doors = CancellationToken::new();
-    let door = door::start(listeners, &common, &workers, consoles, doors.clone())?;
-    let console = Arc::new(config.console);
-    let settings = RefCell::new(started.table());
-    let desk = Desk { common, workers, path, renderer, console, started, settings };
-    runtime.block_on(desk.work(signals, http, arrivals, doors))?;
-    // The door has nothing left to do; a panic in it was logged where it happened.
-    let _ = door.join();
+    let terms = listeners.iter().map(|listener| listener.terms.clone()).collect();
+    let closing = CancellationToken::new();
+    let doors = Doors {
+        listeners: listeners.into_iter().map(Arc::new).collect(),
+        common: common.clone(),
+        workers: workers.clone(),
+        consoles,
+        closing: closing.clone(),
+        strangers: Arc::default(),
+    };
+    let threads: std::io::Result<Vec<_>> =
+        (0..config.gate.doors).map(|index| doors.start(index)).collect();
+    let threads = threads.context("could not start a door thread")?;
+    drop(doors);
+    let parts = Parts { common, workers, path, renderer, started, terms, log, manager };
+    let desk = Desk::new(parts, config.console);
+    runtime.block_on(desk.work(signals, http, arrivals, closing))?;
+    for thread in threads {
+        // A door has nothing left to do; a panic in it was logged where it happened.
+        let _ = thread.join();
+    }
     tracing::info!("stopped");
     Ok(())
-}
-
-/// A listener of the gate and how it speaks TLS.
-pub struct Listener {
-    pub socket: TcpListener,
-    pub tls: DoorTls,
-    pub plaintext_password: bool,
-}
-
-fn open(settings: &[ListenSettings]) -> anyhow::Result<Vec<Listener>> {
-    settings.iter().map(listener).collect()
-}
-
-fn open_http(settings: &HttpSettings) -> anyhow::Result<TcpListener> {
-    let address = settings.address;
-    let socket =
-        http::listen(settings).with_context(|| format!("could not listen on {address}"))?;
-    tracing::info!(%address, "serving metrics");
-    Ok(socket)
-}
-
-fn listener(settings: &ListenSettings) -> anyhow::Result<Listener> {
-    let address = settings.address;
-    let acceptor = match (&settings.identity, settings.tls) {
-        (_, TlsPolicy::Disable) | (None, _) => None,
-        (Some((certificate, key)), _) => Some(tls::acceptor(certificate, key)?),
-    };
-    let opened = (|| {
-        let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
-        socket.set_reuse_address(true)?;
-        socket.set_nonblocking(true)?;
-        socket.bind(&address.into())?;
-        socket.listen(BACKLOG)?;
-        std::io::Result::Ok(socket)
-    })();
-    let socket = opened.with_context(|| format!("could not listen on {address}"))?;
-    let tls = DoorTls { policy: settings.tls, acceptor };
-    tracing::info!(%address, tls = ?settings.tls, "listening");
-    Ok(Listener { socket: socket.into(), tls, plaintext_password: settings.plaintext_password })
-}
-
-/// The thread that operators talk to.
-struct Desk {
-    common: Arc<Common>,
-    workers: Arc<Vec<Worker>>,
-    path: PathBuf,
-    renderer: Renderer,
-    console: Arc<ConsoleSettings>,
-    /// What the process was started with; what only a restart changes stays so.
-    started: Config,
-    /// Every setting in force.
-    settings: RefCell<Vec<Setting>>,
-}
-
-impl Desk {
-    /// From the first signal to the last session. Probes and metrics are served to the end: while
-    /// it drains, the gate is alive and not ready.
-    async fn work(
-        &self,
-        signals: stop::Signals,
-        http: Option<TcpListener>,
-        arrivals: mpsc::Receiver<ConsoleArrival>,
-        doors: CancellationToken,
-    ) -> anyhow::Result<()> {
-        let ending = CancellationToken::new();
-        let ready = Arc::new(AtomicBool::new(true));
-        let (scrape, scrapes) = mpsc::channel(1);
-        tokio::spawn(self.renderer.clone().keep_up(ending.clone()));
-        if let Some(socket) = http {
-            let env = HttpEnv { renderer: self.renderer.clone(), ready: ready.clone(), scrape };
-            tokio::spawn(http::serve(socket, env, ending.clone()));
-        }
-        self.announce();
-        self.serve(signals, arrivals, scrapes).await;
-        ready.store(false, Ordering::Relaxed);
-        doors.cancel();
-        stop::drain(&self.common, &self.workers, self.started.gate.drain_timeout).await;
-        ending.cancel();
-        Ok(())
-    }
-
-    /// Answers signals, console and scrapes until it is time to stop.
-    async fn serve(
-        &self,
-        mut signals: stop::Signals,
-        mut arrivals: mpsc::Receiver<ConsoleArrival>,
-        mut scrapes: mpsc::Receiver<Scrape>,
-    ) {
-        let (control, mut controls) = mpsc::channel::<Control>(CONSOLES_MAX);
-        let consoles = Arc::new(AtomicUsize::new(0));
-        loop {
-            tokio::select! {
-                signal = signals.next() => match signal {
-                    stop::Signal::Reload => self.reload().await,
-                    stop::Signal::Stop => return,
-                },
-                Some(arrival) = arrivals.recv() => self.open_console(arrival, &control, &consoles),
-                Some(Control::Snapshot(reply)) = controls.recv() => {
-                    // The one who asked may have hung up meanwhile.
-                    let mut snapshot = snapshot::take(&self.common, &self.workers).await;
-                    snapshot.config = snapshot::config(&self.settings.borrow());
-                    let _ = reply.send(snapshot);
-                }
-                Some(Scrape(reply)) = scrapes.recv() => {
-                    let _ = reply.send(snapshot::totals(&self.common));
-                }
-            }
-        }
-    }
-
-    async fn reload(&self) {
-        let reloaded = reload::reload(&self.common, &self.workers, &self.path, &self.started).await;
-        if let Some(settings) = reloaded {
-            *self.settings.borrow_mut() = settings;
-        }
-    }
-
-    fn announce(&self) {
-        let catalog = self.common.catalog.load();
-        let tenants = catalog.tenants().len();
-        self.common.metrics.catalog_tenants.set(tenants as f64);
-        tracing::info!(
-            tenants,
-            workers = self.workers.len(),
-            level = "plain",
-            "ready; level plain protects against mistakes and residue, not against SQL that sets \
-             the tenant's setting on purpose"
-        );
-    }
-
-    fn open_console(
-        &self,
-        arrival: ConsoleArrival,
-        control: &mpsc::Sender<Control>,
-        consoles: &Arc<AtomicUsize>,
-    ) {
-        let ConsoleArrival { mut stream, startup, peer } = arrival;
-        if stream.attach().is_err() || consoles.load(Ordering::Relaxed) >= CONSOLES_MAX {
-            return;
-        }
-        consoles.fetch_add(1, Ordering::Relaxed);
-        let user = startup.parameter("user").unwrap_or_default().to_owned();
-        let secure = stream.is_secure();
-        let login = ConsoleLogin { user, peer, secure, parameters: startup.parameters };
-        let env = ConsoleEnv { settings: self.console.clone(), control: control.clone() };
-        let consoles = consoles.clone();
-        tokio::spawn(async move {
-            console::run(stream, login, env).await;
-            consoles.fetch_sub(1, Ordering::Relaxed);
-        });
-    }
 }

@@ -1,54 +1,62 @@
 //! Reload: read the file again, take over what can change live, and leave everything as it is if
 //! the file is wrong in any place.
 
-use std::path::Path;
+use std::sync::atomic::Ordering;
 
 use crate::auth::Authenticator;
-use crate::config::{self, Config, Setting};
-use crate::gate::Common;
-use crate::gate::worker::{Order, Worker};
+use crate::config::{self, Config};
+use crate::gate::desk::Desk;
+use crate::gate::listen::Terms;
+use crate::gate::worker::Order;
 
-/// Reads settings and catalog again and says which settings are in force now. A bad file changes
-/// nothing and says why in the log.
-pub async fn reload(
-    common: &Common,
-    workers: &[Worker],
-    path: &Path,
-    started: &Config,
-) -> Option<Vec<Setting>> {
-    let loaded = match config::load(path) {
-        Ok(loaded) => loaded,
-        Err(error) => {
-            common.metrics.reloads.rejected.increment(1);
-            tracing::error!("reload rejected, everything stays as it was\n{error}");
-            return None;
+impl Desk {
+    /// Reads settings and catalog again. Says which changed settings need a restart. An error is
+    /// the text for the person who wrote the file; then nothing has changed.
+    pub fn apply_settings(&self) -> Result<Vec<String>, String> {
+        let loaded = config::load(&self.path).map_err(|error| error.to_string())?;
+        let authenticator =
+            Authenticator::new(&loaded.issuers).map_err(|error| error.to_string())?;
+        let terms = self.terms_of(&loaded)?;
+        // Nothing below can fail.
+        let fixed = loaded.needs_restart(&self.started);
+        if !fixed.is_empty() {
+            let keys = fixed.join(", ");
+            tracing::warn!(keys, "changed settings that only a restart applies");
         }
-    };
-    let authenticator = match Authenticator::new(&loaded.issuers) {
-        Ok(authenticator) => authenticator,
-        Err(error) => {
-            common.metrics.reloads.rejected.increment(1);
-            tracing::error!(%error, "reload rejected, everything stays as it was");
-            return None;
+        let kept = self.started.table().into_iter().filter(|setting| !setting.live);
+        let mut in_force: Vec<_> = kept.collect();
+        in_force.extend(loaded.table().into_iter().filter(|setting| setting.live));
+        *self.settings.borrow_mut() = in_force;
+        for (place, terms) in self.terms.iter().zip(terms) {
+            if let Some(terms) = terms {
+                place.replace(terms);
+            }
         }
-    };
-    let changed = loaded.needs_restart(started);
-    if !changed.is_empty() {
-        let keys = changed.join(", ");
-        tracing::warn!(keys, "changed settings that only a restart applies");
+        let common = &self.common;
+        let next = loaded.catalog.next(&common.catalog.load());
+        let tenants = next.tenants().len();
+        common.catalog.replace(next);
+        common.authenticator.replace(authenticator);
+        common.client.replace(loaded.client);
+        common.clients_max.store(loaded.gate.clients, Ordering::Relaxed);
+        self.drain_timeout.set(loaded.gate.drain_timeout);
+        self.console.replace(loaded.console);
+        if let Err(error) = self.log.set_level(&loaded.log) {
+            tracing::error!(%error, "could not change the log level");
+        }
+        common.metrics.catalog_tenants.set(tenants as f64);
+        self.workers.iter().for_each(|worker| worker.order(Order::Reload));
+        tracing::info!(tenants, "reloaded the catalog and the settings");
+        Ok(fixed)
     }
-    let fixed = started.table().into_iter().filter(|setting| !setting.live);
-    let live = loaded.table().into_iter().filter(|setting| setting.live);
-    let in_force = fixed.chain(live).collect();
-    let next = loaded.catalog.next(&common.catalog.load());
-    let tenants = next.tenants().len();
-    common.catalog.replace(next);
-    common.authenticator.replace(authenticator);
-    common.metrics.catalog_tenants.set(tenants as f64);
-    common.metrics.reloads.applied.increment(1);
-    for worker in workers {
-        worker.order(Order::Reload);
+
+    /// New terms for each running listener that the file still has at its address.
+    fn terms_of(&self, loaded: &Config) -> Result<Vec<Option<Terms>>, String> {
+        let running = self.started.listen.iter();
+        let terms = running.map(|running| {
+            let same = loaded.listen.iter().find(|it| it.address == running.address);
+            same.map(Terms::new).transpose().map_err(|error| error.to_string())
+        });
+        terms.collect()
     }
-    tracing::info!(tenants, "reloaded the catalog and the issuers");
-    Some(in_force)
 }

@@ -1,34 +1,33 @@
-//! What the console and the metrics are told: rows gathered from the workers, counters handed on.
+//! What the console and the metrics are told: rows gathered from the workers and the catalog,
+//! counters handed on.
 
-use std::net::SocketAddr;
-use std::rc::Rc;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use tokio::sync::oneshot;
 
-use crate::catalog::Tenant;
-use crate::client::Phase;
+use crate::catalog::{Catalog, Tenant, TenantState};
 use crate::config::Setting;
-use crate::console::{BudgetRow, ClientRow, ConfigRow, PoolRow, ServerRow, Snapshot, TenantRow};
+use crate::console::{
+    BudgetRow, ConfigRow, ConsoleSettings, DatabaseRow, Rights, Snapshot, TenantRow, UserRow,
+    WouldRefuseRow,
+};
 use crate::gate::Common;
-use crate::gate::worker::{Floor, Guest, Order, Worker};
-use crate::isolation::Isolation;
-use crate::pool::{Pool, SessionId};
-use crate::server::{Host, ServerFacts};
+use crate::gate::holds::{Holds, database_of, databases, name_of};
+use crate::gate::rows::{host, memory, merged, utc};
+use crate::gate::worker::{Floor, Order, Worker};
+use crate::guard;
 use crate::telemetry;
 
-/// What one worker knows.
-#[derive(Debug, Default)]
-pub struct WorkerRows {
-    pub pools: Vec<PoolRow>,
-    pub clients: Vec<ClientRow>,
-    pub servers: Vec<ServerRow>,
-}
+pub use crate::gate::rows::{WorkerRows, rows};
+
+/// The setting that PgBouncer has under the same name.
+const STATS_PERIOD: &str = "console.stats_period";
 
 /// Everything, from all workers.
 pub async fn take(common: &Common, workers: &[Worker]) -> Snapshot {
     let mut snapshot = Snapshot::default();
+    let mut would_refuse = Vec::new();
     for worker in workers {
         let (reply, rows) = oneshot::channel();
         worker.order(Order::Snapshot(reply));
@@ -36,13 +35,22 @@ pub async fn take(common: &Common, workers: &[Worker]) -> Snapshot {
             snapshot.pools.append(&mut rows.pools);
             snapshot.clients.append(&mut rows.clients);
             snapshot.servers.append(&mut rows.servers);
+            would_refuse.append(&mut rows.would_refuse);
         }
     }
-    let catalog = common.catalog.load();
+    snapshot.would_refuse = would_refuse_rows(would_refuse);
+    snapshot.pools = merged(snapshot.pools);
+    snapshot.clients.sort_by_key(|row| row.id);
+    snapshot.memory = memory(snapshot.clients.len(), snapshot.servers.len());
+    snapshot.connections = common.clients.load(Ordering::Relaxed);
+    let (catalog, holds) = (common.catalog.load(), common.holds.load());
+    snapshot.databases = database_rows(&catalog, &holds, &snapshot);
+    snapshot.users = logins(&catalog);
+    rename_databases(&catalog, &mut snapshot);
     for tenant in catalog.tenants() {
         let account = common.accounts.of(tenant.id.as_str());
         let (clients, at_once, servers) = account.in_use();
-        snapshot.tenants.push(tenant_row(tenant, clients, servers));
+        snapshot.tenants.push(tenant_row(tenant, &holds, clients, servers));
         let limits = &tenant.limits;
         let totals = &account.totals;
         snapshot.budgets.push(BudgetRow {
@@ -72,21 +80,108 @@ pub fn config(settings: &[Setting]) -> Vec<ConfigRow> {
         default: setting.default.clone().unwrap_or_default(),
         changeable: setting.live,
     };
-    settings.iter().map(row).collect()
+    let mut rows: Vec<ConfigRow> = settings.iter().map(row).collect();
+    // What tools for PgBouncer look for, under the names they know.
+    for (key, ours) in [("max_client_conn", "gate.clients"), ("stats_period", STATS_PERIOD)] {
+        let same = rows.iter().find(|row| row.key == ours).cloned();
+        rows.extend(same.map(|row| ConfigRow { key: key.to_owned(), ..row }));
+    }
+    rows
 }
 
-fn tenant_row(tenant: &Tenant, clients: u32, servers: u32) -> TenantRow {
+/// The console's users, for SHOW USERS.
+pub fn console_users(settings: &ConsoleSettings) -> Vec<UserRow> {
+    let kind = |rights| match rights {
+        Rights::Admin => "admin",
+        Rights::Stats => "stats",
+    };
+    let users = settings.users.iter();
+    users
+        .map(|user| UserRow {
+            name: user.name.clone(),
+            kind: kind(user.rights),
+            ..UserRow::default()
+        })
+        .collect()
+}
+
+/// The roles the gate logs in with.
+fn logins(catalog: &Catalog) -> Vec<UserRow> {
+    let login = |tenant: &std::sync::Arc<Tenant>| {
+        (tenant.route.conninfo.user.clone(), tenant.route.cluster.name.clone())
+    };
+    let logins: BTreeSet<(String, String)> = catalog.tenants().map(login).collect();
+    let row = |(name, cluster)| UserRow {
+        name,
+        pool_mode: Some("transaction"),
+        kind: "login",
+        cluster: Some(cluster),
+    };
+    logins.into_iter().map(row).collect()
+}
+
+fn database_rows(catalog: &Catalog, holds: &Holds, snapshot: &Snapshot) -> Vec<DatabaseRow> {
+    let all = databases(catalog);
+    let mut rows = BTreeMap::new();
+    for tenant in catalog.tenants() {
+        let database = database_of(tenant);
+        let route = &tenant.route;
+        let row: &mut DatabaseRow = rows.entry(database.clone()).or_insert_with(|| {
+            let (host, port) = host(route.conninfo.hosts.first());
+            DatabaseRow {
+                name: name_of(&database, &all),
+                cluster: database.0.clone(),
+                database: database.1.clone(),
+                host,
+                port,
+                user: Some(route.conninfo.user.clone()),
+                capacity: route.cluster.capacity as u64,
+                servers: 0,
+                tenants: 0,
+                paused: holds.paused.covers_database(&database),
+                disabled: holds.disabled.covers_database(&database),
+            }
+        });
+        row.tenants += 1;
+        if row.user.as_ref() != Some(&route.conninfo.user) {
+            row.user = None;
+        }
+    }
+    for server in &snapshot.servers {
+        let database = (server.cluster.clone(), server.socket.database.clone());
+        if let Some(row) = rows.get_mut(&database) {
+            row.servers += 1;
+        }
+    }
+    rows.into_values().collect()
+}
+
+/// Pools have the names of SHOW DATABASES: tools tell rows apart by them.
+fn rename_databases(catalog: &Catalog, snapshot: &mut Snapshot) {
+    let all = databases(catalog);
+    for pool in &mut snapshot.pools {
+        pool.database = name_of(&(pool.cluster.clone(), pool.database.clone()), &all);
+    }
+}
+
+fn tenant_row(tenant: &Tenant, holds: &Holds, clients: u32, servers: u32) -> TenantRow {
+    let disabled = holds.disabled.covers(tenant) || tenant.state == TenantState::Disabled;
+    let state = match (disabled, holds.paused.covers(tenant)) {
+        (true, _) => TenantState::Disabled.name(),
+        (false, true) => "paused",
+        (false, false) => tenant.state.name(),
+    };
     let conninfo = &tenant.route.conninfo;
     TenantRow {
         tenant: tenant.id.to_string(),
         isolation: tenant.isolation.name().to_owned(),
-        level: "plain".to_owned(),
+        level: tenant.route.cluster.level.name().to_owned(),
         cluster: tenant.route.cluster.name.clone(),
         database: conninfo.dbname.clone(),
         login: conninfo.user.clone(),
         role: tenant.context.value("role").map(str::to_owned),
         tier: tenant.tier.clone(),
-        state: tenant.state.name().to_owned(),
+        state: state.to_owned(),
         clients: clients.into(),
         servers: servers.into(),
         version: tenant.version,
@@ -106,146 +201,38 @@ pub fn totals(common: &Common) -> Vec<telemetry::TenantRow> {
             bytes_out: read(&totals.bytes_sent),
             refusals: read(&totals.refusals),
             server_time_us: read(&totals.server_time_us),
+            wait_time_us: read(&totals.wait_time_us),
         }
     };
     common.accounts.all().into_iter().map(row).collect()
 }
 
-/// A worker's rows of this moment.
-pub fn rows(floor: &Floor) -> WorkerRows {
-    let mut rows = WorkerRows::default();
-    for (id, guest) in floor.guests.borrow().iter() {
-        rows.clients.push(client_row(*id, guest));
-    }
-    rows.clients.sort_by_key(|row| row.id);
-    for pool in floor.env.pools.all() {
-        rows.pools.push(pool_row(&pool, floor));
-        rows.servers.append(&mut server_rows(&pool));
-    }
-    rows
-}
-
-fn client_row(id: SessionId, guest: &Guest) -> ClientRow {
-    let shared = &guest.shared;
-    let (state, waited) = match shared.phase.get() {
-        Phase::Idle => ("idle", Duration::ZERO),
-        Phase::Active => ("active", Duration::ZERO),
-        Phase::Waiting => ("waiting", shared.request_since.get().elapsed()),
-    };
-    let address = |address: Option<SocketAddr>| match address {
-        Some(address) => (address.ip().to_string(), address.port()),
-        None => (String::new(), 0),
-    };
-    let ((addr, port), (local_addr, local_port)) =
-        (address(Some(guest.peer)), address(guest.local));
-    let server = shared.server.borrow();
-    ClientRow {
-        id,
-        tenant: guest.tenant.borrow().id.to_string(),
-        user: guest.user.clone(),
-        database: guest.database.clone(),
-        state: state.to_owned(),
-        addr,
-        port,
-        local_addr,
-        local_port,
-        connect_time: utc(guest.since),
-        request_time: utc(at(shared.request_since.get())),
-        wait_us: micros(waited),
-        link: server.as_ref().map(|facts| facts.pid.to_string()).unwrap_or_default(),
-        application_name: shared.application_name.borrow().clone(),
-        tls: if guest.secure { "TLS".to_owned() } else { String::new() },
-        credential: guest.identity.credential.clone(),
-    }
-}
-
-fn pool_row(pool: &Rc<Pool>, floor: &Floor) -> PoolRow {
-    let (clean, parked, connecting, waiting) = pool.counts();
-    let leases = pool.leases();
-    let plan = pool.plan();
-    let catalog = floor.common.catalog.load();
-    let mut tenants = catalog.tenants().filter(|it| it.route.conninfo == plan.conninfo);
-    let tenant = match (tenants.next(), tenants.next()) {
-        (Some(only), None) if plan.isolation != Isolation::Row => only.id.to_string(),
-        _ => "*".to_owned(),
-    };
-    PoolRow {
-        cluster: pool.cluster().name.clone(),
-        database: plan.conninfo.dbname.clone(),
-        user: plan.conninfo.user.clone(),
-        tenant,
-        cl_active: leases.len() as u64,
-        cl_waiting: waiting as u64,
-        sv_active: leases.len() as u64,
-        sv_idle: clean as u64,
-        sv_used: parked as u64,
-        sv_login: connecting as u64,
-        maxwait_us: micros(pool.longest_wait()),
-        pool_mode: "transaction".to_owned(),
-    }
-}
-
-fn server_rows(pool: &Rc<Pool>) -> Vec<ServerRow> {
-    let leased = pool.leases().into_iter();
-    let leased =
-        leased.map(|it| (it.facts, "active", it.tenant.to_string(), it.session.to_string()));
-    let idle = pool.idle().into_iter().map(|(facts, tenant)| {
-        let state = if tenant.is_empty() { "idle" } else { "used" };
-        (facts, state, tenant, String::new())
+/// The entries of all workers, those of one statement together, the most frequent first.
+fn would_refuse_rows(mut entries: Vec<guard::Entry>) -> Vec<WouldRefuseRow> {
+    entries.sort_by(|a, b| {
+        let key = |it: &guard::Entry| (it.fingerprint.hash, it.rule.name());
+        key(a).cmp(&key(b)).then_with(|| a.tenant.cmp(&b.tenant))
     });
-    let cluster = pool.cluster().name.clone();
-    let row = |(facts, state, tenant, link): (Rc<ServerFacts>, &str, String, String)| {
-        let (addr, port) = place(&facts);
-        ServerRow {
-            id: u64::try_from(facts.pid).unwrap_or(0),
-            cluster: cluster.clone(),
-            database: facts.conninfo.dbname.clone(),
-            user: facts.conninfo.user.clone(),
-            state: state.to_owned(),
-            tenant,
-            addr,
-            port,
-            connect_time: utc(at(facts.since)),
-            remote_pid: u64::try_from(facts.pid).unwrap_or(0),
-            link,
-            kind: facts.rights.name().to_owned(),
-            tls: if facts.secure { "TLS".to_owned() } else { String::new() },
+    entries.dedup_by(|later, kept| {
+        let same = later.same_kind(kept);
+        if same {
+            kept.count += later.count;
+            kept.first = kept.first.min(later.first);
+            kept.last = kept.last.max(later.last);
         }
+        same
+    });
+    entries.sort_by_key(|entry| std::cmp::Reverse(entry.count));
+    let row = |entry: guard::Entry| WouldRefuseRow {
+        tenant: entry.tenant,
+        rule: entry.rule.name().to_owned(),
+        statement: entry.fingerprint.words,
+        fingerprint: format!("{:016x}", entry.fingerprint.hash),
+        count: entry.count,
+        first_time: utc(entry.first),
+        last_time: utc(entry.last),
     };
-    leased.chain(idle).map(row).collect()
-}
-
-fn place(facts: &ServerFacts) -> (String, u16) {
-    match facts.conninfo.hosts.get(facts.host) {
-        Some(Host::Tcp { name, port, .. }) => (name.clone(), *port),
-        Some(Host::Unix { folder, port }) => (folder.display().to_string(), *port),
-        None => (String::new(), 0),
-    }
-}
-
-fn micros(duration: Duration) -> u64 {
-    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
-}
-
-fn at(moment: Instant) -> SystemTime {
-    SystemTime::now().checked_sub(moment.elapsed()).unwrap_or(UNIX_EPOCH)
-}
-
-/// `2026-11-21 08:30:00 UTC`, as PgBouncer writes it. The calendar is the proleptic Gregorian one,
-/// counted in eras of 400 years from 1 March of year 0.
-fn utc(time: SystemTime) -> String {
-    let seconds = time.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-    let (days, clock) = (seconds / 86_400 + 719_468, seconds % 86_400);
-    let (era, day_of_era) = (days / 146_097, days % 146_097);
-    let leaps = day_of_era / 1_460 + day_of_era / 146_096 - day_of_era / 36_524;
-    let year_of_era = (day_of_era - leaps) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let month_from_march = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
-    let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
-    let year = era * 400 + year_of_era + u64::from(month <= 2);
-    let (hour, minute, second) = (clock / 3600, clock / 60 % 60, clock % 60);
-    format!("{year:04}-{month:02}-{day:02} {hour:02}:{minute:02}:{second:02} UTC")
+    entries.into_iter().map(row).collect()
 }
 
 /// What was handed to the metrics so far: they take differences.
@@ -253,12 +240,15 @@ fn utc(time: SystemTime) -> String {
 pub struct Report {
     sent: Vec<u64>,
     refusals: Vec<(&'static str, u64)>,
+    waiting: usize,
+    would_refuse: Vec<u64>,
 }
 
 impl Report {
     /// Hands the counters of a worker on.
     pub fn send(&mut self, floor: &Floor) {
         let metrics = &floor.common.metrics;
+        floor.book_bytes();
         let (counts, pools) = (&floor.env.counts, &floor.env.pools.counts);
         let pairs = [
             (counts.requests.get(), &metrics.requests),
@@ -272,6 +262,7 @@ impl Report {
             (pools.bind_failures.get(), &metrics.bind_failures),
             (pools.scrubs.get(), &metrics.scrubs),
             (pools.scrub_failures.get(), &metrics.scrub_failures),
+            (pools.moves.get(), &metrics.server_moves),
             (pools.by_session.get(), &metrics.acquires.session),
             (pools.by_context.get(), &metrics.acquires.context),
             (pools.by_clean.get(), &metrics.acquires.clean),
@@ -294,11 +285,21 @@ impl Report {
             };
             metrics.refusals(name, side).increment(now - sent);
         }
+        let totals: Vec<_> = counts.would_refuse.borrow().totals().collect();
+        self.would_refuse.resize(totals.len(), 0);
+        for ((rule, now), sent) in totals.into_iter().zip(&mut self.would_refuse) {
+            if now > *sent {
+                metrics.would_refuse(rule.name()).increment(now - *sent);
+                *sent = now;
+            }
+        }
         for waited in pools.waits.take() {
             metrics.wait.record(waited.as_secs_f64());
         }
         let waiting: usize = floor.env.pools.all().iter().map(|pool| pool.counts().3).sum();
-        metrics.clients_waiting.set(waiting as f64);
+        // One figure for all workers: each adds what has changed on it.
+        metrics.clients_waiting.increment(waiting as f64 - self.waiting as f64);
+        self.waiting = waiting;
         metrics.clients.set(floor.common.clients.load(Ordering::Relaxed) as f64);
         for (cluster, servers) in floor.env.pools.servers() {
             metrics.servers(&cluster).set(servers as f64);
@@ -306,15 +307,21 @@ impl Report {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn times_are_written_as_people_read_them() {
-        let time = |seconds| utc(UNIX_EPOCH + Duration::from_secs(seconds));
-        assert_eq!(time(0), "1970-01-01 00:00:00 UTC");
-        assert_eq!(time(951_782_400), "2000-02-29 00:00:00 UTC");
-        assert_eq!(time(1_795_248_445), "2026-11-21 08:07:25 UTC");
+impl Floor {
+    /// Books what sessions received and sent since the last time: they do not do it themselves
+    /// before they end.
+    pub fn book_bytes(&self) {
+        let counts = &self.env.counts;
+        for guest in self.guests.borrow().values() {
+            let (received, sent) = guest.shared.unbooked();
+            if received + sent == 0 {
+                continue;
+            }
+            let totals = &guest.account.totals;
+            totals.bytes_received.fetch_add(received, Ordering::Relaxed);
+            totals.bytes_sent.fetch_add(sent, Ordering::Relaxed);
+            counts.bytes_received.set(counts.bytes_received.get() + received);
+            counts.bytes_sent.set(counts.bytes_sent.get() + sent);
+        }
     }
 }

@@ -1,12 +1,17 @@
 //! A worker: one thread with its own runtime, on which sessions, their servers and those who wait
-//! live without locks. It is sent orders; nothing else reaches it.
+//! live without locks. It is sent orders by the gate and post by other workers' pools; nothing else
+//! reaches it. What panics on it ends alone.
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
+use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::Poll;
 use std::thread;
 use std::time::Duration;
 
@@ -14,14 +19,16 @@ use tokio::runtime::Builder;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::auth::Identity;
+use crate::budget::Account;
 use crate::catalog::{Catalog, Tenant, TenantState};
 use crate::client::{self, Arrival, End, Env, Session, Shared};
 use crate::error::Error;
 use crate::gate::Common;
 use crate::gate::door::Slot;
+use crate::gate::errand::{self, Errand};
 use crate::gate::snapshot::{self, WorkerRows};
-use crate::net::Buffers;
-use crate::pool::{Pools, SessionId};
+use crate::net::{Buffers, Peer};
+use crate::pool::{Arbiters, Mail, Pools, SessionId};
 
 /// How often idle servers are looked after. Linger times are a few of these at most.
 const TIDY_EVERY: Duration = Duration::from_millis(100);
@@ -32,7 +39,7 @@ const ROUNDS_PER_REPORT: u32 = 10;
 /// A client on its way from the door.
 pub struct Newcomer {
     pub arrival: Arrival,
-    pub peer: SocketAddr,
+    pub peer: Peer,
     pub local: Option<SocketAddr>,
     pub slot: Slot,
 }
@@ -47,46 +54,122 @@ pub enum Order {
     },
     /// The catalog was replaced.
     Reload,
+    /// Something the console wants.
+    Errand(Errand),
     /// End every session: at its next transaction boundary, or now. Answered when all are gone.
     End {
         now: bool,
         done: oneshot::Sender<()>,
     },
     Snapshot(oneshot::Sender<WorkerRows>),
+    /// Answered at once, by a worker that is alive.
+    Ping(oneshot::Sender<()>),
 }
 
 /// The handle others have on a worker.
 pub struct Worker(mpsc::UnboundedSender<Order>);
 
 impl Worker {
-    /// Starts a worker's thread.
-    pub fn start(index: usize, common: &Arc<Common>) -> io::Result<Self> {
+    /// Starts a worker's thread; returns when it is ready to work.
+    pub fn start(
+        index: usize,
+        common: &Arc<Common>,
+        arbiters: &Arc<Arbiters>,
+        mail: Mail,
+    ) -> io::Result<Self> {
         let (sender, orders) = mpsc::unbounded_channel();
-        let common = common.clone();
+        let (ready, started) = oneshot::channel();
+        let (common, arbiters) = (common.clone(), arbiters.clone());
         thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
-            match Builder::new_current_thread().enable_all().build_local(Default::default()) {
-                Ok(runtime) => runtime.block_on(Floor::new(common).work(orders)),
-                Err(error) => tracing::error!(%error, "a worker could not start"),
-            }
+            let _lost = Lost { index, arbiters: arbiters.clone() };
+            let builder = &mut Builder::new_current_thread();
+            let runtime = match builder.enable_io().build_local(Default::default()) {
+                Ok(runtime) => runtime,
+                Err(error) => {
+                    let _ = ready.send(Err(error));
+                    return;
+                }
+            };
+            let _ = ready.send(Ok(()));
+            let clock = common.clock.clone();
+            let pools = |buffers: &Buffers| Pools::new(buffers.clone(), clock, index, arbiters);
+            runtime.block_on(Floor::new(common, pools).work(orders, mail));
         })?;
-        Ok(Self(sender))
+        let ended = || io::Error::other("the thread ended at once");
+        started.blocking_recv().unwrap_or_else(|_| Err(ended())).map(|()| Self(sender))
+    }
+
+    /// A handle whose orders nobody obeys unless the test does.
+    #[cfg(test)]
+    pub fn unattended() -> (Self, mpsc::UnboundedReceiver<Order>) {
+        let (sender, orders) = mpsc::unbounded_channel();
+        (Self(sender), orders)
     }
 
     /// Sends an order. A worker that is gone has no sessions, so nothing is lost.
     pub fn order(&self, order: Order) {
         let _ = self.0.send(order);
     }
+
+    /// Sends a client. It comes back if the worker is gone.
+    pub fn adopt(&self, newcomer: Box<Newcomer>) -> Result<(), Box<Newcomer>> {
+        match self.0.send(Order::Adopt(newcomer)) {
+            Err(mpsc::error::SendError(Order::Adopt(newcomer))) => Err(newcomer),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// The end of a worker's thread. In good order it ends with the process; if it panicked outside of
+/// everything it runs, its servers are gone and others may have their places.
+struct Lost {
+    index: usize,
+    arbiters: Arc<Arbiters>,
+}
+
+impl Drop for Lost {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            tracing::error!(
+                worker = self.index,
+                "a worker was lost with its sessions; its tenants are refused until a restart"
+            );
+            self.arbiters.lose(self.index);
+        }
+    }
+}
+
+/// Does something that must not take the worker with it if it panics.
+fn contained(what: &str, work: impl FnOnce()) {
+    if catch_unwind(AssertUnwindSafe(work)).is_err() {
+        tracing::error!("{what} ended in a panic, the worker goes on");
+    }
+}
+
+/// Obeys an order, which must not take the worker with it if it panics.
+async fn obeyed(order: impl Future<Output = ()>) {
+    let mut order = pin!(order);
+    let contained = poll_fn(|cx| {
+        let polled = catch_unwind(AssertUnwindSafe(|| order.as_mut().poll(cx)));
+        polled.unwrap_or_else(|_| {
+            tracing::error!("an order ended in a panic, the worker goes on");
+            Poll::Ready(())
+        })
+    });
+    contained.await;
 }
 
 /// What lives on a worker.
 pub struct Floor {
     pub common: Arc<Common>,
     pub env: Rc<Env>,
-    pub guests: Rc<RefCell<HashMap<SessionId, Guest>>>,
+    /// Boxed: a table has room for up to twice what is in it.
+    pub guests: RefCell<HashMap<SessionId, Box<Guest>>>,
     report: RefCell<snapshot::Report>,
     /// Who wants to know when the last session is gone.
     waiting: RefCell<Vec<oneshot::Sender<()>>>,
-    ending: Cell<bool>,
+    pub ending: Cell<bool>,
+    pub pending: errand::Pending,
 }
 
 /// A session, as its worker sees it from outside.
@@ -96,50 +179,64 @@ pub struct Guest {
     pub user: String,
     pub database: String,
     pub identity: Identity,
-    pub peer: SocketAddr,
+    pub account: Arc<Account>,
+    pub peer: Peer,
     pub local: Option<SocketAddr>,
     pub secure: bool,
     pub since: std::time::SystemTime,
 }
 
 impl Floor {
-    fn new(common: Arc<Common>) -> Rc<Self> {
+    fn new(common: Arc<Common>, pools: impl FnOnce(&Buffers) -> Pools) -> Rc<Self> {
         let buffers = Buffers::default();
         let env = Env {
-            pools: Pools::new(buffers.clone()),
+            pools: pools(&buffers),
             buffers,
-            settings: common.client.clone(),
+            settings: RefCell::new(common.client.load()),
             epoch: common.epoch,
             counts: Rc::new(client::Counts::default()),
+            readings: RefCell::default(),
+            relays: client::Relays::default(),
+            clock: common.clock.clone(),
         };
         Rc::new(Self {
             common,
             env: Rc::new(env),
-            guests: Rc::default(),
+            guests: RefCell::default(),
             report: RefCell::default(),
             waiting: RefCell::default(),
             ending: Cell::new(false),
+            pending: errand::Pending::default(),
         })
     }
 
-    async fn work(self: Rc<Self>, mut orders: mpsc::UnboundedReceiver<Order>) {
-        let mut tidy = tokio::time::interval(TIDY_EVERY);
-        tidy.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    async fn work(self: Rc<Self>, mut orders: mpsc::UnboundedReceiver<Order>, mail: Mail) {
+        tokio::task::spawn_local(self.clone().hear(mail));
+        let mut tidy = self.env.clock.every(TIDY_EVERY);
         let mut round = 0_u32;
         loop {
             tokio::select! {
-                order = orders.recv() => match order {
-                    Some(order) => self.obey(order).await,
-                    None => return,
-                },
+                order = orders.recv() => {
+                    let Some(order) = order else { return };
+                    // Here and not in a task: a request that came after an order finds it obeyed.
+                    obeyed(self.obey(order)).await;
+                }
                 _ = tidy.tick() => {
-                    self.env.pools.tidy();
+                    contained("housekeeping", || self.env.pools.tidy());
+                    contained("the look at what is paused", || self.settle());
                     round = round.wrapping_add(1);
                     if round.is_multiple_of(ROUNDS_PER_REPORT) {
-                        self.report.borrow_mut().send(&self);
+                        contained("a report", || self.report.borrow_mut().send(&self));
                     }
                 }
             }
+        }
+    }
+
+    /// Hears the other workers. Apart from the orders, which may have to wait for the catalog.
+    async fn hear(self: Rc<Self>, mut mail: Mail) {
+        while let Some(post) = mail.recv().await {
+            contained("another worker's post", || self.env.pools.receive(post));
         }
     }
 
@@ -157,10 +254,13 @@ impl Floor {
                 }
             }
             Order::Reload => self.reload().await,
+            Order::Errand(errand) => self.run(errand),
             Order::Snapshot(reply) => {
                 // The one who asked may be gone.
                 let _ = reply.send(snapshot::rows(self));
             }
+            // The one who asked may have stopped waiting.
+            Order::Ping(reply) => drop(reply.send(())),
             Order::End { now, done } => {
                 self.ending.set(true);
                 for guest in self.guests.borrow().values() {
@@ -180,6 +280,7 @@ impl Floor {
             user: arrival.wishes.user.clone(),
             database: arrival.wishes.database.clone(),
             identity: arrival.identity.clone(),
+            account: arrival.account.clone(),
             peer,
             local,
             secure: arrival.stream.is_secure(),
@@ -187,17 +288,18 @@ impl Floor {
         };
         let id = arrival.entry.session;
         let session = match Session::new(arrival, &self.env) {
-            Ok(session) => Box::new(session),
+            Ok(session) => session,
             Err(error) => {
                 tracing::warn!(session = id, %error, "a client was lost on its way to its worker");
                 return;
             }
         };
         let guest = Guest { shared: session.shared(), ..guest };
+        self.hold(&guest);
         if self.ending.get() {
             guest.shared.end(Error::ShuttingDown, false);
         }
-        self.guests.borrow_mut().insert(id, guest);
+        self.guests.borrow_mut().insert(id, Box::new(guest));
         let leaving = Leaving { floor: self.clone(), id, _slot: slot };
         tokio::task::spawn_local(async move {
             // Dropped last, also when the session panics.
@@ -216,12 +318,14 @@ impl Floor {
     /// Looks every tenant that is here up again, and whether its token still counts. Costs as much
     /// as there are sessions, on a reload.
     async fn reload(&self) {
+        *self.env.settings.borrow_mut() = self.common.client.load();
         let catalog = self.common.catalog.load();
         let here: Vec<SessionId> = self.guests.borrow().keys().copied().collect();
         for id in here {
             self.refresh(id, &catalog).await;
         }
         self.env.pools.reload(catalog.tenants());
+        self.hold_all();
     }
 
     /// Looks the tenant of one session up again.
@@ -230,6 +334,7 @@ impl Floor {
         let Some(tenant) = tenant else { return };
         let found = catalog.find(tenant.id.as_str()).await;
         let found = found.filter(|found| found.state == TenantState::Active);
+        let found = found.filter(|found| !self.common.holds.load().disabled.covers(found));
         let guests = self.guests.borrow();
         let Some(guest) = guests.get(&id) else { return };
         let found = found.filter(|_| guest.identity.stands(catalog));
@@ -249,7 +354,7 @@ impl Floor {
             return;
         }
         for done in self.waiting.borrow_mut().drain(..) {
-            self.env.pools.close_idle();
+            self.env.pools.close();
             // The one who asked may have stopped waiting.
             let _ = done.send(());
         }
@@ -267,5 +372,44 @@ impl Drop for Leaving {
     fn drop(&mut self) {
         self.floor.guests.borrow_mut().remove(&self.id);
         self.floor.tell_if_empty();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As a lease: closing what it holds takes a task.
+    struct ClosesInATask;
+
+    impl Drop for ClosesInATask {
+        fn drop(&mut self) {
+            tokio::task::spawn_local(async {});
+        }
+    }
+
+    #[test]
+    fn a_thread_that_panics_unwinds_with_all_its_tasks() {
+        let ended = thread::spawn(|| {
+            let (arbiters, _) = Arbiters::new(1);
+            let _lost = Lost { index: 0, arbiters };
+            let builder = &mut Builder::new_current_thread();
+            let runtime = builder.enable_all().build_local(Default::default()).unwrap();
+            runtime.block_on(async {
+                let leased = ClosesInATask;
+                tokio::task::spawn_local(async move {
+                    let _leased = leased;
+                    std::future::pending::<()>().await;
+                });
+                tokio::task::yield_now().await;
+                panic!("as if the worker were broken");
+            });
+        });
+        assert!(ended.join().is_err());
+    }
+
+    #[test]
+    fn what_panics_on_a_worker_ends_alone() {
+        contained("a test", || panic!("as if an order were broken"));
     }
 }

@@ -18,6 +18,32 @@ pub(super) fn is_harmless_function(name: &[u8]) -> bool {
     FUNCTIONS.get(name.len()).is_some_and(|names| contains(names, name))
 }
 
+/// Whether a function runs SQL that it is given as text: what it runs cannot be seen from here.
+/// PostgreSQL's own, and those of `tablefunc` and `xml2`.
+pub(super) fn runs_sql(name: &[u8]) -> bool {
+    matches!(
+        name,
+        b"query_to_xml"
+            | b"query_to_xmlschema"
+            | b"query_to_xml_and_xmlschema"
+            | b"ts_stat"
+            | b"ts_rewrite"
+            | b"crosstab"
+            | b"crosstab2"
+            | b"crosstab3"
+            | b"crosstab4"
+            | b"crosstab_hash"
+            | b"connectby"
+            | b"xpath_table"
+    )
+}
+
+/// Whether the session must know of a call, wherever it stands.
+pub(super) fn concerns_session(name: &[u8]) -> bool {
+    let watched: [&[u8]; 2] = [b"set_config", b"pg_"];
+    watched.iter().any(|start| name.starts_with(start)) || runs_sql(name)
+}
+
 /// Binary search among names of one length, in order, one blank apart: a fixed stride makes a
 /// readable list searchable without an index beside it.
 fn contains(names: &str, name: &[u8]) -> bool {

@@ -2,6 +2,7 @@
 //! and nothing of what statements mean.
 
 use crate::guard::ReadOptions;
+use crate::guard::denial::{Denial, Denials, Watch};
 use crate::guard::lexer::{Kind, Lexer, Token, Unreadable};
 use crate::guard::rules::Rule;
 
@@ -26,12 +27,15 @@ pub(super) struct Cursor<'text> {
     ended: bool,
     /// The end of the last token that belongs to a statement.
     last_end: usize,
+    watch: Watch,
+    denied: Denials,
 }
 
 impl<'text> Cursor<'text> {
     pub(super) fn new(text: &'text [u8], options: ReadOptions) -> Self {
         let lexer = Lexer::new(text, options.standard_conforming_strings);
-        Self { lexer, depth: 0, ended: true, last_end: 0 }
+        let (watch, denied) = (options.watch, Denials::NONE);
+        Self { lexer, depth: 0, ended: true, last_end: 0, watch, denied }
     }
 
     pub(super) fn text(&self) -> &'text [u8] {
@@ -83,14 +87,30 @@ impl<'text> Cursor<'text> {
         Ok(Some(token))
     }
 
-    /// The two tokens after this place, if there are and they can be read.
-    pub(super) fn ahead(&self) -> (Option<Token>, Option<Token>) {
+    /// The tokens after this place, if there are and they can be read.
+    pub(super) fn ahead<const COUNT: usize>(&self) -> [Option<Token>; COUNT] {
         if self.ended {
-            return (None, None);
+            return [None; COUNT];
         }
         let mut lexer = self.lexer.clone();
-        let mut next = || lexer.next().and_then(Result::ok);
-        (next(), next())
+        std::array::from_fn(|_| lexer.next().and_then(Result::ok))
+    }
+
+    /// Notes that the current statement falls under a rule, if the rule is for this tenant.
+    pub(super) fn deny(&mut self, rule: Denial) {
+        if rule.is_for(self.watch) {
+            self.denied.add(rule);
+        }
+    }
+
+    /// The same for rules that were found to be.
+    pub(super) fn deny_all(&mut self, rules: Denials) {
+        self.denied = self.denied.with(rules);
+    }
+
+    /// The rules the statement was found to fall under.
+    pub(super) fn take_denied(&mut self) -> Denials {
+        std::mem::take(&mut self.denied)
     }
 
     /// Steps over the rest of the statement.

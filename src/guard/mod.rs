@@ -4,9 +4,13 @@
 //! is the session's business; what functions, views and triggers hide cannot be seen from here.
 
 mod allow;
+mod cache;
 mod cursor;
+mod denial;
+mod ledger;
 mod lexer;
 mod literal;
+mod quick;
 mod rules;
 mod session;
 mod statement;
@@ -20,12 +24,19 @@ use std::ops::Range;
 use crate::guard::cursor::{Cursor, Stop};
 use crate::guard::rules::Rule;
 
+pub use cache::Cache;
+pub use denial::{Denial, Denials, Level, Watch};
+pub use ledger::{Entry, Ledger};
+pub use lexer::{Kind, Lexer, Token, Unreadable};
+
 /// What the server's scanner would read differently from session to session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ReadOptions {
     /// The session's value when the server receives the text: off makes a backslash in `'text'`
     /// an escape.
     pub standard_conforming_strings: bool,
+    /// Which rules of level guard are looked for.
+    pub watch: Watch,
 }
 
 /// What a text is to the gate.
@@ -58,6 +69,8 @@ pub struct Part {
     /// Its bytes in the text, first token to last, without the semicolon.
     pub range: Range<usize>,
     pub command: Command,
+    /// The rules of level guard it falls under, of those that were looked for.
+    pub denied: Denials,
 }
 
 /// What one statement does to the session. Names of settings are in lower case, as PostgreSQL
@@ -68,7 +81,7 @@ pub enum Command {
     Other {
         harmless: bool,
         /// The settings it names literally in calls of set_config.
-        touches: Vec<String>,
+        touches: Vec<Touch>,
         /// It may change settings that cannot be read from the text.
         unknown_settings: bool,
     },
@@ -96,6 +109,27 @@ pub enum Command {
     AdvisoryUnlockAll,
 }
 
+impl Command {
+    /// Whether it changes what the session is, or may.
+    fn concerns_session(&self) -> bool {
+        match self {
+            Self::Other { touches, unknown_settings, .. } => {
+                !touches.is_empty() || *unknown_settings
+            }
+            _ => true,
+        }
+    }
+}
+
+/// A call of set_config with a plain string for its name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Touch {
+    /// In lower case.
+    pub name: String,
+    /// If that is a plain string too.
+    pub value: Option<String>,
+}
+
 /// The value a SET gives.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SetValue {
@@ -108,6 +142,14 @@ pub enum SetValue {
 
 /// Reads a text of any number of statements. Allocates nothing unless the text is special.
 pub fn read(text: &[u8], options: ReadOptions) -> Reading {
+    match quick::read(text, options) {
+        Some(ordinary) => Reading::Ordinary(ordinary),
+        None => read_on(text, options),
+    }
+}
+
+/// The long way.
+fn read_on(text: &[u8], options: ReadOptions) -> Reading {
     let mut cursor = Cursor::new(text, options);
     let mut all = Ordinary { harmless: true, empty: true, ends_transaction: false, control: true };
     loop {
@@ -129,6 +171,9 @@ pub fn read(text: &[u8], options: ReadOptions) -> Reading {
                 return Reading::Ordinary(all);
             }
             Err(Stop::Refused(rule)) => return refused(rule),
+            Err(Stop::Unreadable) if options.watch != Watch::Off => {
+                return Reading::Special(Box::new([unreadable(text)]));
+            }
             // All that can be read is ordinary; the server answers with a syntax error and runs
             // none of it.
             Err(Stop::Unreadable) => {
@@ -147,13 +192,26 @@ fn read_parts(mut cursor: Cursor<'_>, mut parts: Vec<Part>) -> Reading {
             Ok(Some(statement)) => parts.push(statement.into_part()),
             Ok(None) => break,
             Err(Stop::Refused(rule)) => return refused(rule),
-            Err(Stop::Unreadable) => return refused(Rule::UnreadableRest),
+            Err(Stop::Unreadable) if parts.iter().any(|it| it.command.concerns_session()) => {
+                return refused(Rule::UnreadableRest);
+            }
+            Err(Stop::Unreadable) => {
+                let mut whole = unreadable(cursor.text());
+                whole.denied = parts.iter().fold(whole.denied, |all, it| all.with(it.denied));
+                return Reading::Special(Box::new([whole]));
+            }
         }
     }
     match mixed(&parts) {
         Some(rule) => refused(rule),
         None => Reading::Special(parts.into_boxed_slice()),
     }
+}
+
+/// A text that the server will refuse as a whole, as far as can be told.
+fn unreadable(text: &[u8]) -> Part {
+    let command = Command::Other { harmless: false, touches: Vec::new(), unknown_settings: false };
+    Part { range: 0..text.len(), command, denied: Denials::of(Denial::Unreadable) }
 }
 
 fn refused(rule: Rule) -> Reading {

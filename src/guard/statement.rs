@@ -4,6 +4,7 @@
 use std::ops::Range;
 
 use crate::guard::cursor::{Cursor, Stop};
+use crate::guard::denial::{Denial, Denials};
 use crate::guard::lexer::{Kind, Token};
 use crate::guard::rules::Rule;
 use crate::guard::session;
@@ -16,6 +17,8 @@ pub(super) struct Statement {
     pub command: Command,
     pub control: bool,
     pub ends_transaction: bool,
+    /// The rules of level guard it falls under.
+    pub denied: Denials,
     /// It has a BEGIN ATOMIC body, whose semicolons are not the text's.
     atomic: bool,
 }
@@ -23,7 +26,8 @@ pub(super) struct Statement {
 impl Statement {
     fn new(command: Command) -> Self {
         let (control, ends_transaction, atomic) = (false, false, false);
-        Self { range: 0..0, command, control, ends_transaction, atomic }
+        let denied = Denials::NONE;
+        Self { range: 0..0, command, control, ends_transaction, denied, atomic }
     }
 
     fn plain(harmless: bool) -> Self {
@@ -34,18 +38,13 @@ impl Statement {
         Self { control: true, ends_transaction, ..Self::plain(true) }
     }
 
-    /// Whether the statement leaves the session's settings and commands alone.
+    /// Whether the gate has no part in the statement.
     pub fn is_plain(&self) -> bool {
-        match &self.command {
-            Command::Other { touches, unknown_settings, .. } => {
-                touches.is_empty() && !unknown_settings
-            }
-            _ => false,
-        }
+        self.denied.is_empty() && !self.command.concerns_session()
     }
 
     pub fn into_part(self) -> Part {
-        Part { range: self.range, command: self.command }
+        Part { range: self.range, command: self.command, denied: self.denied }
     }
 
     pub fn is_harmless(&self) -> bool {
@@ -60,6 +59,7 @@ pub(super) fn read(cursor: &mut Cursor<'_>) -> Result<Option<Statement>, Stop> {
     if statement.atomic {
         swallow(cursor)?;
     }
+    statement.denied = cursor.take_denied();
     statement.range = first.range().start..cursor.last_end();
     Ok(Some(statement))
 }
@@ -80,6 +80,8 @@ enum Head {
     Create,
     Alter,
     Declare,
+    Do,
+    Lock,
     Session(session::Verb),
     /// PREPARE name AS, EXECUTE.
     Prepared,
@@ -88,12 +90,14 @@ enum Head {
     Load,
     /// Names functions without calling any.
     Names,
+    /// Anything else that PostgreSQL knows.
     Other,
+    Unknown,
 }
 
 fn head(text: &[u8], first: Token) -> Head {
     let mut lowered = [0_u8; 10];
-    let Some(word) = lowered.get_mut(..first.bytes_len()) else { return Head::Other };
+    let Some(word) = lowered.get_mut(..first.bytes_len()) else { return Head::Unknown };
     for (to, from) in word.iter_mut().zip(first.bytes(text)) {
         *to = from.to_ascii_lowercase();
     }
@@ -119,7 +123,13 @@ fn head(text: &[u8], first: Token) -> Head {
         b"listen" => Head::Listen,
         b"load" => Head::Load,
         b"grant" | b"revoke" | b"comment" | b"drop" | b"security" => Head::Names,
-        _ => Head::Other,
+        b"do" => Head::Do,
+        b"lock" => Head::Lock,
+        b"analyse" | b"analyze" | b"call" | b"checkpoint" | b"cluster" | b"import" | b"move"
+        | b"notify" | b"reassign" | b"refresh" | b"reindex" | b"truncate" | b"vacuum" => {
+            Head::Other
+        }
+        _ => Head::Unknown,
     }
 }
 
@@ -127,7 +137,7 @@ fn judge(cursor: &mut Cursor<'_>, first: Token) -> Result<Statement, Stop> {
     let head = match first.kind {
         Kind::Word => head(cursor.text(), first),
         Kind::Open => Head::Query,
-        _ => Head::Other,
+        _ => Head::Unknown,
     };
     match head {
         Head::Query => query(cursor, first, true),
@@ -150,8 +160,41 @@ fn judge(cursor: &mut Cursor<'_>, first: Token) -> Result<Statement, Stop> {
         Head::Prepare => Err(Stop::Refused(prepare(cursor))),
         Head::Listen => Err(Stop::Refused(Rule::Listen)),
         Head::Load => Err(Stop::Refused(Rule::Load)),
+        Head::Do => {
+            cursor.deny(Denial::DoBlock);
+            query(cursor, first, false)
+        }
+        Head::Lock => lock(cursor),
         Head::Other => query(cursor, first, false),
+        Head::Unknown => {
+            cursor.deny(Denial::UnknownStatement);
+            query(cursor, first, false)
+        }
     }
+}
+
+/// LOCK TABLE … IN ACCESS SHARE MODE is what every SELECT takes; any other mode stops others. IN
+/// is a reserved word, so it names no table.
+fn lock(cursor: &mut Cursor<'_>) -> Result<Statement, Stop> {
+    let text = cursor.text();
+    let mut mode = Vec::new();
+    let mut in_mode = false;
+    while let Some(token) = cursor.next()? {
+        if in_mode {
+            mode.push(token);
+        }
+        in_mode |= token.is(text, "in");
+    }
+    if mode.last().is_some_and(|last| last.is(text, "nowait")) {
+        mode.pop();
+    }
+    let shares = ["access", "share", "mode"];
+    let is_shared = mode.len() == shares.len()
+        && mode.iter().zip(shares).all(|(token, word)| token.is(text, word));
+    if !is_shared {
+        cursor.deny(Denial::LockTable);
+    }
+    Ok(Statement::plain(false))
 }
 
 fn query(cursor: &mut Cursor<'_>, first: Token, harmless: bool) -> Result<Statement, Stop> {
@@ -202,7 +245,7 @@ fn explain(cursor: &mut Cursor<'_>) -> Result<Statement, Stop> {
     let text = cursor.text();
     let mut inner = cursor.next()?;
     if inner.is_some_and(|token| token.kind == Kind::Open) {
-        let (next, _) = cursor.ahead();
+        let [next] = cursor.ahead();
         let select = next.is_some_and(|next| {
             next.kind == Kind::Open
                 || ["select", "with", "values", "table"].iter().any(|word| next.is(text, word))
@@ -243,6 +286,9 @@ fn create(cursor: &mut Cursor<'_>, first: Token) -> Result<Statement, Stop> {
     }
     let Some(object) = object else { return Ok(Statement::plain(false)) };
     let routine = is_any(object, &["function", "procedure"]);
+    if is_routine(text, object) {
+        cursor.deny(Denial::Routine);
+    }
 
     let mut walk = Walk::new(text, object, false);
     walk.judge_calls(!routine);
@@ -276,13 +322,39 @@ fn create(cursor: &mut Cursor<'_>, first: Token) -> Result<Statement, Stop> {
 
 fn alter(cursor: &mut Cursor<'_>, first: Token) -> Result<Statement, Stop> {
     let text = cursor.text();
-    let (object, _) = cursor.ahead();
-    let named = ["function", "procedure", "routine", "aggregate", "extension"];
-    if object.is_some_and(|object| named.iter().any(|word| object.is(text, word))) {
+    let [object] = cursor.ahead();
+    let Some(object) = object else { return query(cursor, first, false) };
+    let is_any = |words: &[&str]| words.iter().any(|word| object.is(text, word));
+    if is_any(&["role", "user", "group"]) {
+        cursor.deny(Denial::AlterRole);
+    }
+    if is_any(&["database", "system"]) {
+        cursor.deny(Denial::AlterDatabase);
+    }
+    if is_routine(text, object) {
+        cursor.deny(Denial::Routine);
         cursor.finish()?;
         return Ok(Statement::plain(false));
     }
     query(cursor, first, false)
+}
+
+/// Whether this is the kind of a thing that runs code of its own, or brings some: behind CREATE
+/// and its options, or behind ALTER.
+fn is_routine(text: &[u8], object: Token) -> bool {
+    let kinds = [
+        "function",
+        "procedure",
+        "routine",
+        "aggregate",
+        "language",
+        "trusted",
+        "procedural",
+        "extension",
+        "event",
+        "transform",
+    ];
+    kinds.iter().any(|kind| object.is(text, kind))
 }
 
 fn declare(cursor: &mut Cursor<'_>, first: Token) -> Result<Statement, Stop> {
@@ -303,16 +375,20 @@ fn declare(cursor: &mut Cursor<'_>, first: Token) -> Result<Statement, Stop> {
 /// full parser knows (END may be the name of a column), so what follows is taken to be part of it
 /// and must be nothing that concerns the session wherever it stands.
 fn swallow(cursor: &mut Cursor<'_>) -> Result<(), Stop> {
+    let mut denied = cursor.take_denied();
     while let Some(first) = cursor.begin()? {
-        if !judge(cursor, first)?.is_plain() {
+        if judge(cursor, first)?.command.concerns_session() {
             return Err(Stop::Refused(Rule::AtomicBody));
         }
+        // RETURN and END begin what looks like statements here.
+        denied = denied.with(cursor.take_denied().without(Denials::of(Denial::UnknownStatement)));
     }
+    cursor.deny_all(denied);
     Ok(())
 }
 
 fn prepare(cursor: &Cursor<'_>) -> Rule {
-    let (next, _) = cursor.ahead();
+    let [next] = cursor.ahead();
     let transaction = next.is_some_and(|next| next.is(cursor.text(), "transaction"));
     if transaction { Rule::TwoPhase } else { Rule::Prepare }
 }

@@ -1,12 +1,14 @@
 //! The guard against its corpus (`tests/corpus/reading.txt`) and against random texts.
 
 use crate::guard::lexer::{Kind, Lexer};
-use crate::guard::{Command, Ordinary, Part, ReadOptions, Reading, SetValue, read};
+use crate::guard::{
+    Command, Denial, Ordinary, Part, ReadOptions, Reading, SetValue, Watch, quick, read, read_on,
+};
 
 const CORPUS: &str = include_str!("../../tests/corpus/reading.txt");
 
-const ON: ReadOptions = ReadOptions { standard_conforming_strings: true };
-const OFF: ReadOptions = ReadOptions { standard_conforming_strings: false };
+const ON: ReadOptions = ReadOptions { standard_conforming_strings: true, watch: Watch::Off };
+const OFF: ReadOptions = ReadOptions { standard_conforming_strings: false, watch: Watch::Off };
 
 /// A reading in the words of the corpus.
 fn words(reading: &Reading) -> String {
@@ -28,7 +30,8 @@ fn command_words(command: &Command) -> String {
         Command::Other { harmless, touches, unknown_settings } => {
             let mut words = if *harmless { "harmless" } else { "harmful" }.to_owned();
             if !touches.is_empty() {
-                words += &format!(" touches {}", touches.join(","));
+                let names: Vec<&str> = touches.iter().map(|touch| touch.name.as_str()).collect();
+                words += &format!(" touches {}", names.join(","));
             }
             words + if *unknown_settings { " unknown" } else { "" }
         }
@@ -257,5 +260,162 @@ fn how_long_a_reading_takes() {
             std::hint::black_box(read(std::hint::black_box(text.as_bytes()), ON));
         }
         println!("{} bytes: {:?}", text.len(), start.elapsed() / rounds);
+    }
+}
+
+/// Texts as applications send them, with something odd now and then.
+fn likely_text(random: &mut fastrand::Rng) -> Vec<u8> {
+    let pick =
+        |random: &mut fastrand::Rng, words: &[&'static str]| words[random.usize(..words.len())];
+    let mut text = pick(random, &HEADS).to_owned();
+    for _ in 0..random.usize(..16) {
+        text += pick(random, &[" ", " ", " ", "", "\n"]);
+        text += match random.u8(..10) {
+            0 => PIECES[random.usize(..PIECES.len())],
+            _ => pick(random, &LIKELY),
+        };
+    }
+    text.into_bytes()
+}
+
+const HEADS: [&str; 12] = [
+    "SELECT",
+    " select",
+    "INSERT INTO t",
+    "insert into \"a\".b (c) VALUES",
+    "UPDATE t SET",
+    "DELETE",
+    "VALUES",
+    "COMMIT",
+    "BEGIN",
+    "end",
+    "WITH a AS (SELECT 1)",
+    "LOCK TABLE",
+];
+
+const LIKELY: [&str; 56] = [
+    "a",
+    "b",
+    "t.c",
+    "\"T\"",
+    "\"a\".\"b\"",
+    "\"a\"\"b\"",
+    "\"pg_settings\"",
+    "pg_settings",
+    "PG_Settings",
+    "FROM",
+    "WHERE",
+    "AND",
+    "INTO",
+    "AS",
+    "WITH",
+    "ON",
+    "IN",
+    "FOR",
+    "UPDATE",
+    "VALUES",
+    "OVER",
+    "count(*)",
+    "f(",
+    "lower(",
+    "LOWER (",
+    "numeric(10, 2)",
+    "a(",
+    "s.f(",
+    "(",
+    "(",
+    ")",
+    ")",
+    ")",
+    ",",
+    ",",
+    "=",
+    "<>",
+    "::",
+    "||",
+    "-",
+    "/",
+    "--x\n",
+    "/* x */",
+    "/* /* */ */",
+    "1",
+    "1.5",
+    "2.",
+    "3..4",
+    "5e",
+    "$1",
+    "$1a",
+    "'x'",
+    "'it''s'",
+    "'\\'",
+    ";",
+    "set_config('a.b', 'c', true)",
+];
+
+#[test]
+fn the_short_way_says_what_the_long_way_says_or_nothing() {
+    let mut random = fastrand::Rng::with_seed(9);
+    let mut short = 0;
+    let watched = ReadOptions { watch: Watch::Row, ..ON };
+    let held = |text: &[u8], options| {
+        let Some(ordinary) = quick::read(text, options) else { return 0 };
+        let shown = String::from_utf8_lossy(text);
+        assert_eq!(Reading::Ordinary(ordinary), read_on(text, options), "{shown}");
+        1
+    };
+    for round in 0..300_000 {
+        let text = match round % 3 {
+            0 => random_text(&mut random),
+            _ => likely_text(&mut random),
+        };
+        short += [ON, OFF, watched].map(|options| held(&text, options)).iter().sum::<usize>();
+    }
+    for (_, text, options) in cases() {
+        held(text.as_bytes(), options);
+    }
+    assert!(short > 50_000, "only {short} went the short way");
+}
+
+#[test]
+fn what_applications_send_most_goes_the_short_way() {
+    for text in [
+        "SELECT abalance FROM pgbench_accounts WHERE aid = 12345;",
+        "UPDATE pgbench_accounts SET abalance = abalance + -4 WHERE aid = 1;",
+        "INSERT INTO pgbench_history (tid, bid, mtime) VALUES (1, 2, CURRENT_TIMESTAMP);",
+        "SELECT \"users\".* FROM \"users\" WHERE \"users\".\"id\" = $1 LIMIT $2",
+        "INSERT INTO \"orders\" (\"id\", \"item\") VALUES ($1, 'it''s') RETURNING \"id\"",
+        "SELECT count(*), max(t.x)::numeric(10,2) FROM t WHERE a IN (1, 2.5) /* app:web */",
+        "BEGIN",
+        "commit;",
+    ] {
+        assert!(quick::read(text.as_bytes(), ON).is_some(), "{text}");
+    }
+}
+
+/// The rules a text falls under, for a tenant of this kind.
+fn denied(text: &str, watch: Watch) -> Vec<&'static str> {
+    let reading = read(text.as_bytes(), ReadOptions { watch, ..ON });
+    let Reading::Special(parts) = reading else { return Vec::new() };
+    parts.iter().flat_map(|part| part.denied.iter()).map(Denial::name).collect()
+}
+
+#[test]
+fn each_rule_is_for_the_tenants_it_names() {
+    for (text, rule, [row, schema, silo]) in [
+        ("ALTER DATABASE app SET x = 1", "alter-database", [true, true, true]),
+        ("ALTER ROLE r SET x = 1", "alter-role", [true, true, true]),
+        ("SELECT set_config($1, 'x', true)", "computed-setting", [true, true, false]),
+        ("DO $$ BEGIN END $$", "do-block", [true, false, false]),
+        ("LOCK TABLE t", "lock-table", [true, false, false]),
+        ("CREATE FUNCTION f() RETURNS int RETURN 1", "routine", [true, false, false]),
+        ("SELECT query_to_xml('x', true, true, '')", "sql-in-text", [true, false, false]),
+        ("FROBNICATE t", "unknown-statement", [true, true, true]),
+        ("SELECT 'x", "unreadable", [true, true, true]),
+    ] {
+        for (watch, held) in [(Watch::Row, row), (Watch::Schema, schema), (Watch::Silo, silo)] {
+            let wanted = if held { vec![rule] } else { vec![] };
+            assert_eq!(denied(text, watch), wanted, "{text} {watch:?}");
+        }
+        assert!(denied(text, Watch::Off).is_empty(), "{text}");
     }
 }

@@ -1,12 +1,13 @@
 //! Walks the inside of a statement for what its first word does not tell: the functions it calls,
 //! the settings they change, temporary tables made by SELECT INTO.
 
-use crate::guard::Command;
 use crate::guard::allow;
 use crate::guard::cursor::{Cursor, Stop};
+use crate::guard::denial::Denial;
 use crate::guard::lexer::{Kind, Token};
 use crate::guard::literal;
 use crate::guard::rules::Rule;
+use crate::guard::{Command, Touch};
 
 /// The longest name PostgreSQL keeps, in bytes (NAMEDATALEN - 1).
 const NAME_BYTES_MAX: usize = 63;
@@ -20,7 +21,7 @@ pub(super) struct Walk<'text> {
     first: Token,
     harmless: bool,
     calls_matter: bool,
-    touches: Vec<String>,
+    touches: Vec<Touch>,
     unknown_settings: bool,
     /// How many tokens came after the first.
     tokens: usize,
@@ -101,11 +102,11 @@ impl<'text> Walk<'text> {
         self.tokens += 1;
         match token.kind {
             Kind::Word => {
-                self.keyword(token)?;
+                self.keyword(token, cursor)?;
                 self.name(token);
             }
             Kind::QuotedName | Kind::UnicodeName => {
-                self.quoted(token);
+                self.quoted(token, cursor);
                 self.name(token);
             }
             Kind::Open => self.open(cursor)?,
@@ -135,7 +136,7 @@ impl<'text> Walk<'text> {
     /// Words that change how later tokens are read. Told apart by length first: this runs for
     /// every word of every statement.
     #[inline]
-    fn keyword(&mut self, token: Token) -> Result<(), Stop> {
+    fn keyword(&mut self, token: Token, cursor: &mut Cursor<'_>) -> Result<(), Stop> {
         let text = self.text;
         let was_fresh = self.into == Into::Fresh;
         if was_fresh {
@@ -157,7 +158,9 @@ impl<'text> Walk<'text> {
                     self.ends_naming(token, &["select", "insert", "update", "delete", "values"]);
                 }
             }
-            11 if self.updates && token.is(text, "pg_settings") => self.updates_settings(),
+            11 if self.updates && token.is(text, "pg_settings") => {
+                self.unknown_setting(cursor);
+            }
             _ => {}
         }
         Ok(())
@@ -180,19 +183,21 @@ impl<'text> Walk<'text> {
         }
     }
 
-    /// A rule on the view pg_settings turns its UPDATE into set_config.
-    fn updates_settings(&mut self) {
+    /// It changes a setting that cannot be told: a computed name, or an UPDATE of pg_settings,
+    /// which a rule on that view turns into set_config.
+    fn unknown_setting(&mut self, cursor: &mut Cursor<'_>) {
         self.harmless = false;
         self.unknown_settings = true;
+        cursor.deny(Denial::ComputedSetting);
     }
 
-    fn quoted(&mut self, token: Token) {
+    fn quoted(&mut self, token: Token, cursor: &mut Cursor<'_>) {
         let meant = match token.kind {
             Kind::QuotedName => token.bytes(self.text) == b"\"pg_settings\"",
             _ => literal::name(self.text, token).as_deref() == Some("pg_settings"),
         };
         if self.updates && meant {
-            self.updates_settings();
+            self.unknown_setting(cursor);
         }
     }
 
@@ -217,7 +222,7 @@ impl<'text> Walk<'text> {
         Ok(())
     }
 
-    fn open(&mut self, cursor: &Cursor<'_>) -> Result<(), Stop> {
+    fn open(&mut self, cursor: &mut Cursor<'_>) -> Result<(), Stop> {
         let before = self.previous;
         if before.kind.is_name() {
             self.called(cursor)?;
@@ -242,7 +247,7 @@ impl<'text> Walk<'text> {
     }
 
     /// A name stands directly before a parenthesis.
-    fn called(&mut self, cursor: &Cursor<'_>) -> Result<(), Stop> {
+    fn called(&mut self, cursor: &mut Cursor<'_>) -> Result<(), Stop> {
         if !self.calls_matter {
             self.harmless = false;
             return Ok(());
@@ -262,7 +267,9 @@ impl<'text> Walk<'text> {
             _ => {
                 decoded = literal::name(self.text, token).unwrap_or_default();
                 // A name the server may read and we cannot might be anything.
-                self.unknown_settings |= decoded.is_empty() && token.kind == Kind::UnicodeName;
+                if decoded.is_empty() && token.kind == Kind::UnicodeName {
+                    self.unknown_setting(cursor);
+                }
                 decoded.as_bytes()
             }
         };
@@ -272,7 +279,7 @@ impl<'text> Walk<'text> {
     }
 
     /// Functions that the session must know of, whatever stands around them.
-    fn call_of(&mut self, name: &[u8], cursor: &Cursor<'_>) -> Result<(), Stop> {
+    fn call_of(&mut self, name: &[u8], cursor: &mut Cursor<'_>) -> Result<(), Stop> {
         match name {
             b"set_config" => self.calls_set_config(cursor),
             b"pg_advisory_unlock_all" => {
@@ -289,20 +296,53 @@ impl<'text> Walk<'text> {
             | b"pg_try_advisory_lock_shared" => {
                 return Err(Stop::Refused(Rule::AdvisoryLock));
             }
+            _ if allow::runs_sql(name) => cursor.deny(Denial::SqlInText),
             _ => {}
         }
         Ok(())
     }
 
-    fn calls_set_config(&mut self, cursor: &Cursor<'_>) {
+    fn calls_set_config(&mut self, cursor: &mut Cursor<'_>) {
         self.harmless = false;
-        let (first, second) = cursor.ahead();
-        let plain = second.is_some_and(|token| token.kind == Kind::Comma);
-        let name = first.filter(|_| plain).and_then(|token| literal::string(self.text, token));
-        match name {
-            Some(name) => self.touches.push(name.to_ascii_lowercase()),
-            None => self.unknown_settings = true,
+        let [name, comma, value, end] = cursor.ahead();
+        let constant = |token: Option<Token>, end: Option<Token>| {
+            let alone = end.is_some_and(|end| end.kind == Kind::Comma);
+            token.filter(|_| alone).and_then(|token| literal::string(self.text, token))
+        };
+        match constant(name, comma) {
+            Some(name) => {
+                let (name, value) = (name.to_ascii_lowercase(), constant(value, end));
+                self.touches.push(Touch { name, value });
+            }
+            None => match self.named_in_view(cursor) {
+                Some(touch) => self.touches.push(touch),
+                None => self.unknown_setting(cursor),
+            },
         }
+    }
+
+    /// `SELECT set_config(name, 'value', false) FROM pg_settings WHERE name = 'setting'`, which is
+    /// how pg_dump sets what older servers do not have: the name is there, only elsewhere.
+    fn named_in_view(&self, cursor: &Cursor<'_>) -> Option<Touch> {
+        let text = self.text;
+        let alone = self.first.is(text, "select") && self.chain.before == self.first;
+        let tokens: [Option<Token>; 13] = cursor.ahead();
+        let word = |at: usize, word: &str| {
+            tokens.get(at).copied().flatten().is_some_and(|token| token.is(text, word))
+        };
+        let kind = |at: usize| tokens.get(at).copied().flatten().map(|token| token.kind);
+        let constant =
+            |at: usize| tokens.get(at).copied().flatten().and_then(|it| literal::string(text, it));
+        let call = word(0, "name")
+            && kind(1) == Some(Kind::Comma)
+            && kind(3) == Some(Kind::Comma)
+            && (word(4, "false") || word(4, "true"))
+            && kind(5) == Some(Kind::Close);
+        let view = word(6, "from") && word(7, "pg_settings") && word(8, "where") && word(9, "name");
+        let equals = tokens.get(10).copied().flatten().is_some_and(|it| it.bytes(text) == b"=");
+        let ends = matches!(kind(12), None | Some(Kind::Semicolon));
+        let name = constant(11).filter(|_| alone && call && view && equals && ends)?;
+        Some(Touch { name: name.to_ascii_lowercase(), value: Some(constant(2)?) })
     }
 
     /// Whether what stands before the parenthesis leaves the session as it was: a keyword, a

@@ -54,8 +54,25 @@ impl Connection {
         &self.stream
     }
 
+    /// Gives the stream up for another thread's runtime, if nothing is unread or unsent.
+    pub fn depart(mut self) -> Result<Stream, Box<Self>> {
+        match self.input.is_empty() && self.is_sent() && self.stream.detach().is_ok() {
+            true => Ok(self.stream),
+            false => Err(Box::new(self)),
+        }
+    }
+
     /// Reads once. `Ok(0)` is the end of the stream.
     pub fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        // Most looks find nothing: no buffer is fetched for those.
+        match self.stream.poll_readable(cx) {
+            Poll::Ready(Ok(())) => {}
+            Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+            Poll::Pending => {
+                self.buffers.take_back(&mut self.input);
+                return Poll::Pending;
+            }
+        }
         self.buffers.lend(&mut self.input);
         let mut room = ReadBuf::new(self.input.room(ROOM_BYTES_MIN));
         match Pin::new(&mut self.stream).poll_read(cx, &mut room) {

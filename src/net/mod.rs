@@ -1,12 +1,17 @@
 //! Sockets: one stream type for TCP, Unix sockets and TLS, bounded buffers, TLS on both sides.
 
 mod buffer;
+mod clock;
 mod connection;
+mod peer;
 mod settings;
 mod stream;
 pub mod tls;
+pub mod unix;
 
 pub use buffer::{Buffer, Buffers};
+pub use clock::Clock;
 pub use connection::Connection;
-pub use settings::{ListenSettings, TlsPolicy};
+pub use peer::{Peer, UnixPeer};
+pub use settings::{ListenAddress, ListenSettings, TlsPolicy, UnixAddress};
 pub use stream::{Socket, Stream};

@@ -17,6 +17,7 @@ pub enum Socket {
     Unix(UnixStream),
     /// Taken from one runtime and not yet given to the next; nobody reads or writes it.
     Moving(std::net::TcpStream),
+    MovingUnix(std::os::unix::net::UnixStream),
     /// What is left in a stream while its socket is being swapped.
     Gone,
 }
@@ -35,12 +36,23 @@ impl Stream {
         !matches!(self, Self::Plain(_))
     }
 
+    /// Ready when a read may find something. With TLS around it only a read can tell, so it always
+    /// is.
+    #[inline]
+    pub fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Self::Plain(Socket::Tcp(tcp)) => tcp.poll_read_ready(cx),
+            Self::Plain(Socket::Unix(unix)) => unix.poll_read_ready(cx),
+            _ => Poll::Ready(Ok(())),
+        }
+    }
+
     /// The address of the other side, where it has one.
     pub fn peer_addr(&self) -> Option<SocketAddr> {
         match self.socket() {
             Socket::Tcp(tcp) => tcp.peer_addr().ok(),
             Socket::Moving(tcp) => tcp.peer_addr().ok(),
-            Socket::Unix(_) | Socket::Gone => None,
+            Socket::Unix(_) | Socket::MovingUnix(_) | Socket::Gone => None,
         }
     }
 
@@ -49,7 +61,7 @@ impl Stream {
         match self.socket() {
             Socket::Tcp(tcp) => tcp.local_addr().ok(),
             Socket::Moving(tcp) => tcp.local_addr().ok(),
-            Socket::Unix(_) | Socket::Gone => None,
+            Socket::Unix(_) | Socket::MovingUnix(_) | Socket::Gone => None,
         }
     }
 
@@ -59,6 +71,7 @@ impl Stream {
         let socket = self.socket_mut();
         *socket = match std::mem::replace(socket, Socket::Gone) {
             Socket::Tcp(tcp) => Socket::Moving(tcp.into_std()?),
+            Socket::Unix(unix) => Socket::MovingUnix(unix.into_std()?),
             other => other,
         };
         Ok(())
@@ -69,6 +82,7 @@ impl Stream {
         let socket = self.socket_mut();
         *socket = match std::mem::replace(socket, Socket::Gone) {
             Socket::Moving(tcp) => Socket::Tcp(TcpStream::from_std(tcp)?),
+            Socket::MovingUnix(unix) => Socket::Unix(UnixStream::from_std(unix)?),
             other => other,
         };
         Ok(())
@@ -152,7 +166,7 @@ impl AsyncRead for Socket {
         match self.get_mut() {
             Self::Tcp(tcp) => Pin::new(tcp).poll_read(cx, buf),
             Self::Unix(unix) => Pin::new(unix).poll_read(cx, buf),
-            Self::Moving(_) | Self::Gone => between_runtimes(),
+            Self::Moving(_) | Self::MovingUnix(_) | Self::Gone => between_runtimes(),
         }
     }
 }
@@ -167,7 +181,7 @@ impl AsyncWrite for Socket {
         match self.get_mut() {
             Self::Tcp(tcp) => Pin::new(tcp).poll_write(cx, buf),
             Self::Unix(unix) => Pin::new(unix).poll_write(cx, buf),
-            Self::Moving(_) | Self::Gone => between_runtimes(),
+            Self::Moving(_) | Self::MovingUnix(_) | Self::Gone => between_runtimes(),
         }
     }
 
@@ -179,7 +193,7 @@ impl AsyncWrite for Socket {
         match self.get_mut() {
             Self::Tcp(tcp) => Pin::new(tcp).poll_shutdown(cx),
             Self::Unix(unix) => Pin::new(unix).poll_shutdown(cx),
-            Self::Moving(_) | Self::Gone => between_runtimes(),
+            Self::Moving(_) | Self::MovingUnix(_) | Self::Gone => between_runtimes(),
         }
     }
 }

@@ -7,12 +7,14 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::budget::Account;
+use tokio::sync::oneshot;
+
+use crate::budget::{Account, ServerSlot};
 use crate::catalog::Tenant;
-use crate::pool::capacity::Place;
+use crate::pool::arbiter::Place;
 use crate::pool::lease::{self, Lease};
 use crate::pool::line::Waiter;
-use crate::pool::{ClusterPools, Idle, Parked, Pool, SessionId, count};
+use crate::pool::{Idle, Parked, Pool, SessionId, count};
 use crate::server::{BindError, Bound, Clean, Failed, Settings, connect};
 use crate::wire::backend::ReadError;
 
@@ -50,13 +52,16 @@ pub enum Grant {
     Parked(Parked),
 }
 
+/// A server, and that its tenant may have it.
+pub type Granted = (Grant, ServerSlot);
+
 /// How often a connection that turns out dead before a client byte went out is replaced.
 const ATTEMPTS: usize = 3;
 
 impl Pool {
     /// A lease on a server bound to the tenant. Waits in line for at most the cluster's
     /// `query_wait`. Dropping the future leaves the line.
-    pub async fn acquire(self: &Rc<Self>, want: Want<'_>) -> Result<Lease, AcquireError> {
+    pub async fn acquire(self: &Rc<Self>, want: Want<'_>) -> Result<Box<Lease>, AcquireError> {
         let mut started = None;
         for _ in 0..ATTEMPTS {
             if let Some(lease) = self.acquire_bound(want) {
@@ -72,6 +77,10 @@ impl Pool {
             want.binding.set(true);
             let bound = self.take_into_use(grant, want).await;
             want.binding.set(false);
+            if bound.is_err() {
+                // Its slot is free again, for another client of the tenant.
+                self.cluster.pump_soon();
+            }
             match bound {
                 Ok(lease) => return Ok(lease),
                 Err(BindError::Io(error)) => {
@@ -85,10 +94,8 @@ impl Pool {
 
     /// Steps 1 and 2, which wait for nothing: the server that is still with this session, or one
     /// that is still with its context.
-    pub fn acquire_bound(self: &Rc<Self>, want: Want<'_>) -> Option<Lease> {
-        if !want.account.may_lease(&want.tenant.limits) {
-            return None;
-        }
+    pub fn acquire_bound(self: &Rc<Self>, want: Want<'_>) -> Option<Box<Lease>> {
+        let slot = want.account.lease(&want.tenant.limits)?;
         let counts = &self.cluster.counts;
         let (parked, counter) = match self.take_parked(|parked| parked.is_of_session(want)) {
             Some(parked) => (parked, &counts.by_session),
@@ -97,25 +104,18 @@ impl Pool {
         };
         count(counter);
         let Idle { server, place, .. } = parked.idle;
-        Some(Lease::new(self, server, place, want).with_trace(!parked.harmless))
+        Some(Lease::new(self, server, place, slot, want).with_trace(!parked.harmless))
     }
 
     /// Step 3: a clean one, unless others are in line for it.
-    fn take_clean(&self, want: Want<'_>) -> Option<Grant> {
-        if self.is_wanted() || !want.account.may_lease(&want.tenant.limits) {
+    fn take_clean(&self, want: Want<'_>) -> Option<Granted> {
+        if self.is_wanted() {
             return None;
         }
-        let counts = &self.cluster.counts;
-        let clean = take_alive(&mut self.clean.borrow_mut(), |idle| idle.server.connection())?;
-        count(&counts.by_clean);
-        Some(Grant::Clean(clean))
-    }
-
-    fn take_parked(&self, fits: impl Fn(&Parked) -> bool) -> Option<Parked> {
-        let mut parked = self.parked.borrow_mut();
-        let at = parked.iter().position(fits)?;
-        let mut taken = parked.swap_remove(at);
-        lease::is_quiet(taken.idle.server.connection()).then_some(taken)
+        let slot = want.account.lease(&want.tenant.limits)?;
+        let clean = self.pop_clean()?;
+        count(&self.cluster.counts.by_clean);
+        Some((Grant::Clean(clean), slot))
     }
 
     /// Steps 4 to 6: connect, make room, wait.
@@ -123,36 +123,36 @@ impl Pool {
         self: &Rc<Self>,
         want: Want<'_>,
         started: Instant,
-    ) -> Result<Grant, AcquireError> {
+    ) -> Result<Granted, AcquireError> {
         let (waiter, answer) = Waiter::new(self, &want);
-        self.cluster.line.borrow_mut().join(waiter);
+        let mut waiting = Waiting { waiter, answer };
+        self.cluster.join(&waiting.waiter);
         self.cluster.pump();
         let limit = self.cluster.settings.borrow().query_wait;
         let rest = limit.saturating_sub(started.elapsed());
-        let answered = tokio::time::timeout(rest, answer).await;
+        let answered = self.cluster.clock.timeout(rest, &mut waiting.answer).await;
         let counts = &self.cluster.counts;
         counts.waited(started.elapsed());
+        want.account.waited(started.elapsed());
         match answered {
             Ok(Ok(grant)) => {
                 match grant {
-                    Ok(Grant::Clean(Idle { fresh: true, .. })) => count(&counts.by_connect),
+                    Ok((Grant::Clean(Idle { fresh: true, .. }), _)) => count(&counts.by_connect),
                     _ => count(&counts.by_wait),
                 }
                 grant
             }
-            Ok(Err(_)) | Err(_) => {
-                self.cluster.line.borrow_mut().sweep();
-                Err(AcquireError::Timeout(started.elapsed()))
-            }
+            Ok(Err(_)) | Err(_) => Err(AcquireError::Timeout(started.elapsed())),
         }
     }
 
     /// Binds what was granted, unless it is bound to just this.
     async fn take_into_use(
         self: &Rc<Self>,
-        grant: Grant,
+        granted: Granted,
         want: Want<'_>,
-    ) -> Result<Lease, BindError> {
+    ) -> Result<Box<Lease>, BindError> {
+        let (grant, slot) = granted;
         let counts = &self.cluster.counts;
         let limit = self.cluster.settings.borrow().scrub_timeout;
         let (context, settings) = (&want.tenant.context, want.settings);
@@ -186,7 +186,7 @@ impl Pool {
                 }
             }
         };
-        Ok(Lease::new(self, bound, place, want).with_trace(!harmless))
+        Ok(Lease::new(self, bound, place, slot, want).with_trace(!harmless))
     }
 
     /// Closes a server in an unknown state; its place is free when it is gone.
@@ -212,34 +212,39 @@ impl Pool {
 
     /// Closes the servers nobody uses.
     pub fn close_idle(&self) {
-        let clean = std::mem::take(&mut *self.clean.borrow_mut());
-        clean.into_iter().for_each(|idle| self.cluster.close_clean(idle));
-        let parked = std::mem::take(&mut *self.parked.borrow_mut());
-        parked.into_iter().for_each(|it| self.cluster.close_bound(it.idle.server, it.idle.place));
+        self.take_all_clean().into_iter().for_each(|idle| self.cluster.close_clean(idle));
+        let parked = self.take_all_parked().into_iter();
+        parked.for_each(|it| self.cluster.close_bound(*it.idle.server, it.idle.place));
     }
 
     /// Puts a clean server where the next one who needs it finds it.
     pub(super) fn offer(self: &Rc<Self>, idle: Idle<Clean>) {
-        if self.obsolete.get() || self.cluster.capacity.is_exceeded() {
-            self.cluster.close_clean(idle);
+        let cluster = &self.cluster;
+        // Who waited for a route that a reload took away is served once more; then it is closed.
+        let late = self.obsolete.get() && idle.fresh && cluster.line.borrow().waits_for(self);
+        let outdated = self.is_outdated(idle.server.facts()) && !late;
+        if outdated || cluster.closing.get() || cluster.is_exceeded() {
+            cluster.close_clean(idle);
         } else {
-            self.clean.borrow_mut().push(idle);
+            self.shelve_clean(idle);
         }
-        self.cluster.pump();
+        cluster.pump();
     }
 
     /// Connects for whoever waits. The task outlives the waiter: a handshake that was paid for is
     /// not thrown away because one client hung up.
-    fn start_connecting(self: &Rc<Self>, place: Place) {
+    pub(super) fn start_connecting(self: &Rc<Self>, mut place: Place) {
         self.connecting.set(self.connecting.get() + 1);
         let pool = self.clone();
         tokio::task::spawn_local(async move {
-            let connected = connect(&pool.plan, &pool.cluster.buffers).await;
+            let connected = connect(&pool.plan, &pool.cluster.buffers, &pool.cluster.clock).await;
             pool.connecting.set(pool.connecting.get() - 1);
             let cluster = pool.cluster.settings.borrow().name.clone();
             match connected {
                 Ok(server) => {
                     count(&pool.cluster.counts.connects);
+                    // Held until the server has been offered: see `Pledge`.
+                    let _pledge = place.take_pledge();
                     pool.offer(Idle { server, place, since: Instant::now(), fresh: true });
                 }
                 Err(error) => {
@@ -254,6 +259,25 @@ impl Pool {
                 }
             }
         });
+    }
+}
+
+/// One who waits, from its own side. Dropping it leaves the line, and what was granted in the same
+/// moment goes back.
+struct Waiting {
+    waiter: Rc<Waiter>,
+    answer: oneshot::Receiver<Result<Granted, AcquireError>>,
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        let pool = &self.waiter.pool;
+        pool.cluster.forget(&self.waiter);
+        if let Ok(Ok((grant, slot))) = self.answer.try_recv() {
+            drop(slot);
+            pool.take_back(grant);
+            pool.cluster.pump_soon();
+        }
     }
 }
 
@@ -274,7 +298,7 @@ impl Parked {
         context && settings
     }
 
-    fn fits(&self, waiter: &Waiter) -> bool {
+    pub(super) fn fits(&self, waiter: &Waiter) -> bool {
         let bound = &self.idle.server;
         let same = Arc::ptr_eq(bound.context(), &waiter.context)
             && bound.settings.as_ref() == waiter.settings.as_ref();
@@ -282,160 +306,7 @@ impl Parked {
     }
 }
 
-impl ClusterPools {
-    /// Looks who waits and what there is for them, first come first served.
-    pub fn pump(self: &Rc<Self>) {
-        self.line.borrow_mut().sweep();
-        if self.line.borrow().is_empty() {
-            return;
-        }
-        let waiters = self.line.borrow().waiters();
-        let mut on_their_way = self.capacity.closing().get();
-        // Waiters of each pool that found nothing: as many connections are to be on their way.
-        let mut unserved: Vec<(Rc<Pool>, usize)> = Vec::new();
-        let mut looked = false;
-        for waiter in waiters {
-            if !waiter.account.may_lease(&waiter.limits) {
-                continue;
-            }
-            match self.find_for(&waiter) {
-                Some(grant) => {
-                    // Who gave up in this moment leaves the server to the next in line.
-                    if let Err(Some(grant)) = waiter.answer(Ok(grant)) {
-                        self.take_back(&waiter.pool, *grant);
-                    }
-                }
-                None => {
-                    let waiting = one_more(&mut unserved, &waiter.pool);
-                    if waiting <= waiter.pool.connecting.get() || self.connect_for(&waiter) {
-                        continue;
-                    }
-                    match on_their_way {
-                        // Now, not at the end: who came later must not take what this one needs.
-                        0 => self.make_room(),
-                        _ => on_their_way -= 1,
-                    }
-                    // Then there is nothing for those further back either, however many they are.
-                    if !std::mem::replace(&mut looked, true) && self.is_used_up() {
-                        break;
-                    }
-                }
-            }
-        }
-        self.line.borrow_mut().sweep();
-    }
-
-    /// As [`Self::pump`], once whoever runs now is done.
-    pub fn pump_soon(self: &Rc<Self>) {
-        if self.line.borrow().is_empty() {
-            return;
-        }
-        let this = self.clone();
-        tokio::task::spawn_local(async move { this.pump() });
-    }
-
-    /// Whether no server is idle and none may be opened.
-    fn is_used_up(&self) -> bool {
-        let idle =
-            |pool: &Rc<Pool>| !pool.clean.borrow().is_empty() || !pool.parked.borrow().is_empty();
-        !self.capacity.has_room() && !self.pools.borrow().values().flatten().any(idle)
-    }
-
-    fn find_for(&self, waiter: &Waiter) -> Option<Grant> {
-        let pool = &waiter.pool;
-        if let Some(parked) = pool.take_parked(|parked| parked.fits(waiter)) {
-            return Some(Grant::Parked(parked));
-        }
-        let clean = take_alive(&mut pool.clean.borrow_mut(), |idle| idle.server.connection());
-        if let Some(clean) = clean {
-            return Some(Grant::Clean(clean));
-        }
-        // One that lingers for a session is taken from it only if no other may be opened, or if
-        // the session has been quiet for longer than it is given.
-        let linger = self.settings.borrow().linger;
-        let full = !self.capacity.has_room();
-        let rests = |parked: &Parked| full || parked.idle.since.elapsed() >= linger;
-        let oldest = pool.parked.borrow().iter().map(|it| it.idle.since).min()?;
-        let taken = pool.take_parked(|it| it.idle.since == oldest && rests(it))?;
-        count(&self.counts.by_rebind);
-        Some(Grant::Parked(taken))
-    }
-
-    fn connect_for(&self, waiter: &Waiter) -> bool {
-        let Some(place) = self.capacity.take() else { return false };
-        waiter.pool.start_connecting(place);
-        true
-    }
-
-    /// Closes an idle server of another pool, if there is one.
-    fn make_room(self: &Rc<Self>) {
-        let idle = self.all().iter().find_map(|pool| pool.take_longest_idle());
-        let Some((server, place)) = idle else { return };
-        let closing = self.capacity.closing();
-        closing.set(closing.get() + 1);
-        let this = self.clone();
-        tokio::task::spawn_local(async move {
-            lease::close(server, place, false, &this.counts).await;
-            let closing = this.capacity.closing();
-            closing.set(closing.get() - 1);
-            this.pump();
-        });
-    }
-
-    /// Tells the first who waits for this pool that it cannot be served.
-    fn fail_one(self: &Rc<Self>, pool: &Rc<Pool>, error: AcquireError) {
-        let waiters = self.line.borrow().waiters();
-        let first = waiters.iter().find(|it| Rc::ptr_eq(&it.pool, pool) && !it.is_over());
-        if let Some(waiter) = first {
-            let _ = waiter.answer(Err(error));
-        }
-        self.pump();
-    }
-
-    fn take_back(self: &Rc<Self>, pool: &Rc<Pool>, grant: Grant) {
-        match grant {
-            Grant::Clean(idle) => pool.clean.borrow_mut().push(idle),
-            Grant::Parked(parked) => pool.parked.borrow_mut().push(parked),
-        }
-    }
-
-    pub(super) fn close_clean(self: &Rc<Self>, idle: Idle<Clean>) {
-        lease::close_soon(idle.server.into_server(), idle.place, false, self.counts.clone());
-    }
-
-    pub(super) fn close_bound(self: &Rc<Self>, bound: Bound, place: Place) {
-        lease::close_soon(bound.into_server(), place, false, self.counts.clone());
-    }
-}
-
-/// Counts one more for a pool, and says how many there are now.
-fn one_more(counts: &mut Vec<(Rc<Pool>, usize)>, pool: &Rc<Pool>) -> usize {
-    match counts.iter_mut().find(|(known, _)| Rc::ptr_eq(known, pool)) {
-        Some((_, count)) => {
-            *count += 1;
-            *count
-        }
-        None => {
-            counts.push((pool.clone(), 1));
-            1
-        }
-    }
-}
-
 fn names_a_setting(message: &str, settings: &Settings) -> bool {
     let message = message.to_ascii_lowercase();
     settings.iter().any(|(name, _)| message.contains(name))
-}
-
-/// Pops idle servers until one is alive.
-fn take_alive<T>(
-    idle: &mut Vec<Idle<T>>,
-    connection: impl Fn(&mut Idle<T>) -> &mut crate::net::Connection,
-) -> Option<Idle<T>> {
-    while let Some(mut last) = idle.pop() {
-        if lease::is_quiet(connection(&mut last)) {
-            return Some(last);
-        }
-    }
-    None
 }

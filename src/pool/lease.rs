@@ -2,15 +2,14 @@
 //! any other way closes it, because then nobody can say in which state it is.
 
 use std::rc::Rc;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, Waker};
 use std::time::Instant;
 
-use crate::budget::Account;
+use crate::budget::ServerSlot;
 use crate::catalog::TenantId;
 use crate::net::Connection;
-use crate::pool::capacity::Place;
+use crate::pool::arbiter::Place;
 use crate::pool::{Counts, Idle, LeaseFacts, Parked, Pool, SessionId, Want, count};
 use crate::server::{Bound, Server, retire};
 use crate::wire::frame::{self, Header};
@@ -20,39 +19,48 @@ use crate::wire::frame::{self, Header};
 pub struct Lease {
     held: Option<Held>,
     pool: Rc<Pool>,
-    account: Arc<Account>,
+    slot: ServerSlot,
     session: SessionId,
     tenant: TenantId,
     since: Instant,
     /// Something ran on it that may have left a trace in the server's session.
     trace: bool,
+    /// The server lies idle, and those who wait are looked at there and then.
+    shelved: bool,
 }
 
 #[derive(Debug)]
 struct Held {
-    bound: Bound,
+    bound: Box<Bound>,
     place: Place,
 }
 
 impl Lease {
-    pub(super) fn new(pool: &Rc<Pool>, bound: Bound, place: Place, want: Want<'_>) -> Self {
+    /// Boxed, so that whoever holds it across an await is small.
+    pub(super) fn new(
+        pool: &Rc<Pool>,
+        bound: Box<Bound>,
+        place: Place,
+        slot: ServerSlot,
+        want: Want<'_>,
+    ) -> Box<Self> {
         let tenant = want.tenant.id.clone();
         let facts = bound.facts().clone();
         let shown = LeaseFacts { facts, session: want.session, tenant: tenant.clone() };
         pool.leased.borrow_mut().push(shown);
-        want.account.leased(true);
-        Self {
+        Box::new(Self {
             held: Some(Held { bound, place }),
             pool: pool.clone(),
-            account: want.account.clone(),
+            slot,
             session: want.session,
             tenant,
             since: Instant::now(),
             trace: false,
-        }
+            shelved: false,
+        })
     }
 
-    pub(super) fn with_trace(mut self, trace: bool) -> Self {
+    pub(super) fn with_trace(mut self: Box<Self>, trace: bool) -> Box<Self> {
         self.trace = trace;
         self
     }
@@ -60,7 +68,7 @@ impl Lease {
     /// The server connection. `None` never happens before the lease ends; callers close on it.
     #[inline]
     pub fn bound(&mut self) -> Option<&mut Bound> {
-        self.held.as_mut().map(|held| &mut held.bound)
+        self.held.as_mut().map(|held| &mut *held.bound)
     }
 
     /// When it began.
@@ -85,24 +93,25 @@ impl Lease {
     /// Gives the server back, bound as it is. The caller has seen that it is ready, outside a
     /// transaction, and that nothing is in flight. With `stays` the session may have it again as it
     /// is; without, whoever is next gets it scrubbed.
-    pub fn park(mut self, stays: bool) {
+    pub fn park(mut self: Box<Self>, stays: bool) {
         let Some(Held { bound, place }) = self.held.take() else { return };
         let pool = self.pool.clone();
         let cluster = pool.cluster.clone();
         let now = Instant::now();
         let spent = now.duration_since(self.since).as_micros() as u64;
-        self.account.totals.server_time_us.fetch_add(spent, Ordering::Relaxed);
+        self.slot.account().totals.server_time_us.fetch_add(spent, Ordering::Relaxed);
         let lifetime = cluster.settings.borrow().server_lifetime;
         let old = now.duration_since(bound.facts().since) >= lifetime;
-        if old || pool.obsolete.get() || cluster.capacity.is_exceeded() {
-            cluster.close_bound(bound, place);
+        if old || pool.is_outdated(bound.facts()) || cluster.is_exceeded() {
+            cluster.close_bound(*bound, place);
             return;
         }
         let session = if stays { self.session } else { SessionId::MAX };
         let harmless = !self.trace && stays;
         let tenant = self.tenant.clone();
         let idle = Idle { server: bound, place, since: now, fresh: false };
-        pool.parked.borrow_mut().push(Parked { idle, session, tenant, harmless });
+        pool.shelve_parked(Parked { idle, session, tenant, harmless });
+        self.shelved = true;
         drop(self);
         if pool.is_wanted() {
             cluster.pump();
@@ -110,9 +119,18 @@ impl Lease {
     }
 }
 
+impl Lease {
+    /// Gives the server back and has it closed. The same must hold as for [`Self::park`].
+    pub fn close(mut self) {
+        let Some(Held { bound, place }) = self.held.take() else { return };
+        let spent = self.since.elapsed().as_micros() as u64;
+        self.slot.account().totals.server_time_us.fetch_add(spent, Ordering::Relaxed);
+        self.pool.cluster.close_bound(*bound, place);
+    }
+}
+
 impl Drop for Lease {
     fn drop(&mut self) {
-        self.account.leased(false);
         let session = self.session;
         let mut leased = self.pool.leased.borrow_mut();
         if let Some(at) = leased.iter().position(|lease| lease.session == session) {
@@ -122,6 +140,10 @@ impl Drop for Lease {
         if let Some(Held { bound, place }) = self.held.take() {
             let counts = self.pool.cluster.counts.clone();
             close_soon(bound.into_server(), place, true, counts);
+        }
+        if !self.shelved {
+            // Its slot may be what another client of the tenant waits for.
+            self.pool.cluster.pump_soon();
         }
     }
 }

@@ -1,14 +1,18 @@
-//! Many clients over few server connections. All of it belongs to one worker thread and needs no
-//! locks; [`capacity`] is what one cluster may have in all. Between transactions a server is
-//! *clean*, or *parked*: still bound, for the session that used it or, if nothing it ran could
-//! leave a trace, for any session with the same context and settings. Whoever else wants a parked
-//! one gets it scrubbed.
+//! Many clients over few server connections. It belongs to one worker thread and needs no locks;
+//! the [`arbiter`] says what one cluster may have in the process and whose turn it is. Between
+//! transactions a server is *clean*, or *parked*: still bound, for the session that used it or, if
+//! nothing it ran could leave a trace, for any with the same context and settings. Whoever else
+//! wants a parked one gets it scrubbed.
 
 mod acquire;
-mod capacity;
+mod arbiter;
+mod gift;
+mod hold;
 mod janitor;
 mod lease;
 mod line;
+mod pump;
+mod shelf;
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -17,11 +21,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 pub use acquire::{AcquireError, Want};
+pub use arbiter::{Arbiters, Mail, Post};
 pub use lease::Lease;
 
 use crate::catalog::{Cluster, Tenant, TenantId};
-use crate::net::Buffers;
-use crate::pool::capacity::Place;
+use crate::net::{Buffers, Clock};
+use crate::pool::arbiter::{Arbiter, Place, PoolId, Ticket};
 use crate::pool::line::Line;
 use crate::server::{Bound, Clean, ConnectPlan, ServerFacts, Settings};
 
@@ -36,7 +41,14 @@ const GREETINGS_MAX: usize = 64;
 pub struct Pools {
     clusters: RefCell<HashMap<String, Rc<ClusterPools>>>,
     buffers: Buffers,
+    clock: Clock,
     pub counts: Rc<Counts>,
+    worker: usize,
+    arbiters: Arc<Arbiters>,
+    /// Pools made so far: the next one's number.
+    made: Cell<u64>,
+    /// The process ends: nothing that comes back is kept.
+    closing: Rc<Cell<bool>>,
 }
 
 /// Counters of one worker since it started; the gate turns them into metrics.
@@ -57,6 +69,8 @@ pub struct Counts {
     pub bind_failures: Cell<u64>,
     pub scrubs: Cell<u64>,
     pub scrub_failures: Cell<u64>,
+    /// Clean servers given to other workers.
+    pub moves: Cell<u64>,
     /// Servers whose place was given back although they did not end in time.
     pub abandoned: Cell<u64>,
 }
@@ -79,22 +93,39 @@ pub fn count(counter: &Cell<u64>) {
     counter.set(counter.get() + 1);
 }
 
-/// One cluster: its capacity, its pools and everybody who waits for it.
+/// One cluster, as far as it is this worker's: pools and everybody who waits for one.
 #[derive(Debug)]
 pub struct ClusterPools {
     settings: RefCell<Arc<Cluster>>,
-    capacity: Rc<capacity::Capacity>,
+    worker: usize,
+    arbiter: Arc<Arbiter>,
+    arbiters: Arc<Arbiters>,
+    /// Somebody on another worker may need what comes free here.
+    asked: Cell<bool>,
+    /// The arbiter will be told in a moment that somebody here waits.
+    asking: Cell<bool>,
+    /// The line will be looked at again in a moment.
+    looking: Cell<bool>,
+    /// The capacity may be less than what is taken.
+    shrunk: Cell<bool>,
+    closing: Rc<Cell<bool>>,
+    /// Idle servers in all pools.
+    idle: Cell<usize>,
+    /// Tickets given so far.
+    tickets: Cell<u64>,
     /// By database and login.
     pools: RefCell<HashMap<String, Vec<Rc<Pool>>>>,
     line: RefCell<Line>,
     buffers: Buffers,
+    clock: Clock,
     counts: Rc<Counts>,
 }
 
 /// The server connections of one login to one database.
 #[derive(Debug)]
 pub struct Pool {
-    plan: ConnectPlan,
+    id: PoolId,
+    plan: Arc<ConnectPlan>,
     cluster: Rc<ClusterPools>,
     clean: RefCell<Vec<Idle<Clean>>>,
     parked: RefCell<Vec<Parked>>,
@@ -102,6 +133,10 @@ pub struct Pool {
     connecting: Cell<usize>,
     /// No tenant of the catalog has this route any more.
     obsolete: Cell<bool>,
+    /// Servers from before this moment are closed as they come back.
+    stale: Cell<Option<Instant>>,
+    /// Servers being scrubbed.
+    scrubbing: Cell<usize>,
     greetings: RefCell<Vec<(Settings, Rc<Greeting>)>>,
 }
 
@@ -121,7 +156,7 @@ pub struct Idle<T> {
 /// A bound server connection between two transactions.
 #[derive(Debug)]
 pub struct Parked {
-    idle: Idle<Bound>,
+    idle: Idle<Box<Bound>>,
     session: SessionId,
     tenant: TenantId,
     /// Nothing it ran since its scrub can have left a trace: see `guard`.
@@ -138,9 +173,31 @@ pub struct LeaseFacts {
 
 impl Pools {
     /// An empty set of pools for this worker.
-    pub fn new(buffers: Buffers) -> Self {
-        let counts = Rc::new(Counts::default());
-        Self { clusters: RefCell::default(), buffers, counts }
+    pub fn new(buffers: Buffers, clock: Clock, worker: usize, arbiters: Arc<Arbiters>) -> Self {
+        Self {
+            clusters: RefCell::default(),
+            buffers,
+            clock,
+            counts: Rc::default(),
+            worker,
+            arbiters,
+            made: Cell::new(0),
+            closing: Rc::default(),
+        }
+    }
+
+    /// Hears what other workers have to say.
+    pub fn receive(&self, post: Post) {
+        match post {
+            Post::Look(cluster) => {
+                let cluster = self.clusters.borrow().get(&*cluster).cloned();
+                if let Some(cluster) = cluster {
+                    cluster.asked.set(true);
+                    cluster.pump();
+                }
+            }
+            Post::Gift(gift) => self.accept(*gift),
+        }
     }
 
     /// The pool of a tenant's route; made when first asked for.
@@ -149,17 +206,21 @@ impl Pools {
         let plan = plan(tenant);
         let mut pools = cluster.pools.borrow_mut();
         let pools = pools.entry(key(&plan)).or_default();
-        if let Some(pool) = pools.iter().find(|pool| pool.plan == plan && !pool.obsolete.get()) {
+        if let Some(pool) = pools.iter().find(|pool| *pool.plan == plan && !pool.obsolete.get()) {
             return pool.clone();
         }
+        self.made.set(self.made.get() + 1);
         let pool = Rc::new(Pool {
-            plan,
+            id: PoolId { worker: self.worker, number: self.made.get() },
+            plan: Arc::new(plan),
             cluster: cluster.clone(),
             clean: RefCell::default(),
             parked: RefCell::default(),
             leased: RefCell::default(),
             connecting: Cell::new(0),
             obsolete: Cell::new(false),
+            stale: Cell::new(None),
+            scrubbing: Cell::new(0),
             greetings: RefCell::default(),
         });
         pools.push(pool.clone());
@@ -179,8 +240,10 @@ impl Pools {
         for tenant in tenants {
             let route = &tenant.route;
             if let Some(cluster) = self.clusters.borrow().get(&route.cluster.name) {
-                cluster.capacity.resize(route.cluster.capacity);
-                *cluster.settings.borrow_mut() = route.cluster.clone();
+                let known = cluster.settings.replace(route.cluster.clone());
+                if !Arc::ptr_eq(&known, &route.cluster) {
+                    cluster.resize(route.cluster.capacity);
+                }
                 let plan = plan(tenant);
                 let same_key = wanted.entry(key(&plan)).or_default();
                 if !same_key.contains(&plan) {
@@ -190,7 +253,7 @@ impl Pools {
         }
         for pool in self.all() {
             let same_key = wanted.get(&key(&pool.plan));
-            if !same_key.is_some_and(|plans| plans.contains(&pool.plan)) {
+            if !same_key.is_some_and(|plans| plans.contains(&*pool.plan)) {
                 pool.obsolete.set(true);
                 pool.close_idle();
             }
@@ -201,12 +264,22 @@ impl Pools {
     fn cluster(&self, settings: &Arc<Cluster>) -> Rc<ClusterPools> {
         let mut clusters = self.clusters.borrow_mut();
         let made = clusters.entry(settings.name.clone()).or_insert_with(|| {
-            Rc::new_cyclic(|this| ClusterPools {
+            Rc::new(ClusterPools {
                 settings: RefCell::new(settings.clone()),
-                capacity: Rc::new(capacity::Capacity::new(settings.capacity, this.clone())),
+                worker: self.worker,
+                arbiter: self.arbiters.of(settings),
+                arbiters: self.arbiters.clone(),
+                asked: Cell::new(false),
+                asking: Cell::new(false),
+                looking: Cell::new(false),
+                shrunk: Cell::new(true),
+                closing: self.closing.clone(),
+                idle: Cell::new(0),
+                tickets: Cell::new(0),
                 pools: RefCell::default(),
                 line: RefCell::default(),
                 buffers: self.buffers.clone(),
+                clock: self.clock.clone(),
                 counts: self.counts.clone(),
             })
         });
@@ -223,6 +296,38 @@ impl ClusterPools {
     /// Every pool of the cluster.
     pub fn all(&self) -> Vec<Rc<Pool>> {
         self.pools.borrow().values().flatten().cloned().collect()
+    }
+
+    /// The pool of a plan, if there is one; with `old` also one whose servers are to be closed.
+    fn find(&self, plan: &ConnectPlan, old: bool) -> Option<Rc<Pool>> {
+        let pools = self.pools.borrow();
+        let fits = |pool: &&Rc<Pool>| *pool.plan == *plan && (old || !pool.obsolete.get());
+        pools.get(&key(plan))?.iter().rfind(fits).cloned()
+    }
+
+    fn ticket(&self) -> Ticket {
+        self.tickets.set(self.tickets.get() + 1);
+        Ticket { since: Instant::now(), number: self.tickets.get(), worker: self.worker }
+    }
+
+    /// What is idle and too much is closed at once, here as on every other worker; what is in use
+    /// when it is given back.
+    fn resize(&self, places: usize) {
+        self.arbiter.resize(places);
+        self.shrunk.set(true);
+        for _ in 0..self.arbiter.excess() {
+            let Some((server, place)) = self.pop_idle() else { return };
+            lease::close_soon(server, place, false, self.counts.clone());
+        }
+    }
+
+    /// Whether the process has more servers than it may have, after a resize. Asks the arbiter only
+    /// when that can be.
+    fn is_exceeded(&self) -> bool {
+        if self.shrunk.get() {
+            self.shrunk.set(self.arbiter.excess() > 0);
+        }
+        self.shrunk.get()
     }
 }
 
@@ -264,10 +369,10 @@ impl Pool {
         self.cluster.settings.borrow().clone()
     }
 
-    /// Whether anybody waits for a server of this cluster.
+    /// Whether anybody waits for a server of this cluster, here or on another worker.
     #[inline]
     pub fn is_wanted(&self) -> bool {
-        !self.cluster.line.borrow().is_empty()
+        self.cluster.asked.get() || !self.cluster.line.borrow().is_empty()
     }
 
     /// Clean, parked and connecting servers, and clients who wait.
@@ -287,13 +392,15 @@ impl Pool {
         self.leased.borrow().clone()
     }
 
-    /// Idle servers with the tenant they are bound to (empty: clean), for the console.
-    pub fn idle(&self) -> Vec<(Rc<ServerFacts>, String)> {
+    /// Idle servers with the tenant they are bound to (empty: clean) and since when they idle, for
+    /// the console.
+    pub fn idle(&self) -> Vec<(Rc<ServerFacts>, String, Instant)> {
         let clean = self.clean.borrow();
-        let clean = clean.iter().map(|idle| (idle.server.facts().clone(), String::new()));
+        let clean = clean.iter().map(|it| (it.server.facts().clone(), String::new(), it.since));
         let parked = self.parked.borrow();
-        let parked =
-            parked.iter().map(|it| (it.idle.server.facts().clone(), it.tenant.to_string()));
+        let parked = parked
+            .iter()
+            .map(|it| (it.idle.server.facts().clone(), it.tenant.to_string(), it.idle.since));
         clean.chain(parked).collect()
     }
 }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::isolation::{Context, quote};
-use crate::net::Connection;
+use crate::net::{Clock, Connection};
 use crate::server::simple::{Reply, reply};
 use crate::server::{Server, ServerFacts, Statements};
 use crate::wire::backend::ReadError;
@@ -113,10 +113,17 @@ impl Clean {
         context: &Arc<Context>,
         settings: &Rc<Settings>,
         limit: Duration,
-    ) -> Result<Bound, Box<Failed>> {
-        let bind = within(limit, bind(&mut self.0.connection, context, settings, false));
+    ) -> Result<Box<Bound>, Box<Failed>> {
+        let clock = self.0.facts.clock.clone();
+        let bind = within(&clock, limit, bind(&mut self.0.connection, context, settings, false));
         match bind.await {
-            Ok(reported) => Ok(Bound::new(self.0, context, settings, reported)),
+            Ok(reported) => Ok(Box::new(Bound {
+                server: self.0,
+                context: context.clone(),
+                settings: settings.clone(),
+                statements: Statements::default(),
+                reported: reported.into(),
+            })),
             Err(error) => Err(Failed::new(error, *self.0)),
         }
     }
@@ -138,17 +145,6 @@ impl Clean {
 }
 
 impl Bound {
-    fn new(
-        server: Box<Server>,
-        context: &Arc<Context>,
-        settings: &Rc<Settings>,
-        reported: Vec<(String, String)>,
-    ) -> Self {
-        let (context, settings) = (context.clone(), settings.clone());
-        let (statements, reported) = (Statements::default(), reported.into());
-        Self { server, context, settings, statements, reported }
-    }
-
     /// The tenant's context in force.
     pub fn context(&self) -> &Arc<Context> {
         &self.context
@@ -171,14 +167,15 @@ impl Bound {
     }
 
     /// Takes the tenant off.
-    pub async fn scrub(mut self, limit: Duration) -> Result<Clean, Box<Failed>> {
+    pub async fn scrub(mut self: Box<Self>, limit: Duration) -> Result<Clean, Box<Failed>> {
+        let clock = self.server.facts.clock.clone();
         let connection = &mut self.server.connection;
         let scrub = async {
             put_scrub(connection);
             connection.send().await?;
             confirm_scrub(connection).await
         };
-        match within(limit, scrub).await {
+        match within(&clock, limit, scrub).await {
             Ok(()) => Ok(Clean(self.server)),
             Err(error) => Err(Failed::new(error, *self.server)),
         }
@@ -187,14 +184,22 @@ impl Bound {
     /// Takes one tenant off and puts another on in one flight. Nothing of a client's is in it, so a
     /// scrub that fails costs the connection and nothing else.
     pub async fn rebind(
-        mut self,
+        mut self: Box<Self>,
         context: &Arc<Context>,
         settings: &Rc<Settings>,
         limit: Duration,
-    ) -> Result<Self, Box<Failed>> {
-        let bind = within(limit, bind(&mut self.server.connection, context, settings, true));
+    ) -> Result<Box<Self>, Box<Failed>> {
+        let clock = self.server.facts.clock.clone();
+        let bind =
+            within(&clock, limit, bind(&mut self.server.connection, context, settings, true));
         match bind.await {
-            Ok(reported) => Ok(Self::new(self.server, context, settings, reported)),
+            Ok(reported) => {
+                self.context = context.clone();
+                self.settings = settings.clone();
+                self.statements = Statements::default();
+                self.reported = reported.into();
+                Ok(self)
+            }
             Err(error) => Err(Failed::new(error, *self.server)),
         }
     }
@@ -217,23 +222,25 @@ impl Bound {
             "BEGIN ISOLATION LEVEL READ COMMITTED {access} NOT DEFERRABLE; SELECT {}; COMMIT",
             columns.join(", ")
         );
+        let clock = self.server.facts.clock.clone();
         let connection = &mut self.server.connection;
         let asked = async {
             frontend::put_query(&mut connection.output, sql.as_bytes());
             connection.send().await?;
             confirmed(reply(connection).await?)
         };
-        let reply = within(limit, asked).await?;
-        let value = |column| reply.text(0, column).map(str::to_owned);
+        let reply = within(&clock, limit, asked).await?;
+        let value = |column| reply.text(column).map(str::to_owned);
         Ok((0..names.len()).map(value).collect())
     }
 }
 
 async fn within<T>(
+    clock: &Clock,
     limit: Duration,
     work: impl Future<Output = Result<T, BindError>>,
 ) -> Result<T, BindError> {
-    match tokio::time::timeout(limit, work).await {
+    match clock.timeout(limit, work).await {
         Ok(done) => done,
         Err(_) => Err(BindError::Timeout(limit)),
     }
@@ -307,7 +314,7 @@ async fn bind(
     if sql.is_some() {
         let reply = confirmed(reply(connection).await?)?;
         for (column, wanted) in context.expected().enumerate() {
-            let found = reply.text(0, column);
+            let found = reply.text(column);
             if found != Some(wanted) {
                 let (wanted, found) = (wanted.to_owned(), found.map(str::to_owned));
                 return Err(BindError::ReadBack { wanted, found });

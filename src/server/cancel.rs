@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
+use crate::net::Clock;
 use crate::server::connect::{ConnectError, dial};
 use crate::server::conninfo::Conninfo;
 use crate::wire::frontend::cancel_request;
@@ -17,6 +18,7 @@ pub struct CancelTarget {
     pub host: usize,
     pub pid: i32,
     pub secret: Vec<u8>,
+    pub clock: Clock,
 }
 
 /// Longest a delivery may take. The caller keeps the server out of use until it returns.
@@ -39,7 +41,7 @@ pub async fn cancel(target: &CancelTarget) -> Result<(), ConnectError> {
             }
         }
     };
-    match tokio::time::timeout(LIMIT, deliver).await {
+    match target.clock.timeout(LIMIT, deliver).await {
         Ok(done) => done,
         Err(_) => Err(io::Error::from(io::ErrorKind::TimedOut).into()),
     }

@@ -95,14 +95,14 @@ pub async fn check(connection: &mut Connection, plan: CheckPlan<'_>) -> Result<R
     if let Some(error) = &reply.error {
         return Err(CheckError::Failed(format!("{} {}", error.sqlstate, error.message)));
     }
-    if reply.status != b'I' || reply.rows.len() != 1 {
+    if reply.status != b'I' || reply.rows != 1 {
         return Err(CheckError::Failed("the server's answer was not one row".to_owned()));
     }
     judge(&reply, plan)
 }
 
 fn judge(reply: &Reply, plan: CheckPlan<'_>) -> Result<Rights, CheckError> {
-    let text = |column| reply.text(0, column);
+    let text = |column| reply.text(column);
     let unread = || CheckError::Failed("a column of the answer is missing".to_owned());
     let found = text(0).ok_or_else(unread)?;
     if found != plan.dbname {

@@ -15,7 +15,7 @@ use tokio::net::{TcpStream, UnixStream};
 
 use crate::isolation::Isolation;
 use crate::net::tls::{self, ConnectorPlan, TlsError, Verify};
-use crate::net::{Buffers, Connection, Socket, Stream};
+use crate::net::{Buffers, Clock, Connection, Socket, Stream};
 use crate::server::check::{self, CheckError, CheckPlan};
 use crate::server::conninfo::{Conninfo, Host, SslMode, SslNegotiation, TcpWish, TlsWish};
 use crate::server::login::{LoginError, Welcome, login};
@@ -53,12 +53,16 @@ impl ConnectError {
 }
 
 /// Tries the conninfo's hosts in order; the error is the last one's.
-pub async fn connect(plan: &ConnectPlan, buffers: &Buffers) -> Result<Clean, ConnectError> {
+pub async fn connect(
+    plan: &ConnectPlan,
+    buffers: &Buffers,
+    clock: &Clock,
+) -> Result<Clean, ConnectError> {
     let limit = plan.conninfo.connect_timeout;
     let mut last = ConnectError::Timeout(limit);
     for host in 0..plan.conninfo.hosts.len() {
-        let attempt = connect_host(plan, host, buffers);
-        match tokio::time::timeout(limit, attempt).await {
+        let attempt = connect_host(plan, host, buffers, clock);
+        match clock.timeout(limit, attempt).await {
             Ok(Ok(server)) => return Ok(Clean::new(server)),
             Ok(Err(error)) => last = error,
             Err(_) => last = ConnectError::Timeout(limit),
@@ -71,6 +75,7 @@ async fn connect_host(
     plan: &ConnectPlan,
     host: usize,
     buffers: &Buffers,
+    clock: &Clock,
 ) -> Result<Server, ConnectError> {
     let conninfo = &plan.conninfo;
     let (stream, end_point) = dial(conninfo, host).await?;
@@ -87,8 +92,8 @@ async fn connect_host(
     };
     let rights = check::check(&mut connection, checks).await?;
     let Welcome { pid, secret, greeting } = welcome;
-    let (conninfo, since) = (conninfo.clone(), Instant::now());
-    let facts = ServerFacts { conninfo, host, pid, secret, greeting, rights, secure, since };
+    let (conninfo, since, clock) = (conninfo.clone(), Instant::now(), clock.clone());
+    let facts = ServerFacts { conninfo, host, pid, secret, greeting, rights, secure, since, clock };
     Ok(Server { connection, facts: Rc::new(facts) })
 }
 
@@ -101,6 +106,8 @@ async fn startup(connection: &mut Connection, plan: &ConnectPlan) -> io::Result<
         ("database", conninfo.dbname.as_str()),
         ("application_name", "tenantgate"),
         ("client_encoding", "UTF8"),
+        // The guard reads texts as this says, whatever a database or a role has by default.
+        ("standard_conforming_strings", "on"),
         // A backend whose gate is gone notices within this, also in mid-query.
         ("client_connection_check_interval", "10s"),
     ];

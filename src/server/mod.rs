@@ -6,6 +6,7 @@ mod cancel;
 mod check;
 mod connect;
 mod conninfo;
+mod crossing;
 mod login;
 mod retire;
 mod simple;
@@ -18,15 +19,16 @@ use std::time::Instant;
 pub use bound::{BindError, Bound, Clean, Failed, Settings};
 pub use cancel::{CancelTarget, cancel};
 pub use check::Rights;
-pub use connect::{ConnectError, ConnectPlan, connect};
+pub use connect::{ConnectError, ConnectPlan, connect, dial};
 pub use conninfo::{
     ChannelBinding, Conninfo, ConninfoError, Host, RequireAuth, SslMode, SslNegotiation, TcpWish,
     TlsWish,
 };
+pub use crossing::Crossing;
 pub use retire::retire;
 pub use statements::{Statement, Statements};
 
-use crate::net::Connection;
+use crate::net::{Clock, Connection};
 
 /// A logged-in connection to PostgreSQL that belongs to nobody yet. Its login was checked.
 #[derive(Debug)]
@@ -51,6 +53,8 @@ pub struct ServerFacts {
     pub secure: bool,
     /// When the login was complete.
     pub since: Instant,
+    /// For everything that has a limit.
+    clock: Clock,
 }
 
 impl ServerFacts {
@@ -62,6 +66,7 @@ impl ServerFacts {
     /// Where and how to ask for a cancel of what this server runs.
     pub fn cancel_target(&self) -> CancelTarget {
         let (conninfo, secret) = (self.conninfo.clone(), self.secret.clone());
-        CancelTarget { conninfo, host: self.host, pid: self.pid, secret }
+        let (host, pid, clock) = (self.host, self.pid, self.clock.clone());
+        CancelTarget { conninfo, host, pid, secret, clock }
     }
 }

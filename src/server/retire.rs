@@ -13,6 +13,7 @@ const LIMIT: Duration = Duration::from_secs(30);
 /// function returns when the backend is gone, so that the cluster's capacity is never exceeded.
 /// Returns false if it had to give up waiting.
 pub async fn retire(mut server: Server, busy: bool) -> bool {
+    let clock = server.facts.clock.clone();
     if !busy {
         frontend::put_terminate(&mut server.connection.output);
         let goodbye = async {
@@ -21,7 +22,7 @@ pub async fn retire(mut server: Server, busy: bool) -> bool {
             // The backend closes the connection when it is gone, not before.
             let _ = server.connection.drain().await;
         };
-        return tokio::time::timeout(LIMIT, goodbye).await.is_ok();
+        return clock.timeout(LIMIT, goodbye).await.is_ok();
     }
     let gone = async {
         // Whether it arrives or not, the end of the stream below is what counts.
@@ -29,5 +30,5 @@ pub async fn retire(mut server: Server, busy: bool) -> bool {
         let _ = server.connection.shutdown().await;
         let _ = server.connection.drain().await;
     };
-    tokio::time::timeout(LIMIT, gone).await.is_ok()
+    clock.timeout(LIMIT, gone).await.is_ok()
 }

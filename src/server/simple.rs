@@ -16,7 +16,9 @@ const FRAMES_MAX: usize = 10_000;
 /// Everything a server said between a Query and its ReadyForQuery.
 #[derive(Debug, Default)]
 pub struct Reply {
-    pub rows: Vec<Vec<Option<Vec<u8>>>>,
+    /// The body of the first row's message, empty without one, and how many rows there were.
+    row: Vec<u8>,
+    pub rows: usize,
     pub error: Option<ReadError>,
     /// ParameterStatus that came along.
     pub parameters: Vec<(String, String)>,
@@ -27,9 +29,9 @@ pub struct Reply {
 }
 
 impl Reply {
-    /// The first column of row `index`, as text.
-    pub fn text(&self, row: usize, column: usize) -> Option<&str> {
-        let value = self.rows.get(row)?.get(column)?.as_deref()?;
+    /// A column of the first row, as text.
+    pub fn text(&self, column: usize) -> Option<&str> {
+        let value = backend::read_row(&self.row)?.value(column)?;
         std::str::from_utf8(value).ok()
     }
 
@@ -50,8 +52,11 @@ pub async fn reply(connection: &mut Connection) -> io::Result<Reply> {
             b'T' | b'N' | b'A' => {}
             b'I' | b'C' => reply.completed += 1,
             b'D' => {
-                let row = backend::read_row(body).ok_or_else(|| unexpected(header.tag))?;
-                reply.rows.push(row.into_iter().map(|cell| cell.map(<[u8]>::to_vec)).collect());
+                backend::read_row(body).ok_or_else(|| unexpected(header.tag))?;
+                if reply.rows == 0 {
+                    reply.row = body.to_vec();
+                }
+                reply.rows += 1;
             }
             b'E' => reply.error = Some(backend::read_error(body)),
             b'S' => {

@@ -5,6 +5,8 @@
 use std::collections::HashMap;
 use std::rc::Rc;
 
+use foldhash::fast::RandomState;
+
 /// A prepared statement as it was parsed: what follows the name in its Parse message.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Statement {
@@ -15,7 +17,7 @@ pub struct Statement {
 
 /// What a server connection has prepared, by name; the unnamed statement's name is empty.
 #[derive(Debug, Default)]
-pub struct Statements(HashMap<Box<[u8]>, Rc<Statement>>);
+pub struct Statements(HashMap<Box<[u8]>, Rc<Statement>, RandomState>);
 
 impl Statements {
     /// Whether the server holds exactly this statement under this name.

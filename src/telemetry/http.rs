@@ -1,5 +1,5 @@
-//! `GET /metrics`, `/live` and `/ready`. Knows nothing of tenants: their totals are asked for with
-//! a [`Scrape`] that the gate answers.
+//! `GET /metrics`, `/live`, `/ready`, and the page. Knows nothing of tenants: their totals are
+//! asked for with a [`Scrape`], the page with a [`Look`], and the gate answers.
 
 use std::io;
 use std::net::SocketAddr;
@@ -15,16 +15,15 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::serve::Listener;
+use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::time::Sleep;
 use tokio_util::sync::CancellationToken;
 
-use crate::telemetry::{HttpSettings, Renderer, TenantRow, render_tenants};
-
-/// Tenants with series of their own; the number is also in `docs/metrics.md`.
-const TENANTS_MAX: usize = 100;
+use crate::telemetry::status::Look;
+use crate::telemetry::{Board, HttpSettings, Renderer, TenantRow, page, process};
 
 /// Visitors at the same time. A scraper or two and an orchestrator's probes need a handful.
 const VISITS_MAX: usize = 32;
@@ -49,9 +48,11 @@ pub struct Scrape(pub oneshot::Sender<Vec<TenantRow>>);
 #[derive(Clone, Debug)]
 pub struct HttpEnv {
     pub renderer: Renderer,
+    pub board: Arc<Mutex<Board>>,
     /// Whether the gate takes clients: what `/ready` answers.
     pub ready: Arc<AtomicBool>,
     pub scrape: mpsc::Sender<Scrape>,
+    pub looks: mpsc::Sender<Look>,
 }
 
 /// Opens the listening socket, so that a taken address is an error at the start of the gate.
@@ -71,6 +72,8 @@ pub async fn serve(
     let listener = TcpListener::from_std(listener)?;
     let door = Door { listener, places: Arc::new(Semaphore::new(VISITS_MAX)) };
     let routes = Router::new()
+        .route("/", get(page::page))
+        .route("/status.json", get(page::json))
         .route("/metrics", get(metrics))
         .route("/live", get(live))
         .route("/ready", get(ready))
@@ -93,7 +96,8 @@ async fn metrics(State(env): State<HttpEnv>) -> Response {
     let tenants = tenants(&env.scrape).await;
     let rendered = tokio::task::spawn_blocking(move || {
         let mut text = env.renderer.render();
-        text.push_str(&render_tenants(&tenants, TENANTS_MAX));
+        process::render(&mut text);
+        text.push_str(&env.board.lock().render(&tenants));
         text
     });
     match rendered.await {
@@ -217,14 +221,16 @@ mod tests {
     }
 
     fn start() -> Endpoint {
-        let settings = HttpSettings { address: ([127, 0, 0, 1], 0).into() };
+        let settings = HttpSettings::new(([127, 0, 0, 1], 0).into());
         let listener = listen(&settings).unwrap();
         let address = listener.local_addr().unwrap();
         let ready = Arc::new(AtomicBool::new(false));
         let (scrape, scrapes) = mpsc::channel(1);
         let (metrics, renderer) = Metrics::new();
         metrics.logins.increment(7);
-        let env = HttpEnv { renderer, ready: Arc::clone(&ready), scrape };
+        let board = Arc::new(Mutex::new(Board::new(20, &[])));
+        let (looks, _) = mpsc::channel(1);
+        let env = HttpEnv { renderer, board, ready: Arc::clone(&ready), scrape, looks };
         let stop = CancellationToken::new();
         let serving = tokio::spawn(serve(listener, env, stop.clone()));
         Endpoint { address, ready, scrapes, stop, serving }
@@ -246,7 +252,9 @@ mod tests {
         assert!(ask(endpoint.address, "/ready").await.starts_with("HTTP/1.1 503"));
         endpoint.ready.store(true, Ordering::Relaxed);
         assert!(ask(endpoint.address, "/ready").await.starts_with("HTTP/1.1 200"));
-        assert!(ask(endpoint.address, "/").await.starts_with("HTTP/1.1 404"));
+        assert!(ask(endpoint.address, "/nothing").await.starts_with("HTTP/1.1 404"));
+        // Nobody there to look for the page.
+        assert!(ask(endpoint.address, "/").await.starts_with("HTTP/1.1 503"));
         endpoint.stop.cancel();
         endpoint.serving.await.unwrap().unwrap();
     }

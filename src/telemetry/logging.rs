@@ -7,6 +7,7 @@ use tracing::Subscriber;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::ParseError;
 use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::reload;
 
 use crate::telemetry::{LogFormat, LogSettings};
 
@@ -23,13 +24,34 @@ pub enum LogError {
     Taken,
 }
 
+/// The running log: its level can be changed.
+pub struct Log {
+    change: Change,
+    /// `RUST_LOG` was set: it takes the place of the settings' level for good.
+    from_environment: bool,
+}
+
+/// Puts another filter in force.
+type Change = Box<dyn Fn(EnvFilter) -> Result<(), reload::Error>>;
+
 /// Starts the log of this process. `RUST_LOG`, where set, takes the place of the settings' level.
-pub fn init(settings: &LogSettings) -> Result<(), LogError> {
+pub fn init(settings: &LogSettings) -> Result<Log, LogError> {
     let from_environment = std::env::var("RUST_LOG").ok().filter(|text| !text.is_empty());
     let filter = filter(from_environment.as_deref().unwrap_or(&settings.level))?;
     let colours = std::io::stderr().is_terminal();
-    let log = subscriber(settings.format, filter, colours, std::io::stderr);
-    tracing::subscriber::set_global_default(log).map_err(|_| LogError::Taken)
+    let (log, change) = subscriber(settings.format, filter, colours, std::io::stderr);
+    tracing::subscriber::set_global_default(log).map_err(|_| LogError::Taken)?;
+    Ok(Log { change, from_environment: from_environment.is_some() })
+}
+
+impl Log {
+    /// Puts the level of these settings in force.
+    pub fn set_level(&self, settings: &LogSettings) -> Result<(), LogError> {
+        if self.from_environment {
+            return Ok(());
+        }
+        (self.change)(filter(&settings.level)?).map_err(|_| LogError::Taken)
+    }
 }
 
 /// A plain level is for the gate's own events; of libraries it lets warnings through. Anything
@@ -54,16 +76,23 @@ fn subscriber<W>(
     filter: EnvFilter,
     colours: bool,
     writer: W,
-) -> Box<dyn Subscriber + Send + Sync>
+) -> (Box<dyn Subscriber + Send + Sync>, Change)
 where
     W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
 {
     let builder =
         tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colours).with_writer(writer);
     match format {
-        LogFormat::Text => Box::new(builder.finish()),
+        LogFormat::Text => {
+            let builder = builder.with_filter_reloading();
+            let handle = builder.reload_handle();
+            (Box::new(builder.finish()), Box::new(move |filter| handle.reload(filter)))
+        }
         LogFormat::Json => {
-            Box::new(builder.json().flatten_event(true).with_current_span(false).finish())
+            let builder = builder.json().flatten_event(true).with_current_span(false);
+            let builder = builder.with_filter_reloading();
+            let handle = builder.reload_handle();
+            (Box::new(builder.finish()), Box::new(move |filter| handle.reload(filter)))
         }
     }
 }
@@ -93,7 +122,7 @@ mod tests {
     fn written(format: LogFormat, level: &str, events: impl FnOnce()) -> String {
         let page = Page::default();
         let writer = page.clone();
-        let log = subscriber(format, filter(level).unwrap(), false, move || writer.clone());
+        let (log, _) = subscriber(format, filter(level).unwrap(), false, move || writer.clone());
         tracing::subscriber::with_default(log, events);
         String::from_utf8(page.0.lock().clone()).unwrap()
     }
@@ -119,6 +148,27 @@ mod tests {
         });
         assert!(text.contains("ours") && text.contains("their warning"));
         assert!(!text.contains("theirs"), "{text}");
+    }
+
+    #[test]
+    fn the_level_can_be_changed_while_the_log_runs() {
+        for format in [LogFormat::Text, LogFormat::Json] {
+            let page = Page::default();
+            let writer = page.clone();
+            let at = filter("warn").unwrap();
+            let (log, change) = subscriber(format, at, false, move || writer.clone());
+            tracing::subscriber::with_default(log, || {
+                let tell = |what: &str| tracing::info!(target: "tenantgate::gate", what);
+                tell("before");
+                change(filter("info").unwrap()).unwrap();
+                tell("between");
+                change(filter("warn").unwrap()).unwrap();
+                tell("after");
+            });
+            let text = String::from_utf8(page.0.lock().clone()).unwrap();
+            assert!(text.contains("between"), "{text}");
+            assert!(!text.contains("before") && !text.contains("after"), "{text}");
+        }
     }
 
     #[test]

@@ -32,7 +32,7 @@ pub enum Kind {
 }
 
 /// The series of the whole process.
-pub const METRICS: [Metric; 24] = [
+pub const METRICS: [Metric; 26] = [
     gauge("tenantgate_build_info", "", &["version"], "Always 1; the label carries the version."),
     gauge(
         "tenantgate_start_time_seconds",
@@ -62,6 +62,12 @@ pub const METRICS: [Metric; 24] = [
         &["name", "side"],
         "Answers the gate gave instead of a server, as listed in docs/errors.md.",
     ),
+    counter(
+        "tenantgate_guard_would_refuse_total",
+        "",
+        &["rule"],
+        "Statements that a rule of level guard would have refused, were it not only reported.",
+    ),
     counter("tenantgate_requests_total", "", &[], "Requests answered by a server."),
     counter(
         "tenantgate_transactions_total",
@@ -77,6 +83,12 @@ pub const METRICS: [Metric; 24] = [
         "",
         &[],
         "Server connections that could not be opened.",
+    ),
+    counter(
+        "tenantgate_server_moves_total",
+        "",
+        &[],
+        "Clean server connections that went from one worker to another.",
     ),
     counter("tenantgate_binds_total", "", &[], "Times a server connection was made a tenant's."),
     counter(
@@ -114,8 +126,27 @@ pub const METRICS: [Metric; 24] = [
     counter("tenantgate_reloads_total", "", &["result"], "Reloads of the settings or the catalog."),
 ];
 
+/// The series that are read from the system at each scrape.
+pub const PROCESS_METRICS: [Metric; 5] = [
+    counter(
+        "tenantgate_process_cpu_seconds_total",
+        "seconds",
+        &[],
+        "Processor time of the process, user and system.",
+    ),
+    gauge(
+        "tenantgate_process_resident_memory_bytes",
+        "bytes",
+        &[],
+        "Memory of the process that is not swapped out.",
+    ),
+    gauge("tenantgate_process_open_fds", "", &[], "File descriptors that are open."),
+    gauge("tenantgate_process_max_fds", "", &[], "File descriptors that may be open."),
+    gauge("tenantgate_process_threads", "", &[], "Threads of the process."),
+];
+
 /// The series of single tenants, in the order of the fields of `TenantRow`.
-pub const TENANT_METRICS: [Metric; 6] = [
+pub const TENANT_METRICS: [Metric; 7] = [
     counter(
         "tenantgate_tenant_requests_total",
         "",
@@ -152,6 +183,12 @@ pub const TENANT_METRICS: [Metric; 6] = [
         &["tenant"],
         "Time in which a server connection worked for the tenant.",
     ),
+    counter(
+        "tenantgate_tenant_wait_seconds_total",
+        "seconds",
+        &["tenant"],
+        "Time in which the tenant's clients waited for a server connection.",
+    ),
 ];
 
 /// Bounds of the wait histogram, in seconds: from the linger time to the longest default wait.
@@ -176,6 +213,7 @@ pub struct Metrics {
     pub client_sent_bytes: Counter,
     pub server_connects: Counter,
     pub server_connect_failures: Counter,
+    pub server_moves: Counter,
     pub binds: Counter,
     pub bind_failures: Counter,
     pub scrubs: Counter,
@@ -246,6 +284,7 @@ impl Metrics {
             client_sent_bytes: counter!("tenantgate_client_sent_bytes_total"),
             server_connects: counter!("tenantgate_server_connects_total"),
             server_connect_failures: counter!("tenantgate_server_connect_failures_total"),
+            server_moves: counter!("tenantgate_server_moves_total"),
             binds: counter!("tenantgate_binds_total"),
             bind_failures: counter!("tenantgate_bind_failures_total"),
             scrubs: counter!("tenantgate_scrubs_total"),
@@ -281,6 +320,11 @@ impl Metrics {
         self.record(
             || metrics::counter!("tenantgate_refusals_total", "name" => name, "side" => side),
         )
+    }
+
+    /// The counter of what a rule of level guard would have refused.
+    pub fn would_refuse(&self, rule: &'static str) -> Counter {
+        self.record(|| metrics::counter!("tenantgate_guard_would_refuse_total", "rule" => rule))
     }
 
     /// Counts a client that was turned away at login; `reason` is a refusal's name.
@@ -381,6 +425,7 @@ mod tests {
         metrics.servers("main").set(3.0);
         metrics.refusal("over_rate", "tenant");
         metrics.login_failure("authentication_failed");
+        metrics.would_refuse("lock-table").increment(1);
         metrics.wait.record(0.002);
         let text = renderer.render();
         let wanted: BTreeSet<String> = METRICS
@@ -405,7 +450,7 @@ mod tests {
     #[test]
     fn names_follow_one_rule() {
         let mut names = BTreeSet::new();
-        for metric in METRICS.iter().chain(&TENANT_METRICS) {
+        for metric in METRICS.iter().chain(&PROCESS_METRICS).chain(&TENANT_METRICS) {
             let name = metric.name;
             assert!(names.insert(name), "{name} is there twice");
             assert!(name.starts_with("tenantgate_"), "{name}");
@@ -424,6 +469,7 @@ mod tests {
             manual.lines().filter(|line| line.starts_with("| `tenantgate_")).collect();
         let wanted: Vec<String> = METRICS
             .iter()
+            .chain(&PROCESS_METRICS)
             .chain(&TENANT_METRICS)
             .map(|metric| {
                 let kind = format!("{:?}", metric.kind).to_ascii_lowercase();

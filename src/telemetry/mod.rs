@@ -4,9 +4,12 @@
 pub mod http;
 pub mod logging;
 pub mod metrics;
+mod page;
+mod process;
 mod settings;
+pub mod status;
 mod tenants;
 
 pub use metrics::{Metrics, Renderer};
 pub use settings::{HttpSettings, LogFormat, LogSettings};
-pub use tenants::{TenantRow, render_tenants};
+pub use tenants::{Board, TenantRow};

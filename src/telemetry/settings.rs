@@ -6,6 +6,17 @@ use std::net::SocketAddr;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HttpSettings {
     pub address: SocketAddr,
+    /// Tenants with series of their own, by use; default 20.
+    pub tenants_top: usize,
+    /// Tenants that have them in any case; default none.
+    pub tenants: Vec<String>,
+}
+
+impl HttpSettings {
+    /// Settings with every default; the address has none.
+    pub fn new(address: SocketAddr) -> Self {
+        Self { address, tenants_top: 20, tenants: Vec::new() }
+    }
 }
 
 /// How the log is written.

@@ -132,22 +132,45 @@ pub fn read_parameter_status(body: &[u8]) -> Option<(&str, &str)> {
 }
 
 /// The columns of a DataRow body in text format; `None` in the list is SQL's null.
-pub fn read_row(body: &[u8]) -> Option<Vec<Option<&[u8]>>> {
-    let (count, mut rest) = body.split_first_chunk::<2>()?;
-    let mut columns = Vec::new();
-    for _ in 0..u16::from_be_bytes(*count) {
-        let (length, after) = rest.split_first_chunk::<4>()?;
-        rest = after;
-        match i32::from_be_bytes(*length) {
-            -1 => columns.push(None),
-            length => {
-                let (value, after) = rest.split_at_checked(usize::try_from(length).ok()?)?;
-                columns.push(Some(value));
-                rest = after;
-            }
-        }
+pub fn read_row(body: &[u8]) -> Option<Row<'_>> {
+    let (count, cells) = body.split_first_chunk::<2>()?;
+    let row = Row { count: u16::from_be_bytes(*count), cells };
+    let mut rest = row;
+    while rest.count > 0 {
+        rest.next_cell()?;
     }
-    rest.is_empty().then_some(columns)
+    rest.cells.is_empty().then_some(row)
+}
+
+/// The cells of a DataRow message whose layout was checked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Row<'body> {
+    count: u16,
+    cells: &'body [u8],
+}
+
+impl<'body> Row<'body> {
+    /// The value in a column, counted from 0; `None` for NULL, and where there is no such column.
+    pub fn value(mut self, column: usize) -> Option<&'body [u8]> {
+        if column >= usize::from(self.count) {
+            return None;
+        }
+        for _ in 0..column {
+            self.next_cell()?;
+        }
+        self.next_cell()?
+    }
+
+    /// Takes the first cell off; `None` if there is none, or half of one.
+    fn next_cell(&mut self) -> Option<Option<&'body [u8]>> {
+        self.count = self.count.checked_sub(1)?;
+        let (length, after) = self.cells.split_first_chunk::<4>()?;
+        let length = i32::from_be_bytes(*length);
+        let bytes = if length == -1 { 0 } else { usize::try_from(length).ok()? };
+        let (value, rest) = after.split_at_checked(bytes)?;
+        self.cells = rest;
+        Some((length != -1).then_some(value))
+    }
 }
 
 /// Appends a frame whose body `write` makes.
@@ -179,10 +202,9 @@ mod tests {
 
     #[test]
     fn rows_are_read_and_lies_refused() {
-        assert_eq!(
-            read_row(b"\0\x02\0\0\0\x01a\xff\xff\xff\xff"),
-            Some(vec![Some(&b"a"[..]), None])
-        );
+        let row = read_row(b"\0\x02\0\0\0\x01a\xff\xff\xff\xff").unwrap();
+        let values: Vec<_> = (0..3).map(|column| row.value(column)).collect();
+        assert_eq!(values, [Some(&b"a"[..]), None, None]);
         assert_eq!(read_row(b"\0\x01\0\0\0\x05a"), None);
         assert_eq!(read_row(b"\0\x01\xff\xff\xff\xfe"), None);
         assert_eq!(read_row(b"\0\x00x"), None);

@@ -46,7 +46,7 @@ impl Gate {
     /// As [`Gate::start`], with further files (name, text) beside the settings.
     pub async fn start_with(settings: &str, files: &[(&str, &str)]) -> Self {
         for _ in 0..PORT_TRIES {
-            let mut gate = Self::launch(settings, files);
+            let mut gate = Self::launch(settings, files, quiet);
             if gate.accepts().await {
                 return gate;
             }
@@ -63,16 +63,21 @@ impl Gate {
         command(keeper.folder()).stdin(Stdio::null()).output().unwrap()
     }
 
-    fn launch(settings: &str, files: &[(&str, &str)]) -> Self {
+    /// A gate that somebody else starts, such as a service manager: `start` makes of its command
+    /// another one. Nobody waits until it accepts.
+    pub fn launched(settings: &str, start: impl FnOnce(Command) -> Command) -> Self {
+        Self::launch(settings, &[], start)
+    }
+
+    fn launch(
+        settings: &str,
+        files: &[(&str, &str)],
+        start: impl FnOnce(Command) -> Command,
+    ) -> Self {
         let keeper = Keeper::new("gate", &["gate.pid"]).unwrap();
         let (port, http) = (free_port().unwrap(), free_port().unwrap());
         write_files(keeper.folder(), &fill(settings, port, http), files);
-        let mut child = command(keeper.folder())
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
+        let mut child = start(command(keeper.folder())).stderr(Stdio::piped()).spawn().unwrap();
         fs::write(keeper.folder().join("gate.pid"), format!("{}\n", child.id())).unwrap();
         let log = Arc::new(Mutex::new(String::new()));
         let lines = BufReader::new(child.stderr.take().unwrap()).lines();
@@ -132,6 +137,12 @@ impl Gate {
         signal(self.child.id(), "TERM").expect("the gate runs");
     }
 
+    /// Sends SIGKILL and waits for the end.
+    pub async fn kill(&mut self) {
+        signal(self.child.id(), "KILL").expect("the gate runs");
+        self.exit().await;
+    }
+
     /// How it ended; waits for that.
     pub async fn exit(&mut self) -> ExitStatus {
         let child = &mut self.child;
@@ -146,6 +157,11 @@ impl Gate {
     /// Waits until its log has this text in it.
     pub async fn logs(&self, text: &str) {
         eventually(text, async || self.log().contains(text).then_some(())).await;
+    }
+
+    /// Waits until all listeners are open and all threads started.
+    pub async fn is_ready(&self) {
+        self.logs("ready tenants=").await;
     }
 
     /// The process id, for figures about memory and CPU.
@@ -173,6 +189,11 @@ impl Drop for Gate {
 fn command(folder: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_tenantgate"));
     command.arg("run").arg("--config").arg(folder.join(SETTINGS_FILE));
+    command
+}
+
+fn quiet(mut command: Command) -> Command {
+    command.stdin(Stdio::null()).stdout(Stdio::null());
     command
 }
 

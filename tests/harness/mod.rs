@@ -6,6 +6,7 @@ pub mod certs;
 pub mod cluster;
 pub mod faults;
 pub mod gate;
+pub mod http;
 pub mod messages;
 pub mod server;
 pub mod tenants;

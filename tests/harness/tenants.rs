@@ -4,7 +4,7 @@
 use jsonwebtoken::{EncodingKey, Header};
 use serde_json::json;
 use tenantgate::catalog::new_token;
-use tenantgate::demo::Cluster;
+use tenantgate::demo::{Cluster, ROWS_SQL};
 
 use crate::harness::{cluster, unique};
 
@@ -14,29 +14,6 @@ pub const JWT_KEY: &str = "a key of more than thirty-two bytes, for tests only";
 /// Logins of the estate have this password.
 pub const LOGIN_PASSWORD: &str = "login-password-of-tests";
 
-/// What is the same for all estates of a cluster. Rights are given by name and nothing is owned by
-/// a login, as the gate demands; NOINHERIT makes memberships work by SET ROLE only (PostgreSQL 15).
-const PREPARE: &str = "
-    CREATE ROLE app_owner NOLOGIN;
-    CREATE ROLE app_rw NOLOGIN;
-    CREATE ROLE tg_login LOGIN NOINHERIT PASSWORD 'login-password-of-tests' IN ROLE app_rw;
-    CREATE SCHEMA app AUTHORIZATION app_owner;
-    SET ROLE app_owner;
-    CREATE TABLE app.notes (
-        tenant_id text NOT NULL DEFAULT nullif(current_setting('app.tenant_id', true), ''),
-        id integer NOT NULL,
-        body text,
-        PRIMARY KEY (tenant_id, id));
-    ALTER TABLE app.notes ENABLE ROW LEVEL SECURITY;
-    ALTER TABLE app.notes FORCE ROW LEVEL SECURITY;
-    CREATE POLICY own_rows ON app.notes
-        USING (tenant_id = nullif(current_setting('app.tenant_id', true), ''))
-        WITH CHECK (tenant_id = nullif(current_setting('app.tenant_id', true), ''));
-    GRANT USAGE ON SCHEMA app TO app_rw;
-    GRANT SELECT, INSERT, UPDATE, DELETE ON app.notes TO app_rw;
-    RESET ROLE;
-";
-
 /// A table of notes where row security is not what keeps tenants apart.
 const OWN_NOTES: &str = "(id integer PRIMARY KEY, body text)";
 
@@ -44,7 +21,10 @@ const OWN_NOTES: &str = "(id integer PRIMARY KEY, body text)";
 pub async fn prepare(cluster: &Cluster) {
     let postgres = cluster::superuser(cluster, "postgres").await;
     postgres.batch_execute("CREATE DATABASE app").await.unwrap();
-    cluster::superuser(cluster, "app").await.batch_execute(PREPARE).await.unwrap();
+    let app = cluster::superuser(cluster, "app").await;
+    app.batch_execute(ROWS_SQL).await.unwrap();
+    let password = format!("ALTER ROLE tg_login PASSWORD '{LOGIN_PASSWORD}'");
+    app.batch_execute(&password).await.unwrap();
 }
 
 /// One tenant: who it is, how it proves that, and what it must see.
@@ -153,9 +133,13 @@ impl Estate {
     /// fills in.
     pub fn settings(&self, tweaks: &Tweaks<'_>) -> String {
         let Tweaks { gate, listen, capacity, cluster, tier, more } = tweaks;
+        let workers = match gate.contains("workers") {
+            true => String::new(),
+            false => format!("workers = {}\n", workers()),
+        };
         let connection_string = &self.connection_string;
         let mut text = format!(
-            "[gate]\n{gate}\n\n\
+            "[gate]\n{workers}{gate}\n\n\
              [[listen]]\naddress = \"127.0.0.1:$PORT\"\n{listen}\n\n\
              [issuers.login]\nissuer = \"https://login.test\"\naudience = \"tenantgate\"\n\
              algorithm = \"HS256\"\nkey_file = \"login.key\"\n\n\
@@ -236,6 +220,14 @@ impl Tenant {
         format!(
             "host=127.0.0.1 port={port} user=app dbname={dbname} password={token} sslmode=disable"
         )
+    }
+}
+
+/// How many workers a test's gate has unless the test says otherwise.
+fn workers() -> usize {
+    match std::env::var("TENANTGATE_TEST_WORKERS") {
+        Ok(text) => text.parse().expect("TENANTGATE_TEST_WORKERS is a number"),
+        Err(_) => 2,
     }
 }
 

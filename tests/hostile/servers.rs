@@ -44,7 +44,7 @@ impl Altered {
         let through = settings.replace(
             &format!("tests@127.0.0.1:{port}/app?sslmode=disable\"\nscrub"),
             &format!(
-                "tests@127.0.0.1:{}/app?sslmode=disable&connect_timeout=2\"\nscrub",
+                "tests@127.0.0.1:{}/app?sslmode=disable&connect_timeout=10\"\nscrub",
                 meddler.port
             ),
         );

@@ -7,6 +7,7 @@ mod forgery;
 mod neighbours;
 mod oracle;
 mod order;
+mod readings;
 mod requests;
 mod residue;
 mod waiting;

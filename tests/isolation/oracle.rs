@@ -19,6 +19,7 @@ use crate::harness::wire::{Login, Wire};
 use crate::isolation::requests::{Request, random};
 
 const SECONDS: u64 = 10;
+const SECONDS_WITH_WORKERS: u64 = 6;
 const ROWS: usize = 12;
 
 /// What a tenant's data and names are marked with.
@@ -47,17 +48,38 @@ struct Lost;
 
 #[tokio::test]
 async fn no_tenant_ever_sees_another_tenants_canary_in_a_storm() {
+    storm(SECONDS, None, "").await;
+}
+
+/// Servers change workers all the time: there are fewer than workers, or just some more.
+#[tokio::test]
+async fn nor_when_one_server_goes_round_four_workers() {
+    storm(SECONDS_WITH_WORKERS, Some(1), "workers = 4\n").await;
+}
+
+#[tokio::test]
+async fn nor_when_two_servers_go_round_four_workers() {
+    storm(SECONDS_WITH_WORKERS, Some(2), "workers = 4\n").await;
+}
+
+#[tokio::test]
+async fn nor_when_eight_servers_go_round_four_workers() {
+    storm(SECONDS_WITH_WORKERS, Some(8), "workers = 4\n").await;
+}
+
+async fn storm(seconds: u64, capacity: Option<usize>, workers: &str) {
     let from_env = |name: &str| std::env::var(name).ok().and_then(|text| text.parse().ok());
     let seed = from_env("ORACLE_SEED").unwrap_or_else(|| fastrand::u64(..1 << 32));
-    let seconds = from_env("ORACLE_SECONDS").unwrap_or(SECONDS);
+    let seconds = from_env("ORACLE_SECONDS").unwrap_or(seconds);
     eprintln!("ORACLE_SEED={seed} ORACLE_SECONDS={seconds}");
     let mut rng = Rng::with_seed(seed);
-    let (tenants, capacity) = (rng.usize(2..=16), rng.usize(1..=4));
+    let (tenants, few) = (rng.usize(2..=16), rng.usize(1..=4));
+    let capacity = capacity.unwrap_or(few);
     let clients = rng.usize(tenants..=tenants + 12);
     eprintln!("{tenants} tenants, {clients} clients, {capacity} servers");
     let cluster = own(&Plan::default()).await;
     let ids = prepare(&cluster, tenants).await;
-    let gate = start(&cluster, &ids, capacity).await;
+    let gate = start(&cluster, &ids, capacity, workers).await;
     let deadline = Instant::now() + Duration::from_secs(seconds);
     let mut storm = JoinSet::new();
     for client in 0..clients {
@@ -103,7 +125,7 @@ async fn prepare(cluster: &Cluster, tenants: usize) -> Vec<String> {
     ids
 }
 
-async fn start(cluster: &Cluster, ids: &[String], capacity: usize) -> Gate {
+async fn start(cluster: &Cluster, ids: &[String], capacity: usize, workers: &str) -> Gate {
     let estate = Estate::within(cluster).await;
     let mut more = String::new();
     for id in ids {
@@ -112,7 +134,8 @@ async fn start(cluster: &Cluster, ids: &[String], capacity: usize) -> Gate {
              schema = \"app\"\nrole = \"app_rw\"\n"
         ));
     }
-    let tweaks = Tweaks { capacity, more: &more, gate: "log_level = 'warn'", ..Tweaks::default() };
+    let gate = format!("{workers}log_level = 'warn'");
+    let tweaks = Tweaks { capacity, more: &more, gate: &gate, ..Tweaks::default() };
     Gate::start(&estate.settings(&tweaks)).await
 }
 

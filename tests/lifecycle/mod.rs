@@ -5,7 +5,9 @@ mod cancels;
 mod drain;
 mod pool;
 mod reload;
+mod reload_live;
 mod servers;
+mod workers;
 
 use tokio_postgres::Client;
 

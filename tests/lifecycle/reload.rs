@@ -137,7 +137,12 @@ async fn a_changed_route_is_used_by_the_next_transaction() {
     let changed = good.replace(&schema, &format!("schema = \"{moved}\""));
     assert_ne!(changed, good);
     reload(&gate, &changed).await;
-    assert_eq!(wire.query("SELECT count(*) FROM notes").await, "T D(0) C(SELECT 1) Z(I)");
+    // The session's worker hears of it a moment later.
+    eventually("the new schema", async || {
+        let said = wire.query("SELECT count(*) FROM notes").await;
+        (said == "T D(0) C(SELECT 1) Z(I)").then_some(())
+    })
+    .await;
     assert_eq!(wire.query("SHOW work_mem").await, "T D(3MB) C(SHOW) Z(I)");
     // Who was in a transaction stays where it is until that ends.
     assert_eq!(inside.query("SELECT count(*) FROM notes").await, "T D(3) C(SELECT 1) Z(T)");

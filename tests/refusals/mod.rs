@@ -10,7 +10,7 @@ use crate::harness::messages::{Frame, query, transcript};
 use crate::harness::wire::Wire;
 
 /// Sends, and reads to ReadyForQuery or the end of the connection: the one error among the answers.
-async fn refusal(wire: &mut Wire, bytes: impl AsRef<[u8]>) -> Refusal {
+pub async fn refusal(wire: &mut Wire, bytes: impl AsRef<[u8]>) -> Refusal {
     wire.send(bytes).await;
     let frames = wire.until_ready().await;
     Refusal::among(&frames)
@@ -18,18 +18,18 @@ async fn refusal(wire: &mut Wire, bytes: impl AsRef<[u8]>) -> Refusal {
 
 /// What a client was told.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Refusal {
-    sqlstate: String,
-    severity: String,
-    message: String,
-    detail: String,
-    hint: String,
+pub struct Refusal {
+    pub sqlstate: String,
+    pub severity: String,
+    pub message: String,
+    pub detail: String,
+    pub hint: String,
     /// Transaction status afterwards, or nothing where the connection ended.
-    status: String,
+    pub status: String,
 }
 
 impl Refusal {
-    fn among(frames: &[Frame]) -> Self {
+    pub fn among(frames: &[Frame]) -> Self {
         let errors: Vec<&Frame> = frames.iter().filter(|frame| frame.tag == b'E').collect();
         let [error] = errors.as_slice() else { panic!("one error is due: {frames:?}") };
         let field = |letter| error.field(letter).unwrap_or_default();
@@ -46,13 +46,13 @@ impl Refusal {
     }
 
     /// SQLSTATE, severity and status in one.
-    fn brief(&self) -> String {
+    pub fn brief(&self) -> String {
         format!("{} {} {}", self.sqlstate, self.severity, self.status).trim_end().to_owned()
     }
 }
 
 /// The session still answers what it is asked, one answer to one question.
-async fn is_in_step(wire: &mut Wire) {
+pub async fn is_in_step(wire: &mut Wire) {
     for number in 0..3 {
         let said = wire.query(&format!("SELECT {number}")).await;
         assert_eq!(said, format!("T D({number}) C(SELECT 1) Z(I)"));
@@ -61,7 +61,7 @@ async fn is_in_step(wire: &mut Wire) {
 
 /// In a transaction that wrote a note, `refused` must make it fail as a whole: COMMIT answers
 /// ROLLBACK and the note is not there.
-async fn aborts_the_transaction(wire: &mut Wire, refused: impl AsRef<[u8]>) -> Refusal {
+pub async fn aborts_the_transaction(wire: &mut Wire, refused: impl AsRef<[u8]>) -> Refusal {
     assert_eq!(wire.query("BEGIN").await, "C(BEGIN) Z(T)");
     assert_eq!(wire.query("INSERT INTO notes VALUES (800, 'x')").await, "C(INSERT 0 1) Z(T)");
     let refusal = refusal(wire, refused).await;

@@ -104,6 +104,13 @@ fn panics_are_found_outside_of_tests_only() {
 }
 
 #[test]
+fn a_timer_that_would_never_fire_is_found() {
+    let body = "//! x\nasync fn f() { tokio::time::sleep(T).await; }\n";
+    assert_eq!(findings("src/pool/a.rs", body).len(), 1);
+    assert_eq!(findings("src/gate/a.rs", body).len(), 0);
+}
+
+#[test]
 fn a_crowded_folder_is_found() {
     let folder = tempfile::tempdir().unwrap();
     for number in 0..20 {

@@ -1,0 +1,287 @@
+//! What the console can make the gate do: one row per order, and what it is about. A target is a
+//! tenant's id or a database's name; where a bare name could be both, the word TENANT or DATABASE
+//! in front of it says which.
+
+use std::fmt;
+
+use crate::console::command::{Verb, Word};
+
+/// An order to the gate.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Act {
+    Reload,
+    Pause(Target),
+    Resume(Target),
+    Kill(Target),
+    /// By the id of `SHOW CLIENTS`.
+    KillClient(u64),
+    Reconnect(Target),
+    Disable(Target),
+    Enable(Target),
+    Drain,
+    Shutdown(Wait),
+}
+
+/// Whom an order concerns.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Target {
+    All,
+    /// A tenant or a database, whichever there is.
+    Named(String),
+    Tenant(String),
+    Database(String),
+}
+
+/// What a shutdown waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wait {
+    Nothing,
+    /// Transactions that have begun.
+    Servers,
+    /// Clients that are connected.
+    Clients,
+}
+
+/// One order of SHOW HELP and of the manual.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Order {
+    pub usage: &'static str,
+    pub verb: Verb,
+    pub about: &'static str,
+}
+
+/// Every order, in the order of SHOW HELP.
+pub const ORDERS: [Order; 11] = [
+    order("RELOAD", Verb::Reload, "read the settings file again"),
+    order("PAUSE [TARGET]", Verb::Pause, "hold requests back, close server connections"),
+    order("RESUME [TARGET]", Verb::Resume, "undo PAUSE, KILL and DRAIN"),
+    order("RECONNECT [TARGET]", Verb::Reconnect, "replace server connections as they come free"),
+    order("KILL TARGET", Verb::Kill, "end clients and servers now, hold new requests back"),
+    order("KILL_CLIENT ID", Verb::Kill, "end one client now"),
+    order("DISABLE TARGET", Verb::Disable, "refuse logins, end sessions at their boundary"),
+    order("ENABLE TARGET", Verb::Enable, "undo DISABLE"),
+    order("DRAIN", Verb::Drain, "refuse logins, end sessions at their boundary, stay alive"),
+    order("SHUTDOWN", Verb::Shutdown, "end sessions now, then the process"),
+    order(
+        "SHUTDOWN WAIT_FOR_SERVERS|WAIT_FOR_CLIENTS",
+        Verb::Shutdown,
+        "end when transactions are over, or when clients have left",
+    ),
+];
+
+const fn order(usage: &'static str, verb: Verb, about: &'static str) -> Order {
+    Order { usage, verb, about }
+}
+
+impl Act {
+    /// What it does, as far as rights are concerned.
+    pub fn verb(&self) -> Verb {
+        match self {
+            Self::Reload => Verb::Reload,
+            Self::Pause(_) => Verb::Pause,
+            Self::Resume(_) => Verb::Resume,
+            Self::Kill(_) | Self::KillClient(_) => Verb::Kill,
+            Self::Reconnect(_) => Verb::Reconnect,
+            Self::Disable(_) => Verb::Disable,
+            Self::Enable(_) => Verb::Enable,
+            Self::Drain => Verb::Drain,
+            Self::Shutdown(_) => Verb::Shutdown,
+        }
+    }
+
+    /// The tag of its CommandComplete; PgBouncer's.
+    pub fn tag(&self) -> &'static str {
+        match self {
+            Self::Reload => "RELOAD",
+            Self::Pause(_) => "PAUSE",
+            Self::Resume(_) => "RESUME",
+            Self::Kill(_) => "KILL",
+            Self::KillClient(_) => "KILL_CLIENT",
+            Self::Reconnect(_) => "RECONNECT",
+            Self::Disable(_) => "DISABLE",
+            Self::Enable(_) => "ENABLE",
+            Self::Drain => "DRAIN",
+            Self::Shutdown(_) => "SHUTDOWN",
+        }
+    }
+}
+
+impl fmt::Display for Act {
+    /// The order as the audit log has it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.tag())?;
+        match self {
+            Self::Pause(target)
+            | Self::Resume(target)
+            | Self::Kill(target)
+            | Self::Reconnect(target)
+            | Self::Disable(target)
+            | Self::Enable(target) => target.fmt(f),
+            Self::KillClient(id) => write!(f, " {id}"),
+            Self::Shutdown(Wait::Servers) => f.write_str(" WAIT_FOR_SERVERS"),
+            Self::Shutdown(Wait::Clients) => f.write_str(" WAIT_FOR_CLIENTS"),
+            Self::Shutdown(Wait::Nothing) | Self::Reload | Self::Drain => Ok(()),
+        }
+    }
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = |name: &String| name.escape_debug().to_string();
+        match self {
+            Self::All => Ok(()),
+            Self::Named(it) => write!(f, " \"{}\"", name(it)),
+            Self::Tenant(it) => write!(f, " TENANT \"{}\"", name(it)),
+            Self::Database(it) => write!(f, " DATABASE \"{}\"", name(it)),
+        }
+    }
+}
+
+/// Reads an order. `None`: the first word is none. An error is the first word that does not fit.
+pub fn read(verb: &Word, rest: &[Word]) -> Option<Result<Act, String>> {
+    let act = match verb.keyword().as_str() {
+        "RELOAD" => alone(rest).map(|()| Act::Reload),
+        "PAUSE" => target(rest).map(Act::Pause),
+        "RESUME" => target(rest).map(Act::Resume),
+        "RECONNECT" => target(rest).map(Act::Reconnect),
+        "KILL" => kill(rest),
+        "KILL_CLIENT" => client(rest),
+        "DISABLE" => named(rest).map(Act::Disable),
+        "ENABLE" => named(rest).map(Act::Enable),
+        "DRAIN" => alone(rest).map(|()| Act::Drain),
+        "SHUTDOWN" => wait(rest).map(Act::Shutdown),
+        _ => return None,
+    };
+    Some(act)
+}
+
+fn alone(rest: &[Word]) -> Result<(), String> {
+    rest.first().map_or(Ok(()), |word| Err(word.text()))
+}
+
+fn target(rest: &[Word]) -> Result<Target, String> {
+    match rest {
+        [] => Ok(Target::All),
+        [name] => Ok(Target::Named(name.text())),
+        [kind, name] if kind.is("TENANT") => Ok(Target::Tenant(name.text())),
+        [kind, name] if kind.is("DATABASE") => Ok(Target::Database(name.text())),
+        [kind, _, surplus, ..] if kind.is("TENANT") || kind.is("DATABASE") => Err(surplus.text()),
+        [_, surplus, ..] => Err(surplus.text()),
+    }
+}
+
+/// A target that must be named: what would be too much for all of them by mistake.
+fn named(rest: &[Word]) -> Result<Target, String> {
+    match target(rest)? {
+        Target::All => Err(String::new()),
+        named => Ok(named),
+    }
+}
+
+fn kill(rest: &[Word]) -> Result<Act, String> {
+    match rest {
+        [kind, id @ ..] if kind.is("CLIENT") && !id.is_empty() => client(id),
+        _ => named(rest).map(Act::Kill),
+    }
+}
+
+fn client(rest: &[Word]) -> Result<Act, String> {
+    match rest {
+        [] => Err(String::new()),
+        [id] => id.text().parse().map(Act::KillClient).map_err(|_| id.text()),
+        [_, surplus, ..] => Err(surplus.text()),
+    }
+}
+
+fn wait(rest: &[Word]) -> Result<Wait, String> {
+    match rest {
+        [] => Ok(Wait::Nothing),
+        [what] if what.is("WAIT_FOR_SERVERS") => Ok(Wait::Servers),
+        [what] if what.is("WAIT_FOR_CLIENTS") => Ok(Wait::Clients),
+        [what] => Err(what.text()),
+        [_, surplus, ..] => Err(surplus.text()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::console::command::{Statement, read};
+
+    fn name(name: &str) -> String {
+        name.to_owned()
+    }
+
+    #[test]
+    fn orders_are_read_with_every_kind_of_target() {
+        for (text, wanted, logged) in [
+            ("reload;", Act::Reload, "RELOAD"),
+            ("PAUSE", Act::Pause(Target::All), "PAUSE"),
+            (
+                "pause acme-eu.1",
+                Act::Pause(Target::Named(name("acme-eu.1"))),
+                "PAUSE \"acme-eu.1\"",
+            ),
+            ("PAUSE app@main", Act::Pause(Target::Named(name("app@main"))), "PAUSE \"app@main\""),
+            (
+                "PAUSE TENANT Acme",
+                Act::Pause(Target::Tenant(name("Acme"))),
+                "PAUSE TENANT \"Acme\"",
+            ),
+            // Who is called like a word of the grammar can be named all the same.
+            ("PAUSE tenant", Act::Pause(Target::Named(name("tenant"))), "PAUSE \"tenant\""),
+            (
+                "RESUME DATABASE \"a b\"",
+                Act::Resume(Target::Database(name("a b"))),
+                "RESUME DATABASE \"a b\"",
+            ),
+            ("RECONNECT", Act::Reconnect(Target::All), "RECONNECT"),
+            ("KILL app", Act::Kill(Target::Named(name("app"))), "KILL \"app\""),
+            ("KILL CLIENT 7", Act::KillClient(7), "KILL_CLIENT 7"),
+            ("KILL_CLIENT 7", Act::KillClient(7), "KILL_CLIENT 7"),
+            ("KILL client", Act::Kill(Target::Named(name("client"))), "KILL \"client\""),
+            ("DISABLE 'x\n'", Act::Disable(Target::Named(name("x\n"))), "DISABLE \"x\\n\""),
+            ("ENABLE TENANT x", Act::Enable(Target::Tenant(name("x"))), "ENABLE TENANT \"x\""),
+            ("DRAIN", Act::Drain, "DRAIN"),
+            ("SHUTDOWN", Act::Shutdown(Wait::Nothing), "SHUTDOWN"),
+            (
+                "SHUTDOWN wait_for_clients -- later",
+                Act::Shutdown(Wait::Clients),
+                "SHUTDOWN WAIT_FOR_CLIENTS",
+            ),
+        ] {
+            assert_eq!(wanted.to_string(), logged);
+            assert_eq!(read(text), Ok(vec![Statement::Act(wanted)]), "{text}");
+        }
+    }
+
+    #[test]
+    fn an_order_that_does_not_fit_is_refused_at_the_word() {
+        for (text, near) in [
+            ("RELOAD NOW", "NOW"),
+            ("PAUSE a b", "b"),
+            ("PAUSE TENANT a b", "b"),
+            ("KILL", ""),
+            ("DISABLE", ""),
+            ("ENABLE", ""),
+            ("KILL_CLIENT", ""),
+            ("KILL_CLIENT x", "x"),
+            ("KILL CLIENT 7 8", "8"),
+            ("SHUTDOWN NOW", "NOW"),
+            ("SUSPEND", "SUSPEND"),
+        ] {
+            assert_eq!(read(text), Err(near.to_owned()), "{text}");
+        }
+    }
+
+    #[test]
+    fn every_order_of_the_list_is_one_of_the_grammar() {
+        for order in &ORDERS {
+            let usage = order.usage.replace("TARGET", "x").replace("ID", "1");
+            let usage = usage.replace(['[', ']'], "");
+            let text = usage.split('|').next().unwrap();
+            let statements = read(text).unwrap_or_else(|near| panic!("{text}: {near}"));
+            assert_eq!(statements[0].verb(), order.verb, "{text}");
+        }
+    }
+}

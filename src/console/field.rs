@@ -1,0 +1,52 @@
+//! [`Field`]: a column and how a row fills it; a table of the console is a list of these.
+
+use std::time::Duration;
+
+use crate::console::table::{Cell, Column, Kind, Table};
+
+/// A column and how a row fills it.
+pub struct Field<R: 'static> {
+    pub column: Column,
+    pub cell: fn(&R) -> Cell,
+}
+
+/// The columns alone.
+pub fn heads<R>(fields: &[Field<R>]) -> Vec<Column> {
+    fields.iter().map(|field| field.column).collect()
+}
+
+/// The table of these rows.
+pub fn filled<R: Send + Sync + 'static>(fields: &'static [Field<R>], rows: Vec<R>) -> Table {
+    let cells = move |row: R| fields.iter().map(|field| (field.cell)(&row)).collect();
+    Table { columns: heads(fields), rows: Box::new(rows.into_iter().map(cells)) }
+}
+
+/// A column of this name and type.
+pub const fn field<R>(name: &'static str, kind: Kind, cell: fn(&R) -> Cell) -> Field<R> {
+    Field { column: Column { name, kind }, cell }
+}
+
+/// A text.
+pub fn text(value: &str) -> Cell {
+    Cell::Text(value.to_owned())
+}
+
+/// Counts are int4 as in PgBouncer; what does not fit is shown as the largest that does.
+pub fn count(value: u64) -> Cell {
+    Cell::Int4(i32::try_from(value).unwrap_or(i32::MAX))
+}
+
+/// A count of its own size.
+pub fn large(value: u64) -> Cell {
+    Cell::Int8(i64::try_from(value).unwrap_or(i64::MAX))
+}
+
+/// A limit, or NULL.
+pub fn limit(value: Option<u64>) -> Cell {
+    value.map_or(Cell::Null, count)
+}
+
+/// A time in milliseconds.
+pub fn ms(value: Duration) -> Cell {
+    large(u64::try_from(value.as_millis()).unwrap_or(u64::MAX))
+}

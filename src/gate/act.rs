@@ -1,0 +1,201 @@
+//! The console's orders, carried out at the desk. What takes as long as transactions do is waited
+//! for in a task of its own: the desk goes on answering.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+
+use crate::catalog::TenantState;
+use crate::console::{Act, Done, Fault, Target, Wait};
+use crate::gate::desk::{Desk, Stop};
+use crate::gate::errand::{self, Errand, KILL_WAIT};
+use crate::gate::holds::{Holds, Scope, resolve};
+use crate::gate::worker::{Order, Worker};
+
+impl Desk {
+    /// Carries an order out and answers. `Some` if the process is to end now.
+    pub async fn act(&self, act: Act, reply: oneshot::Sender<Done>) -> Option<Stop> {
+        let done = match act {
+            Act::Reload => self.reload().await.map(|fixed| match fixed.is_empty() {
+                true => Vec::new(),
+                false => vec![format!("only a restart applies: {}", fixed.join(", "))],
+            }),
+            Act::Pause(target) => return self.pause(&target, reply),
+            Act::Kill(target) => return self.kill(&target, reply),
+            Act::KillClient(id) => self.kill_client(id).await,
+            Act::Resume(target) => self.resume(&target),
+            Act::Reconnect(target) => self.reconnect(&target).await,
+            Act::Disable(target) => self.scope(&target).map(|scope| {
+                self.replace_holds(|holds| holds.disabled.add(&scope));
+                self.workers.iter().for_each(|worker| worker.order(Order::Reload));
+                Vec::new()
+            }),
+            Act::Enable(target) => self.enable(&target),
+            Act::Drain => return self.drain(reply),
+            Act::Shutdown(wait) => return self.shutdown(wait, reply),
+        };
+        // The one who asked may have hung up, here and below.
+        let _ = reply.send(done);
+        None
+    }
+
+    fn scope(&self, target: &Target) -> Result<Scope, Fault> {
+        resolve(target, &self.common.catalog.load())
+    }
+
+    fn replace_holds(&self, change: impl FnOnce(&mut Holds)) {
+        let mut holds = Holds::clone(&self.common.holds.load());
+        change(&mut holds);
+        self.common.holds.replace(holds);
+    }
+
+    fn errands(&self, errand: impl Fn() -> Errand) {
+        send(&self.workers, errand);
+    }
+
+    /// Tells the workers that the holds changed; their answers come when nothing held runs.
+    fn hold(&self) -> Vec<oneshot::Receiver<()>> {
+        ask(&self.workers, Errand::Hold)
+    }
+
+    fn pause(&self, target: &Target, reply: oneshot::Sender<Done>) -> Option<Stop> {
+        match self.scope(target) {
+            Ok(scope) => {
+                self.replace_holds(|holds| holds.paused.add(&scope));
+                let held = self.hold();
+                tokio::spawn(async move {
+                    errand::all(held).await;
+                    let _ = reply.send(Ok(Vec::new()));
+                });
+            }
+            Err(fault) => drop(reply.send(Err(fault))),
+        }
+        None
+    }
+
+    fn kill(&self, target: &Target, reply: oneshot::Sender<Done>) -> Option<Stop> {
+        match self.scope(target) {
+            Ok(scope) => {
+                // Paused first, so that nobody starts anew.
+                self.replace_holds(|holds| holds.paused.add(&scope));
+                self.errands(|| Errand::Kill(scope.clone()));
+                let held = self.hold();
+                tokio::spawn(async move {
+                    let gone = tokio::time::timeout(KILL_WAIT, errand::all(held)).await;
+                    let mut notices = vec!["requests wait until RESUME".to_owned()];
+                    if gone.is_err() {
+                        notices.push("some server connections are still being closed".to_owned());
+                    }
+                    let _ = reply.send(Ok(notices));
+                });
+            }
+            Err(fault) => drop(reply.send(Err(fault))),
+        }
+        None
+    }
+
+    async fn reconnect(&self, target: &Target) -> Done {
+        let scope = self.scope(target)?;
+        errand::all(ask(&self.workers, |done| Errand::Reconnect(scope.clone(), done))).await;
+        Ok(Vec::new())
+    }
+
+    async fn kill_client(&self, id: u64) -> Done {
+        let answers = ask(&self.workers, |done| Errand::KillClient(id, done));
+        for answer in answers {
+            if answer.await.is_ok() {
+                return Ok(Vec::new());
+            }
+        }
+        Err(Fault::UnknownClient { id })
+    }
+
+    fn resume(&self, target: &Target) -> Done {
+        let scope = self.scope(target)?;
+        let mut resumed = false;
+        self.replace_holds(|holds| resumed = holds.paused.remove(&scope));
+        if scope == Scope::All && self.draining.replace(false) {
+            resumed = true;
+            self.common.stopping.store(false, Ordering::Relaxed);
+            self.ready.store(true, Ordering::Relaxed);
+            self.errands(|| Errand::Reopen);
+        }
+        drop(self.hold());
+        match resumed {
+            true => Ok(Vec::new()),
+            false => Err(Fault::OutOfPlace { what: format!("nothing is paused under{target}") }),
+        }
+    }
+
+    fn enable(&self, target: &Target) -> Done {
+        let scope = self.scope(target)?;
+        let mut enabled = false;
+        self.replace_holds(|holds| enabled = holds.disabled.remove(&scope));
+        let catalog = self.common.catalog.load();
+        let by_settings =
+            catalog.tenants().any(|it| scope.covers(it) && it.state == TenantState::Disabled);
+        match (enabled, by_settings) {
+            (true, false) => Ok(Vec::new()),
+            (true, true) => Ok(vec!["the settings still disable it".to_owned()]),
+            (false, true) => {
+                let what = "the settings disable it: change them and RELOAD".to_owned();
+                Err(Fault::OutOfPlace { what })
+            }
+            (false, false) => {
+                Err(Fault::OutOfPlace { what: format!("nothing is disabled under{target}") })
+            }
+        }
+    }
+
+    fn drain(&self, reply: oneshot::Sender<Done>) -> Option<Stop> {
+        self.draining.set(true);
+        self.common.stopping.store(true, Ordering::Relaxed);
+        self.ready.store(false, Ordering::Relaxed);
+        let empty = ask(&self.workers, Errand::Drain);
+        tokio::spawn(async move {
+            errand::all(empty).await;
+            let _ = reply.send(Ok(Vec::new()));
+        });
+        None
+    }
+
+    fn shutdown(&self, wait: Wait, reply: oneshot::Sender<Done>) -> Option<Stop> {
+        let _ = reply.send(Ok(Vec::new()));
+        match wait {
+            Wait::Nothing => Some(Stop { limit: Duration::ZERO }),
+            Wait::Servers => Some(Stop { limit: self.drain_timeout.get() }),
+            Wait::Clients => {
+                // There is no way back: the process ends when the last client has left.
+                self.draining.set(false);
+                self.common.stopping.store(true, Ordering::Relaxed);
+                self.ready.store(false, Ordering::Relaxed);
+                let empty = ask(&self.workers, Errand::Empty);
+                let stops = self.stops.clone();
+                tokio::spawn(async move {
+                    errand::all(empty).await;
+                    // A desk that is gone has stopped already.
+                    let _ = stops.send(Stop { limit: Duration::ZERO }).await;
+                });
+                None
+            }
+        }
+    }
+}
+
+fn send(workers: &Arc<Vec<Worker>>, errand: impl Fn() -> Errand) {
+    workers.iter().for_each(|worker| worker.order(Order::Errand(errand())));
+}
+
+fn ask(
+    workers: &Arc<Vec<Worker>>,
+    errand: impl Fn(oneshot::Sender<()>) -> Errand,
+) -> Vec<oneshot::Receiver<()>> {
+    let one = |worker: &Worker| {
+        let (done, answer) = oneshot::channel();
+        worker.order(Order::Errand(errand(done)));
+        answer
+    };
+    workers.iter().map(one).collect()
+}

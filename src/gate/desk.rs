@@ -1,0 +1,252 @@
+//! The desk: the thread that operators talk to. Signals, console sessions and scrapes end up here;
+//! it reloads, drains, and asks the workers what is going on.
+
+use std::cell::{Cell, RefCell};
+use std::net::TcpListener;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use crate::config::{Config, Setting};
+use crate::console::{self, ConsoleEnv, ConsoleLogin, ConsoleSettings, Control, Fault, Snapshot};
+use crate::gate::ledger::Ledger;
+use crate::gate::listen::Terms;
+use crate::gate::service::ServiceManager;
+use crate::gate::worker::Worker;
+use crate::gate::{CONSOLES_MAX, Common, ConsoleArrival, snapshot, status, stop};
+use crate::guard::Level;
+use crate::live::Live;
+use crate::telemetry::http::{self, HttpEnv, Scrape};
+use crate::telemetry::logging::Log;
+use crate::telemetry::{Board, Renderer};
+
+/// What the desk is given.
+pub struct Parts {
+    pub common: Arc<Common>,
+    pub workers: Arc<Vec<Worker>>,
+    pub path: PathBuf,
+    pub renderer: Renderer,
+    /// What the process was started with; what only a restart changes stays so.
+    pub started: Config,
+    /// Of each listener, in the order of the settings.
+    pub terms: Vec<Arc<Live<Terms>>>,
+    pub log: Log,
+    pub manager: Arc<ServiceManager>,
+}
+
+/// The thread that operators talk to, and what it works with.
+pub struct Desk {
+    pub common: Arc<Common>,
+    pub workers: Arc<Vec<Worker>>,
+    pub path: PathBuf,
+    renderer: Renderer,
+    pub started: Config,
+    pub terms: Vec<Arc<Live<Terms>>>,
+    pub log: Log,
+    pub console: Arc<Live<ConsoleSettings>>,
+    /// Every setting in force.
+    pub settings: RefCell<Vec<Setting>>,
+    manager: Arc<ServiceManager>,
+    pub drain_timeout: Cell<Duration>,
+    ledger: RefCell<Ledger>,
+    /// Whether the gate takes clients: what `/ready` answers.
+    pub ready: Arc<AtomicBool>,
+    /// The console drained the gate; `RESUME` opens it again.
+    pub draining: Cell<bool>,
+    /// For those who wait elsewhere until it is time to stop.
+    pub stops: mpsc::Sender<Stop>,
+    stopped: RefCell<Option<mpsc::Receiver<Stop>>>,
+}
+
+/// The process is to end.
+pub struct Stop {
+    /// How long transactions get.
+    pub limit: Duration,
+}
+
+impl Desk {
+    /// A desk for a gate that was started with these.
+    pub fn new(parts: Parts, console: ConsoleSettings) -> Self {
+        let Parts { common, workers, path, renderer, started, terms, log, manager } = parts;
+        let (stops, stopped) = mpsc::channel(1);
+        Self {
+            common,
+            workers,
+            path,
+            renderer,
+            settings: RefCell::new(started.table()),
+            drain_timeout: Cell::new(started.gate.drain_timeout),
+            started,
+            terms,
+            log,
+            manager,
+            console: Arc::new(Live::new(console)),
+            ledger: RefCell::default(),
+            ready: Arc::new(AtomicBool::new(true)),
+            draining: Cell::new(false),
+            stops,
+            stopped: RefCell::new(Some(stopped)),
+        }
+    }
+
+    /// From the first signal to the last session. Probes and metrics are served to the end: while
+    /// it drains, the gate is alive and not ready.
+    pub async fn work(
+        &self,
+        signals: stop::Signals,
+        http: Option<TcpListener>,
+        arrivals: mpsc::Receiver<ConsoleArrival>,
+        doors: CancellationToken,
+    ) -> anyhow::Result<()> {
+        let ending = CancellationToken::new();
+        let (scrape, scrapes) = mpsc::channel(1);
+        tokio::spawn(self.renderer.clone().keep_up(ending.clone()));
+        let (common, workers) = (self.common.clone(), self.workers.clone());
+        if let Some(socket) = http {
+            let (looks, looking) = mpsc::channel(1);
+            let (renderer, ready) = (self.renderer.clone(), self.ready.clone());
+            let board = Arc::new(Mutex::new(self.board()));
+            let env = HttpEnv { renderer, board, ready, scrape, looks };
+            tokio::spawn(http::serve(socket, env, ending.clone()));
+            tokio::spawn(status::keep(common.clone(), workers.clone(), looking, ending.clone()));
+        }
+        tokio::spawn(self.manager.clone().keep_up(common, workers, ending.clone()));
+        self.announce();
+        self.manager.ready();
+        let Stop { limit } = self.serve(signals, arrivals, scrapes).await;
+        self.manager.stopping(limit);
+        self.ready.store(false, Ordering::Relaxed);
+        doors.cancel();
+        stop::drain(&self.common, &self.workers, limit).await;
+        ending.cancel();
+        Ok(())
+    }
+
+    /// Answers signals, console and scrapes until it is time to stop.
+    async fn serve(
+        &self,
+        mut signals: stop::Signals,
+        mut arrivals: mpsc::Receiver<ConsoleArrival>,
+        mut scrapes: mpsc::Receiver<Scrape>,
+    ) -> Stop {
+        let (control, mut controls) = mpsc::channel::<Control>(CONSOLES_MAX);
+        let consoles = Arc::new(AtomicUsize::new(0));
+        let Some(mut stopped) = self.stopped.take() else { return Stop { limit: Duration::ZERO } };
+        loop {
+            tokio::select! {
+                signal = signals.next() => match signal {
+                    // What is wrong is in the log.
+                    stop::Signal::Reload => drop(self.reload().await),
+                    stop::Signal::Stop => return Stop { limit: self.drain_timeout.get() },
+                },
+                Some(stop) = stopped.recv() => return stop,
+                Some(arrival) = arrivals.recv() => self.open_console(arrival, &control, &consoles),
+                Some(control) = controls.recv() => match control {
+                    Control::Snapshot(reply) => {
+                        let snapshot = self.snapshot().await;
+                        // The one who asked may have hung up meanwhile.
+                        let _ = reply.send(snapshot);
+                    }
+                    Control::Act { act, reply } => {
+                        if let Some(stop) = self.act(act, reply).await {
+                            return stop;
+                        }
+                    }
+                },
+                Some(Scrape(reply)) = scrapes.recv() => {
+                    let _ = reply.send(snapshot::totals(&self.common));
+                }
+                () = self.period_ends() => self.end_period(),
+            }
+        }
+    }
+
+    fn board(&self) -> Board {
+        let http = self.started.http.as_ref();
+        http.map_or(Board::new(0, &[]), |http| Board::new(http.tenants_top, &http.tenants))
+    }
+
+    async fn snapshot(&self) -> Snapshot {
+        let mut snapshot = snapshot::take(&self.common, &self.workers).await;
+        snapshot.config = snapshot::config(&self.settings.borrow());
+        snapshot.users.extend(snapshot::console_users(&self.console.load()));
+        let mut ledger = self.ledger.borrow_mut();
+        ledger.observe(&self.common);
+        (snapshot.databases_stats, snapshot.tenants_stats) = ledger.rows(&self.common);
+        snapshot
+    }
+
+    /// Returns when the statistics' period is over.
+    async fn period_ends(&self) {
+        let since = self.ledger.borrow().since();
+        tokio::time::sleep_until((since + self.console.load().stats_period).into()).await;
+    }
+
+    fn end_period(&self) {
+        let mut ledger = self.ledger.borrow_mut();
+        ledger.observe(&self.common);
+        ledger.end_period();
+    }
+
+    /// Reads the settings again. Says what only a restart applies, or what is wrong.
+    pub async fn reload(&self) -> Result<Vec<String>, Fault> {
+        self.manager.reloading();
+        let applied = self.apply_settings();
+        // Also after a file that changed nothing: the gate serves on.
+        self.manager.ready();
+        let metrics = &self.common.metrics.reloads;
+        match applied {
+            Ok(fixed) => {
+                metrics.applied.increment(1);
+                Ok(fixed)
+            }
+            Err(problems) => {
+                metrics.rejected.increment(1);
+                tracing::error!("reload rejected, everything stays as it was\n{problems}");
+                Err(Fault::BadSettings { problems })
+            }
+        }
+    }
+
+    fn announce(&self) {
+        let catalog = self.common.catalog.load();
+        let tenants = catalog.tenants().len();
+        self.common.metrics.catalog_tenants.set(tenants as f64);
+        tracing::info!(tenants, workers = self.workers.len(), "ready");
+        for cluster in catalog.clusters() {
+            let does_not_stop = match cluster.level {
+                Level::Plain => "SQL that sets the tenant's setting on purpose",
+                Level::Guard => "SQL inside functions and views, or in what functions are given",
+            };
+            let level = cluster.level.name();
+            tracing::info!(cluster = cluster.name, level, does_not_stop, "level of protection");
+        }
+    }
+
+    fn open_console(
+        &self,
+        arrival: ConsoleArrival,
+        control: &mpsc::Sender<Control>,
+        consoles: &Arc<AtomicUsize>,
+    ) {
+        let ConsoleArrival { mut stream, startup, peer } = arrival;
+        if stream.attach().is_err() || consoles.load(Ordering::Relaxed) >= CONSOLES_MAX {
+            return;
+        }
+        consoles.fetch_add(1, Ordering::Relaxed);
+        let user = startup.parameter("user").unwrap_or_default().to_owned();
+        let secure = stream.is_secure();
+        let login = ConsoleLogin { user, peer, secure, parameters: startup.parameters };
+        let env = ConsoleEnv { settings: self.console.clone(), control: control.clone() };
+        let consoles = consoles.clone();
+        tokio::spawn(async move {
+            console::run(stream, login, env).await;
+            consoles.fetch_sub(1, Ordering::Relaxed);
+        });
+    }
+}

@@ -1,0 +1,192 @@
+//! What the console has workers do: pause, reconnect, kill, drain. A worker answers an errand when
+//! it is done, which may take as long as transactions take.
+
+use std::cell::RefCell;
+use std::rc::{Rc, Weak};
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+
+use crate::client::Phase;
+use crate::error::Error;
+use crate::gate::holds::Scope;
+use crate::gate::worker::{Floor, Guest};
+use crate::isolation::Isolation;
+use crate::pool::{Pool, SessionId};
+use crate::server::ServerFacts;
+
+/// Something for a worker to do.
+pub enum Errand {
+    /// The holds were replaced. Answered when nothing runs any more that they hold back, and the
+    /// servers it ran on are closed.
+    Hold(oneshot::Sender<()>),
+    /// Close servers as they come free. Answered when no new request gets one of them.
+    Reconnect(Scope, oneshot::Sender<()>),
+    /// End sessions now.
+    Kill(Scope),
+    /// End one session now. Answered only if it was here.
+    KillClient(SessionId, oneshot::Sender<()>),
+    /// End sessions at their boundaries, now and from now on. Answered when the last is gone.
+    Drain(oneshot::Sender<()>),
+    /// Let sessions in again.
+    Reopen,
+    /// Answered when the last session is gone by itself.
+    Empty(oneshot::Sender<()>),
+}
+
+/// Errands that are not done yet.
+#[derive(Default)]
+pub struct Pending {
+    held: RefCell<Vec<oneshot::Sender<()>>>,
+    empty: RefCell<Vec<oneshot::Sender<()>>>,
+    /// Servers that were closed for a hold and may still be there.
+    leaving: RefCell<Vec<Weak<ServerFacts>>>,
+}
+
+impl Floor {
+    /// Begins an errand; most are done when this returns.
+    pub fn run(&self, errand: Errand) {
+        match errand {
+            Errand::Hold(done) => {
+                self.pending.held.borrow_mut().push(done);
+                self.hold_all();
+            }
+            Errand::Reconnect(scope, done) => {
+                self.reconnect(&scope);
+                // Who asked may have gone, here and below.
+                let _ = done.send(());
+            }
+            Errand::Kill(scope) => {
+                for guest in self.guests.borrow().values() {
+                    if scope.covers(&guest.tenant.borrow()) {
+                        guest.shared.end(Error::ShuttingDown, true);
+                    }
+                }
+            }
+            Errand::KillClient(id, done) => {
+                if let Some(guest) = self.guests.borrow().get(&id) {
+                    guest.shared.end(Error::ShuttingDown, true);
+                    let _ = done.send(());
+                }
+            }
+            Errand::Drain(done) => {
+                self.ending.set(true);
+                for guest in self.guests.borrow().values() {
+                    guest.shared.end(Error::ShuttingDown, false);
+                }
+                self.pending.empty.borrow_mut().push(done);
+            }
+            Errand::Reopen => self.ending.set(false),
+            Errand::Empty(done) => self.pending.empty.borrow_mut().push(done),
+        }
+        self.settle();
+    }
+
+    /// Looks at everybody's hold again, after the holds or the catalog changed.
+    pub fn hold_all(&self) {
+        for guest in self.guests.borrow().values() {
+            self.hold(guest);
+        }
+    }
+
+    /// Holds a session's requests back, or lets them go on.
+    pub fn hold(&self, guest: &Guest) {
+        guest.shared.pause(self.common.holds.load().paused.covers(&guest.tenant.borrow()));
+    }
+
+    /// Closes servers of what is paused, and answers errands that are done. Called ten times a
+    /// second; does nothing where nothing is paused or asked for.
+    pub fn settle(&self) {
+        if self.guests.borrow().is_empty() {
+            answer(&self.pending.empty);
+        }
+        let holds = self.common.holds.load();
+        if !holds.paused.is_empty() && !self.is_still() {
+            return;
+        }
+        self.pending.leaving.borrow_mut().clear();
+        answer(&self.pending.held);
+    }
+
+    /// Closes the idle servers of what is paused. True if nothing of it is at work any more and
+    /// all that was closed is gone.
+    fn is_still(&self) -> bool {
+        let works = |guest: &Guest| {
+            let shared = &guest.shared;
+            shared.paused.get() && (shared.phase.get() == Phase::Active || shared.binding.get())
+        };
+        let mut still = !self.guests.borrow().values().any(|guest| works(guest));
+        let holds = self.common.holds.load();
+        let mut leaving = self.pending.leaving.borrow_mut();
+        leaving.retain(|facts| facts.strong_count() > 0);
+        for pool in self.env.pools.all() {
+            if self.is_held(&pool) {
+                let leases = pool.leases().into_iter().map(|lease| lease.facts);
+                let servers = pool.idle().into_iter().map(|(facts, ..)| facts).chain(leases);
+                for facts in servers {
+                    let known = |it: &Weak<ServerFacts>| it.as_ptr() == Rc::as_ptr(&facts);
+                    if !leaving.iter().any(known) {
+                        leaving.push(Rc::downgrade(&facts));
+                    }
+                }
+                pool.close_idle();
+                still &= pool.in_motion() == (0, 0);
+            } else {
+                pool.close_parked_of(|tenant| {
+                    holds.paused.tenants().any(|it| it == tenant.as_str())
+                });
+            }
+        }
+        still && leaving.is_empty()
+    }
+
+    /// Whether all who could use the pool are paused.
+    fn is_held(&self, pool: &Pool) -> bool {
+        let plan = pool.plan();
+        let holds = self.common.holds.load();
+        let database = (pool.cluster().name.clone(), plan.conninfo.dbname.clone());
+        if holds.paused.covers_database(&database) {
+            return true;
+        }
+        // Schema and silo tenants have a login of their own.
+        let catalog = self.common.catalog.load();
+        let mut named = holds.paused.tenants().filter_map(|id| catalog.known(id));
+        plan.isolation != Isolation::Row && named.any(|it| it.route.conninfo == plan.conninfo)
+    }
+
+    fn reconnect(&self, scope: &Scope) {
+        let catalog = self.common.catalog.load();
+        for pool in self.env.pools.all() {
+            let plan = pool.plan();
+            let database = (pool.cluster().name.clone(), plan.conninfo.dbname.clone());
+            let meant = match scope {
+                Scope::All => true,
+                Scope::Databases(databases) => databases.contains(&database),
+                Scope::Tenant(id) => {
+                    catalog.known(id).is_some_and(|it| it.route.conninfo == plan.conninfo)
+                }
+            };
+            if meant {
+                pool.reconnect();
+            }
+        }
+    }
+}
+
+fn answer(waiting: &RefCell<Vec<oneshot::Sender<()>>>) {
+    for done in waiting.borrow_mut().drain(..) {
+        // The one who asked may be gone.
+        let _ = done.send(());
+    }
+}
+
+/// Waits until all of these were answered, or dropped.
+pub async fn all(answers: Vec<oneshot::Receiver<()>>) {
+    for answer in answers {
+        // A worker that is gone has nothing left to do.
+        let _ = answer.await;
+    }
+}
+
+/// Longest that a kill waits for what it ended to be gone.
+pub const KILL_WAIT: Duration = Duration::from_secs(5);

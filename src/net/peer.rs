@@ -1,0 +1,101 @@
+//! [`Peer`]: who is at the other end of a client's connection, as the kernel says.
+
+use std::fmt;
+use std::net::SocketAddr;
+
+/// The other end of a client's connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Peer {
+    Tcp(SocketAddr),
+    Unix(UnixPeer),
+}
+
+/// A process that connected to a Unix socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct UnixPeer {
+    /// The port in the name of the socket; PgBouncer shows it as the client's.
+    pub port: u16,
+    /// Its effective user at the time of the connect.
+    pub uid: u32,
+    /// Its process id; 0 if it lives where our process ids mean nothing, `None` if the system does
+    /// not tell.
+    pub pid: Option<i32>,
+    /// The uid this process runs with.
+    pub own_uid: u32,
+}
+
+/// What the kernel says for users of another user namespace that have no number in ours
+/// (user_namespaces(7)): many different people.
+const OVERFLOW_UID: u32 = 65534;
+
+impl Peer {
+    /// Whether it is on this machine.
+    pub fn is_local(&self) -> bool {
+        match self {
+            Self::Tcp(address) => address.ip().to_canonical().is_loopback(),
+            Self::Unix(_) => true,
+        }
+    }
+
+    /// Whether it is surely the user who runs this process, who may read its memory anyway. A peer
+    /// in another process namespace (its id reads as 0) only has the same number.
+    pub fn is_owner(&self) -> bool {
+        match self {
+            Self::Tcp(_) => false,
+            Self::Unix(UnixPeer { uid, pid, own_uid, .. }) => {
+                uid == own_uid && *uid != OVERFLOW_UID && *pid != Some(0)
+            }
+        }
+    }
+
+    /// Address and port as the console shows them.
+    pub fn address(&self) -> (String, u16) {
+        match self {
+            Self::Tcp(address) => (address.ip().to_string(), address.port()),
+            Self::Unix(peer) => ("unix".to_owned(), peer.port),
+        }
+    }
+}
+
+impl fmt::Display for Peer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => address.fmt(f),
+            Self::Unix(peer) => write!(f, "unix(uid {})", peer.uid),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn unix(uid: u32, pid: Option<i32>, own_uid: u32) -> Peer {
+        Peer::Unix(UnixPeer { port: 6432, uid, pid, own_uid })
+    }
+
+    #[test]
+    fn the_owner_is_known_by_uid_on_a_unix_socket_only() {
+        assert!(unix(1000, Some(7), 1000).is_owner() && unix(0, None, 0).is_owner());
+        assert!(!unix(1001, Some(7), 1000).is_owner() && !unix(0, Some(7), 1000).is_owner());
+        assert!(!Peer::Tcp(([127, 0, 0, 1], 5000).into()).is_owner());
+    }
+
+    #[test]
+    fn a_uid_from_another_namespace_proves_nothing() {
+        assert!(!unix(1000, Some(0), 1000).is_owner(), "its pid is not visible from here");
+        assert!(!unix(65534, Some(7), 65534).is_owner(), "the number of users without a number");
+    }
+
+    #[test]
+    fn local_is_loopback_in_every_notation_and_unix() {
+        for local in ["127.0.0.1:1", "127.9.9.9:1", "[::1]:1", "[::ffff:127.0.0.1]:1"] {
+            assert!(Peer::Tcp(local.parse().unwrap()).is_local(), "{local}");
+        }
+        for far in ["10.0.0.1:1", "[2001:db8::1]:1", "0.0.0.0:1", "[::ffff:10.0.0.1]:1"] {
+            assert!(!Peer::Tcp(far.parse().unwrap()).is_local(), "{far}");
+        }
+        assert!(unix(1, Some(1), 2).is_local());
+        assert_eq!(unix(1, Some(1), 2).address(), ("unix".to_owned(), 6432));
+    }
+}

@@ -1,0 +1,129 @@
+//! SHOW STATS and its kin, and the metrics of tenants: every request is counted once, times are
+//! what passed, averages are those of the last period.
+
+use super::{ADMIN, Row, gate, get, one, show};
+use crate::harness::eventually;
+use crate::harness::messages::{extended, query};
+use crate::harness::tenants::Tweaks;
+use crate::harness::wire::Wire;
+
+fn number(row: &Row, column: &str) -> u64 {
+    row[column].parse().unwrap_or_else(|_| panic!("{column} is no number in {row:?}"))
+}
+
+#[tokio::test]
+async fn every_request_is_in_the_figures_of_its_tenant_and_its_database() {
+    let (estate, gate) = gate(&Tweaks { capacity: 1, ..Tweaks::default() }).await;
+    let mut console = Wire::login(gate.port, &ADMIN).await;
+    let (acme, globex) = (&estate.acme, &estate.globex);
+    let mut first = gate.wire(acme).await;
+    for _ in 0..7 {
+        first.query("SELECT 1").await;
+    }
+    first.ask(extended("SELECT $1::text", &[Some("x")])).await;
+    // In a transaction that waits for its client in between, while somebody waits for the server.
+    let mut second = gate.wire(globex).await;
+    first.query("BEGIN").await;
+    first.query("SELECT pg_sleep(0.1)").await;
+    second.send(query("SELECT 1")).await;
+    eventually("it waits", async || {
+        let clients = show(&mut console, "CLIENTS").await;
+        clients.iter().find(|row| row["state"] == "waiting")?;
+        Some(())
+    })
+    .await;
+    let held = std::time::Instant::now();
+    tokio::time::timeout(std::time::Duration::from_millis(300), second.frame())
+        .await
+        .expect_err("there is one server only");
+    first.query("COMMIT").await;
+    second.until_ready().await;
+    let held = u64::try_from(held.elapsed().as_micros()).unwrap();
+    let tenants = show(&mut console, "STATS_TENANTS").await;
+    let (a, b) = (one(&tenants, "tenant", &acme.id), one(&tenants, "tenant", &globex.id));
+    // BEGIN and COMMIT are no requests; the transaction is one, and so is each request alone.
+    assert_eq!((number(a, "total_query_count"), number(a, "total_xact_count")), (9, 9));
+    assert_eq!((number(b, "total_query_count"), number(b, "total_xact_count")), (1, 1));
+    let (leased, worked) = (number(a, "total_xact_time"), number(a, "total_query_time"));
+    assert!(leased >= 400_000, "it held the server for longer: {leased}");
+    assert!((100_000..leased - 250_000).contains(&worked), "{worked} of {leased} at work");
+    let waited = number(b, "total_wait_time");
+    assert!((250_000..held + 5_000_000).contains(&waited), "{waited}");
+    // What a session that is still there sent and got counts already.
+    let answers = 8 * "SELECT 1".len() as u64;
+    assert!(number(a, "total_received") >= answers && number(a, "total_sent") >= answers);
+    // The database has what its tenants have, in every table.
+    let stats = show(&mut console, "STATS").await;
+    let totals = show(&mut console, "STATS_TOTALS").await;
+    let (stats, totals) = (one(&stats, "database", "app"), one(&totals, "database", "app"));
+    for (long, short) in [
+        ("total_xact_count", "xact_count"),
+        ("total_query_count", "query_count"),
+        ("total_received", "bytes_received"),
+        ("total_sent", "bytes_sent"),
+        ("total_xact_time", "xact_time"),
+        ("total_query_time", "query_time"),
+        ("total_wait_time", "wait_time"),
+    ] {
+        assert_eq!(number(stats, long), number(a, long) + number(b, long), "{long}");
+        assert_eq!(number(totals, short), number(stats, long), "{short}");
+    }
+}
+
+#[tokio::test]
+async fn averages_are_those_of_the_last_period_and_go_back_to_nothing() {
+    let more = "[console]\nstats_period = \"1s\"\n";
+    let (estate, gate) = gate(&Tweaks { more, ..Tweaks::default() }).await;
+    let mut console = Wire::login(gate.port, &ADMIN).await;
+    let mut client = gate.wire(&estate.stark).await;
+    let mut sent = 0_u64;
+    let average = eventually("an average", async || {
+        for _ in 0..20 {
+            client.query("SELECT 1").await;
+            sent += 1;
+        }
+        let rows = show(&mut console, "STATS_AVERAGES").await;
+        let row = rows.into_iter().find(|row| number(row, "query_count") > 0)?;
+        Some(number(&row, "query_count"))
+    })
+    .await;
+    // A period is a second here, or a little more: no more can have come in it than was sent.
+    assert!((1..=sent).contains(&average), "{average} a second, {sent} sent");
+    eventually("a quiet period", async || {
+        let rows = show(&mut console, "STATS").await;
+        let quiet = rows.iter().all(|row| number(row, "avg_query_count") == 0);
+        let kept = rows.iter().any(|row| number(row, "total_query_count") == sent);
+        (quiet && kept).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn tenants_beyond_the_top_are_summed_and_the_sum_is_the_whole() {
+    let (estate, gate) = gate(&Tweaks { more: "tenants_top = 1\n", ..Tweaks::default() }).await;
+    let mut requests = 0;
+    for (tenant, count) in [(&estate.stark, 30), (&estate.acme, 10), (&estate.globex, 5)] {
+        let mut wire = gate.wire(tenant).await;
+        for _ in 0..count {
+            wire.query("SELECT 1").await;
+            requests += 1;
+        }
+    }
+    let name = "tenantgate_tenant_requests_total{tenant=\"";
+    let series = eventually("all are counted", async || {
+        let (_, body) = get(gate.http, "/metrics").await;
+        let lines = body.lines().filter_map(|line| line.strip_prefix(name));
+        let series: Vec<(String, u64)> = lines
+            .map(|line| line.split_once("\"} ").unwrap())
+            .map(|(tenant, value)| (tenant.to_owned(), value.parse().unwrap()))
+            .collect();
+        (series.iter().map(|it| it.1).sum::<u64>() == requests).then_some(series)
+    })
+    .await;
+    assert_eq!(series, [(estate.stark.id.clone(), 30), ("_other".to_owned(), 15)]);
+    let (_, body) = get(gate.http, "/metrics").await;
+    for metric in ["resident_memory_bytes", "open_fds", "threads", "cpu_seconds_total"] {
+        let line = format!("\ntenantgate_process_{metric} ");
+        assert!(body.contains(&line), "{metric}");
+    }
+}
