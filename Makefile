@@ -4,12 +4,15 @@
 
 CARGO ?= cargo
 
-.PHONY: help demo test bench bench-micro fmt lint rust postgresql drivers clean
+.PHONY: help demo test torture mutants bench bench-micro fmt lint rust postgresql versions drivers clean
 
 help:
 	@echo "make demo        tenants of every isolation behind the gate, on throw-away clusters"
 	@echo "make demo ONCE=1 the same, checks itself and exits"
 	@echo "make test        format, lints, all tests, drivers of other languages"
+	@echo "make torture SECONDS=600 SEED=7 SERVERS=1 LEVEL=plain"
+	@echo "                 many tenants, few servers, every fault; each of the four may be left out"
+	@echo "make mutants     breaks the gate on purpose, one break at a time; a test must turn red"
 	@echo "make bench       throughput and latency beside PostgreSQL and PgBouncer"
 	@echo "make bench-micro nanoseconds of single steps"
 	@echo "make fmt lint    format; lints only"
@@ -20,11 +23,26 @@ demo: rust postgresql
 # What is run a second time, on four workers: everything that servers and sessions take part in.
 WITH_WORKERS = isolation lifecycle protocol refusals
 
-test: rust postgresql drivers
+test: rust postgresql versions drivers
 	$(CARGO) fmt --check
 	$(CARGO) clippy --locked --all-targets -- -D warnings
-	TENANTGATE_TEST_WORKERS=1 $(CARGO) test --locked
+	TORTURE_SECONDS=60 TENANTGATE_TEST_WORKERS=1 $(CARGO) test --locked
 	TENANTGATE_TEST_WORKERS=4 $(CARGO) test --locked --test main -- $(WITH_WORKERS)
+
+# `SECONDS` in all, in rounds of `ROUND`; `WORKERS` besides. TENANTGATE_PG_BIN selects the PostgreSQL.
+torture: export TORTURE_SECONDS = $(or $(SECONDS),600)
+torture: export TORTURE_SEED = $(SEED)
+torture: export TORTURE_SERVERS = $(SERVERS)
+torture: export TORTURE_WORKERS = $(WORKERS)
+torture: export TORTURE_LEVEL = $(LEVEL)
+torture: export TORTURE_ROUND = $(ROUND)
+torture: rust postgresql
+	$(CARGO) test --locked --test main torture:: -- --nocapture
+
+# Deliberate breaks, one build each; `MUTANT` selects by name.
+mutants: export MUTANT := $(MUTANT)
+mutants: rust postgresql
+	$(CARGO) test --locked --test main mutants:: -- --ignored --nocapture
 
 bench: rust postgresql
 	@./.ci/install pgbouncer
@@ -41,7 +59,7 @@ lint: rust
 	$(CARGO) fmt --check
 	$(CARGO) clippy --locked --all-targets -- -D warnings
 
-rust postgresql drivers:
+rust postgresql versions drivers:
 	@./.ci/install $@
 
 clean:

@@ -73,6 +73,8 @@ pub enum Error {
     ClientStalled,
     ShuttingDown,
     TenantEnded,
+    /// What the client proved itself with is past its time.
+    CredentialExpired,
     InvalidStartup {
         what: Cow<'static, str>,
     },
@@ -165,6 +167,7 @@ impl Error {
             Self::ClientStalled => ("client_stalled", "08006", F, Client),
             Self::ShuttingDown => ("shutting_down", "57P01", F, Gate),
             Self::TenantEnded => ("tenant_ended", "57P01", F, Tenant),
+            Self::CredentialExpired => ("credential_expired", "57P01", F, Client),
             Self::InvalidStartup { .. } => ("invalid_startup", "08P01", F, Client),
             Self::InvalidSetting { .. } => ("invalid_setting", "22023", E, Client),
             Self::WorkerLost => ("worker_lost", "57P03", F, Gate),
@@ -217,6 +220,9 @@ impl Error {
             Self::ClientStalled => "client stopped reading or sending in mid-message".into(),
             Self::ShuttingDown => "terminating connection due to administrator command".into(),
             Self::TenantEnded => "terminating connection because the tenant changed".into(),
+            Self::CredentialExpired => {
+                "terminating connection because the credential has expired".into()
+            }
             Self::InvalidStartup { what } => what.clone(),
             Self::InvalidSetting { what, .. } => what.clone(),
             Self::WorkerLost => "the tenant cannot be served at the moment".into(),
@@ -277,6 +283,7 @@ impl Error {
             Self::ShuttingDown => "Reconnect.",
             Self::WorkerLost => "The gate must be restarted; its log has the reason.",
             Self::TenantEnded => "The tenant was disabled, removed or moved.",
+            Self::CredentialExpired => "Log in again with a fresh token.",
             _ => return None,
         };
         (!text.is_empty()).then(|| text.into())

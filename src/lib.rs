@@ -14,6 +14,7 @@
 //! - [`isolation`] what makes a server connection a tenant's
 //! - [`wire`], [`net`] the protocol as bytes; sockets and TLS
 //! - [`console`], [`telemetry`] what operators see
+//! - [`doctor`] what would leak in the tenants' databases
 //! - [`config`], [`cli`], [`demo`] settings, the command line, the demonstration
 
 pub mod auth;
@@ -24,11 +25,11 @@ pub mod client;
 pub mod config;
 pub mod console;
 pub mod demo;
+pub mod doctor;
 pub mod error;
 pub mod gate;
 pub mod guard;
 pub mod isolation;
-pub mod live;
 pub mod net;
 pub mod pool;
 pub mod secret;

@@ -269,7 +269,10 @@ async fn the_quick_start_and_the_sql_of_each_isolation_work_as_written() {
     acme.batch_execute("DELETE FROM orders").await.unwrap();
     acme.batch_execute(forged).await.unwrap();
     assert_eq!(count(&acme).await, 1, "level plain lets acme see globex's row");
-    let guarded = settings.replace("[clusters.main]\n", "[clusters.main]\nlevel = \"guard\"\n");
+    let guarded = settings.replace(
+        "[clusters.main]\n",
+        "[clusters.main]\nlevel = \"guard\"\nenforce_level = false\n",
+    );
     let guarded = Gate::start(&guarded).await;
     let acme = connect(&conninfo(guarded.port, "app", &tokens[0].text)).await.unwrap();
     let refused = acme.batch_execute(forged).await.unwrap_err();

@@ -4,18 +4,26 @@
 mod drivers;
 mod harness;
 
+mod attacks;
 mod console;
+mod cves;
 mod docs;
+mod doctor;
 mod examples;
 mod fuzz;
 mod guard;
 mod harness_proof;
 mod hostile;
+mod install;
 mod isolation;
 mod lifecycle;
 mod load;
+mod mutants;
+mod parity;
 mod protocol;
 mod refusals;
 mod routes;
 mod service;
+mod strict;
 mod tidy;
+mod torture;

@@ -15,12 +15,12 @@ pub const LAYERS: [&[&str]; 13] = [
     &["gate"],
     &["config"],
     &["console"],
-    &["client"],
+    &["client", "doctor"],
     &["auth", "pool"],
     &["catalog"],
     &["server"],
     &["net", "isolation", "guard", "budget"],
-    &["error", "secret", "live", "telemetry", "spelling"],
+    &["error", "secret", "telemetry", "spelling"],
     &["wire"],
 ];
 

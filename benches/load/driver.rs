@@ -32,6 +32,8 @@ const COPY_LINES: usize = 640;
 pub enum Work {
     /// One statement, one round trip: the proxy knows the tenant.
     Select,
+    /// The same on a table without row security.
+    SelectOpen,
     /// Begin, select, commit: three round trips; the proxy knows the tenant.
     Transaction,
     /// Begin, set_config, select, commit: four round trips, because nobody else sets the tenant.
@@ -141,11 +143,14 @@ impl Client {
     async fn transact(&mut self, work: Work) -> Result<f64> {
         let aid = fastrand::usize(1..=ROWS);
         let select = format!("SELECT abalance FROM accounts WHERE aid = {aid}");
+        let open =
+            format!("SELECT abalance FROM open_accounts WHERE aid = {aid} AND tenant_id = 't000'");
         let tenant = fastrand::usize(0..TENANTS);
         let set = format!("SELECT set_config('app.tenant_id', 't{tenant:03}', true)");
         let before = self.received;
         let steps: &[&str] = match work {
             Work::Select => &[&select],
+            Work::SelectOpen => &[&open],
             Work::Transaction => &["BEGIN", &select, "COMMIT"],
             Work::SetTenant => &["BEGIN", &set, &select, "COMMIT"],
             Work::Read(sql) => &[sql],

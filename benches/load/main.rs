@@ -6,6 +6,7 @@ mod bulk;
 mod count;
 mod driver;
 mod idle;
+mod levels;
 mod lines;
 mod pgbench;
 mod plot;
@@ -87,6 +88,8 @@ enum Part {
     Storm,
     /// Many tenants, beside an application that sets the tenant itself.
     Tenants,
+    /// What each level of protection costs.
+    Levels,
     /// Memory of clients that do nothing.
     Idle,
     /// Instructions and system calls.
@@ -167,6 +170,7 @@ impl Arguments {
             Part::Bulk => 16 * each,
             Part::Storm => 5 * each,
             Part::Tenants => 8 * each + 60,
+            Part::Levels => 12 * each + 30,
             Part::Idle => 120,
             Part::Count => 150,
         });
@@ -186,6 +190,7 @@ impl Part {
             Self::Bulk => bulk::run(bench),
             Self::Storm => storm::run(bench),
             Self::Tenants => tenants::run(bench),
+            Self::Levels => levels::take(bench),
             Self::Idle => idle::run(bench),
             Self::Count => count::run(bench),
         }

@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::net::TcpStream;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread;
@@ -13,7 +14,7 @@ use tenantgate::catalog::{NewToken, new_token};
 use tenantgate::demo::{Cluster, Keeper, Plan, Template, User, command, free_port};
 use tokio_postgres::NoTls;
 
-use crate::tables;
+use crate::{levels, tables};
 
 /// Tenants in the catalog. Each has [`ROWS`] rows.
 pub const TENANTS: usize = 1000;
@@ -21,6 +22,9 @@ pub const ROWS: usize = 100;
 
 /// Made for one run and gone after it; it only has to be the same everywhere.
 pub const PASSWORD: &str = "login-password-of-benches";
+
+/// What tenants of level sealed are sealed with.
+const SEAL_KEY: &str = "k1:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef\n";
 
 /// A login that is a tenant by its own start-up settings: PostgreSQL has the same work with it as
 /// with a server the gate has bound.
@@ -46,8 +50,6 @@ pub struct Stage {
     pub cluster: Cluster,
     /// None only where no figures are taken, as in a test.
     pub pgbouncer: Option<PgBouncer>,
-    /// Whether this build of the gate knows level guard.
-    pub has_guard: bool,
     workers: Option<usize>,
     tenants: Vec<(String, NewToken)>,
     silo: NewToken,
@@ -81,6 +83,8 @@ pub struct Door {
 pub struct Proxy {
     pub port: u16,
     pub tls: bool,
+    /// The database of its row tenants.
+    dbname: &'static str,
     /// Whom it runs as, if not as us.
     pub user: Option<User>,
     child: Child,
@@ -109,19 +113,12 @@ impl Stage {
         let names = ["localhost".to_owned(), "127.0.0.1".to_owned()];
         let made = rcgen::generate_simple_self_signed(names)?;
         let certificate = (made.cert.pem(), made.signing_key.serialize_pem());
-        let (has_guard, silo) = (knows_guard()?, new()?);
+        let silo = new()?;
         let _template = template;
-        Ok(Self {
-            cluster,
-            pgbouncer,
-            has_guard,
-            workers,
-            tenants,
-            silo,
-            certificate,
-            verifier,
-            _template,
-        })
+        let stage =
+            Self { cluster, pgbouncer, workers, tenants, silo, certificate, verifier, _template };
+        levels::prepare(&stage).await?;
+        Ok(stage)
     }
 
     /// The process id of PostgreSQL's postmaster.
@@ -151,7 +148,7 @@ impl Stage {
     /// A tenant (counted around) at the gate.
     pub fn tenant(&self, gate: &Proxy, number: usize) -> Door {
         let token = self.tenants.get(number % TENANTS).map_or("", |(_, minted)| &minted.text);
-        door(gate.port, gate.tls, "app", "app", token)
+        door(gate.port, gate.tls, gate.dbname, "app", token)
     }
 
     /// The one tenant of the plain scenarios through PgBouncer.
@@ -178,21 +175,18 @@ impl Stage {
         }
     }
 
-    /// A gate.
-    pub fn gate(&self, plan: GatePlan<'_>) -> Result<Proxy> {
-        let keeper = Keeper::new("bench", &["proxy.pid"])?;
-        let port = free_port()?;
+    /// What the settings of a gate say of its cluster and tenants.
+    pub fn settings(&self, plan: GatePlan<'_>, folder: &Path) -> Result<String> {
         let (upstream, servers) = (self.cluster.port(), plan.servers);
-        let tls = match plan.tls {
-            true => {
-                let [certificate, key] = self.identity(keeper.folder(), None)?;
-                format!("tls = \"require\"\ncertificate = \"{certificate}\"\nkey = \"{key}\"\n")
-            }
-            false => "tls = \"disable\"\nplaintext_password = true\n".to_owned(),
-        };
         let workers = self.workers.map(|count| format!("workers = {count}\n"));
         let workers = workers.unwrap_or_default();
-        let level = plan.level.map(|level| format!("level = \"{level}\"\n")).unwrap_or_default();
+        let mut level = plan.level.map(|it| format!("level = \"{it}\"\n")).unwrap_or_default();
+        if plan.level == Some("sealed") {
+            let key = folder.join("seal.key");
+            fs::write(&key, SEAL_KEY)?;
+            fs::set_permissions(&key, fs::Permissions::from_mode(0o600))?;
+            level.push_str("seal_key_file = \"seal.key\"\n");
+        }
         let string = |login: &str, dbname: &str| {
             format!(
                 "connection_string = \"host=127.0.0.1 port={upstream} user={login} \
@@ -201,9 +195,8 @@ impl Stage {
         };
         let mut settings = format!(
             "[gate]\nclients = 20000\n{workers}\n\
-             [[listen]]\naddress = \"127.0.0.1:{port}\"\n{tls}\n\
              [clusters.main]\ncapacity = {servers}\n{level}{}",
-            string("tg_login", "app")
+            string("tg_login", levels::dbname(plan.level))
         );
         for (id, minted) in &self.tenants {
             settings.push_str(&format!(
@@ -217,13 +210,33 @@ impl Stage {
             self.silo.line,
             string(SILO, "silo")
         ));
+        Ok(settings)
+    }
+
+    /// A gate.
+    pub fn gate(&self, plan: GatePlan<'_>) -> Result<Proxy> {
+        let keeper = Keeper::new("bench", &["proxy.pid"])?;
+        let port = free_port()?;
+        let tls = match plan.tls {
+            true => {
+                let [certificate, key] = self.identity(keeper.folder(), None)?;
+                format!("tls = \"require\"\ncertificate = \"{certificate}\"\nkey = \"{key}\"\n")
+            }
+            false => "tls = \"disable\"\nplaintext_password = true\n".to_owned(),
+        };
+        let settings = format!(
+            "[[listen]]\naddress = \"127.0.0.1:{port}\"\n{tls}\n{}",
+            self.settings(plan, keeper.folder())?
+        );
         let file = keeper.folder().join("tenantgate.toml");
         fs::write(&file, settings)?;
         let own = Path::new(env!("CARGO_BIN_EXE_tenantgate"));
         let mut words = plan.wrap.to_vec();
         words.push(plan.program.unwrap_or(own).display().to_string());
         words.extend(["run".to_owned(), "--config".to_owned(), file.display().to_string()]);
-        Proxy::start(&words, None, port, keeper)
+        let mut proxy = Proxy::start(&words, None, port, keeper)?;
+        proxy.dbname = levels::dbname(plan.level);
+        Ok(proxy)
     }
 
     /// A PgBouncer with as many server connections for each of its logins.
@@ -356,7 +369,7 @@ impl Proxy {
             .spawn()
             .with_context(|| format!("cannot run {program}"))?;
         let tls = keeper.folder().join("proxy.crt").exists();
-        let mut proxy = Self { port, tls, user, child, keeper };
+        let mut proxy = Self { port, tls, dbname: "app", user, child, keeper };
         fs::write(proxy.keeper.folder().join("proxy.pid"), format!("{}\n", proxy.pid()))?;
         let deadline = Instant::now() + START_TIMEOUT;
         while TcpStream::connect(("127.0.0.1", port)).is_err() {
@@ -413,13 +426,6 @@ fn pool_login(number: usize) -> String {
     format!("pool_t{number:03}")
 }
 
-/// Whether the settings of this build have a level to choose.
-fn knows_guard() -> Result<bool> {
-    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/tenantgate.toml");
-    let text = fs::read_to_string(&page).with_context(|| page.display().to_string())?;
-    Ok(text.lines().any(|line| line.starts_with("level = ")))
-}
-
 /// What PostgreSQL keeps of the logins' password; all have the same.
 async fn verifier(cluster: &Cluster) -> Result<String> {
     let conninfo = cluster.superuser_conninfo("app");
@@ -432,7 +438,7 @@ async fn verifier(cluster: &Cluster) -> Result<String> {
     Ok(verifier)
 }
 
-async fn run(cluster: &Cluster, dbname: &str, statements: &[&str]) -> Result<()> {
+pub async fn run(cluster: &Cluster, dbname: &str, statements: &[&str]) -> Result<()> {
     let conninfo = cluster.superuser_conninfo(dbname);
     let (client, connection) = tokio_postgres::connect(&conninfo, NoTls).await?;
     let connection = tokio::spawn(connection);

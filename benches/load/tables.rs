@@ -86,6 +86,10 @@ pub fn tables() -> String {
              FROM generate_series(1, 100) tid;
          INSERT INTO pgbench_accounts SELECT 't000', aid, 1 + aid % 10
              FROM generate_series(1, 20000) aid;
+         -- The same without row security.
+         CREATE TABLE open_accounts (LIKE accounts INCLUDING ALL);
+         INSERT INTO open_accounts SELECT * FROM accounts;
+         GRANT SELECT ON open_accounts TO app_rw;
          CREATE TABLE bulk ({of_tenant}, number integer, body text NOT NULL);
          INSERT INTO bulk
              SELECT 't000', number, repeat('x', 80) FROM generate_series(1, 50000) number;

@@ -22,8 +22,10 @@ const COLUMNS: Columns = Columns {
 /// The proxies of a part, as far as there are any.
 pub struct Ways {
     pub gate: Proxy,
-    /// The same with level guard, if this build has it.
-    pub guard: Option<Proxy>,
+    /// The same with level guard.
+    pub guard: Proxy,
+    /// The same with level sealed.
+    pub sealed: Proxy,
     /// The build to compare with.
     pub before: Option<Proxy>,
     pub pgbouncer: Option<Proxy>,
@@ -34,10 +36,8 @@ impl Ways {
     pub fn start(bench: &Bench, servers: usize, tls: bool) -> Result<Self> {
         let plan = GatePlan { servers, tls, ..GatePlan::default() };
         let stage = &bench.stage;
-        let guard = match stage.has_guard {
-            true => Some(stage.gate(GatePlan { level: Some("guard"), ..plan })?),
-            false => None,
-        };
+        let guard = stage.gate(GatePlan { level: Some("guard"), ..plan })?;
+        let sealed = stage.gate(GatePlan { level: Some("sealed"), ..plan })?;
         let before = bench.arguments.before.as_deref();
         let before = before
             .map(|program| stage.gate(GatePlan { program: Some(program), ..plan }))
@@ -47,13 +47,16 @@ impl Ways {
             true => Some(stage.pgbouncer(pgbouncer)?),
             false => None,
         };
-        Ok(Self { gate: stage.gate(plan)?, guard, before, pgbouncer })
+        Ok(Self { gate: stage.gate(plan)?, guard, sealed, before, pgbouncer })
     }
 
     /// The builds of the gate, with what they are called.
     pub fn gates(&self) -> Vec<(&'static str, &Proxy)> {
-        let mut gates = vec![("tenantgate", &self.gate)];
-        gates.extend(self.guard.as_ref().map(|gate| ("tenantgate, guard", gate)));
+        let mut gates = vec![
+            ("tenantgate", &self.gate),
+            ("tenantgate, guard", &self.guard),
+            ("tenantgate, sealed", &self.sealed),
+        ];
         gates.extend(self.before.as_ref().map(|gate| ("before", gate)));
         gates
     }

@@ -14,7 +14,8 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::catalog::{
-    CatalogPlan, Cluster, ClusterPlan, LimitsPlan, TENANT_SETTING_DEFAULT, TenantPlan, new_token,
+    CatalogPlan, Cluster, ClusterPlan, LimitsPlan, NamesPlan, TENANT_SETTING_DEFAULT, TenantPlan,
+    new_token,
 };
 use crate::isolation::Isolation;
 
@@ -53,6 +54,7 @@ fn fixture() -> Fixture {
         cluster: Cluster::new("main".to_owned(), 1),
         connection_string: Some("host=localhost user=tg".to_owned()),
         tenant_setting: TENANT_SETTING_DEFAULT.to_owned(),
+        names: NamesPlan::default(),
     };
     let plan = CatalogPlan {
         clusters: BTreeMap::from([("main".to_owned(), cluster)]),

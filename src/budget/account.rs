@@ -18,9 +18,13 @@ pub struct Account {
     clients: AtomicU32,
     at_once: AtomicU32,
     servers: AtomicU32,
+    /// How many of these are for those who wait in line.
+    reserved: AtomicU32,
     rate: Rate,
     /// Told when a transaction ends, so that one that waits may start.
     freed: Notify,
+    /// Told when a server slot is given back, so that one who waits for it may have it.
+    slot_freed: Notify,
     pub totals: Totals,
 }
 
@@ -64,6 +68,23 @@ pub struct ClientSlot(Arc<Account>);
 #[derive(Debug)]
 pub struct ServerSlot(Arc<Account>);
 
+/// A slot of one who waits in line for a server. Dropping it gives the slot back.
+#[derive(Debug)]
+pub struct Reservation(Option<ServerSlot>);
+
+impl Reservation {
+    /// The slot itself, for whoever is given a server.
+    pub fn redeem(mut self) -> Option<ServerSlot> {
+        self.take()
+    }
+
+    fn take(&mut self) -> Option<ServerSlot> {
+        let slot = self.0.take()?;
+        slot.0.reserved.fetch_sub(1, Ordering::Relaxed);
+        Some(slot)
+    }
+}
+
 impl ServerSlot {
     /// Whose it is.
     #[inline]
@@ -100,11 +121,6 @@ impl Account {
         take_below(&self.clients, limit).then(|| ClientSlot(self.clone()))
     }
 
-    /// Whether the tenant may have one more server connection.
-    pub fn may_lease(&self, limits: &Limits) -> bool {
-        limits.servers.is_none_or(|limit| self.servers.load(Ordering::Relaxed) < limit)
-    }
-
     /// Lets the tenant have one more server connection.
     #[inline]
     pub fn lease(self: &Arc<Self>, limits: &Limits) -> Option<ServerSlot> {
@@ -116,6 +132,23 @@ impl Account {
         Some(ServerSlot(self.clone()))
     }
 
+    /// The same for one who will wait for it in line.
+    pub fn reserve(self: &Arc<Self>, limits: &Limits) -> Option<Reservation> {
+        let slot = self.lease(limits)?;
+        self.reserved.fetch_add(1, Ordering::Relaxed);
+        Some(Reservation(Some(slot)))
+    }
+
+    /// Returns when a server slot may have been given back. One call is kept for whoever asks next.
+    pub async fn slot_freed(&self) {
+        self.slot_freed.notified().await;
+    }
+
+    /// Hands a call on to another who asks, or will ask.
+    pub fn pass_slot_on(&self) {
+        self.slot_freed.notify_one();
+    }
+
     /// Books the end of a wait for a server.
     pub fn waited(&self, time: Duration) {
         self.totals.wait_time_us.fetch_add(time.as_micros() as u64, Ordering::Relaxed);
@@ -124,7 +157,8 @@ impl Account {
     /// Clients, transactions at work and server connections of this moment.
     pub fn in_use(&self) -> (u32, u32, u32) {
         let read = |count: &AtomicU32| count.load(Ordering::Relaxed);
-        (read(&self.clients), read(&self.at_once), read(&self.servers))
+        let servers = read(&self.servers).saturating_sub(read(&self.reserved));
+        (read(&self.clients), read(&self.at_once), servers)
     }
 
     /// Requests that could come at once; `None` without a limit.
@@ -151,6 +185,13 @@ impl Drop for ClientSlot {
 impl Drop for ServerSlot {
     fn drop(&mut self) {
         self.0.servers.fetch_sub(1, Ordering::Relaxed);
+        self.0.slot_freed.notify_one();
+    }
+}
+
+impl Drop for Reservation {
+    fn drop(&mut self) {
+        drop(self.take());
     }
 }
 
@@ -197,7 +238,7 @@ mod tests {
         let (permit, slot) = (account.admit(&limits).unwrap(), account.connect(&limits));
         let server = account.lease(&limits);
         assert!(server.is_some() && account.lease(&limits).is_none());
-        assert!(!account.may_lease(&limits));
+        assert!(account.reserve(&limits).is_none());
         assert_eq!(account.admit(&limits).unwrap_err(), Over::AtOnce(1));
         assert!(account.connect(&limits).is_none());
         drop((permit, slot, server));

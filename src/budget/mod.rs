@@ -4,5 +4,5 @@ mod account;
 mod limits;
 mod rate;
 
-pub use account::{Account, Accounts, ClientSlot, Over, Permit, ServerSlot, Totals};
+pub use account::{Account, Accounts, ClientSlot, Over, Permit, Reservation, ServerSlot, Totals};
 pub use limits::Limits;

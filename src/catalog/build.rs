@@ -4,12 +4,13 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
+use crate::catalog::names::Names;
 use crate::catalog::plan::{CatalogPlan, ClusterPlan, Fault, LimitsPlan, Place, TenantPlan};
 use crate::catalog::token::parse_line;
 use crate::catalog::{Catalog, Cluster, Route, TIER_DEFAULT, Tenant, TenantId, TokenRecord, apart};
 use crate::guard::{Denial, Denials};
-use crate::isolation::{Context, ContextError, ContextPlan, Isolation};
-use crate::server::Conninfo;
+use crate::isolation::{Context, ContextError, ContextPlan, Isolation, Level};
+use crate::server::{Conninfo, Reach};
 use crate::spelling;
 
 /// More than any PostgreSQL can be told to accept (MAX_BACKENDS).
@@ -53,6 +54,8 @@ struct Builder<'plan> {
     /// Default connection strings; one value for all tenants that use it. `None` has a fault of
     /// its own already.
     defaults: BTreeMap<&'plan str, Option<Arc<Conninfo>>>,
+    /// Clusters whose templates have a fault are not in it.
+    names: BTreeMap<&'plan str, Names<'plan>>,
     tenants: BTreeMap<TenantId, Arc<Tenant>>,
     tokens: HashMap<String, TokenRecord>,
     token_faults: Vec<Fault>,
@@ -69,10 +72,14 @@ impl<'plan> Builder<'plan> {
             let conninfo = Conninfo::parse(text).ok();
             Some((name.as_str(), conninfo.map(|found| Arc::new(found.in_folder(&plan.folder)))))
         };
+        let names = |(name, cluster): (&'plan String, &'plan ClusterPlan)| {
+            Some((name.as_str(), Names::read(name, cluster).ok()?))
+        };
         Self {
             plan,
             clusters: plan.clusters.iter().map(cluster).collect(),
             defaults: plan.clusters.iter().filter_map(default).collect(),
+            names: plan.clusters.iter().filter_map(names).collect(),
             tenants: BTreeMap::new(),
             tokens: HashMap::new(),
             token_faults: Vec::new(),
@@ -96,8 +103,9 @@ impl<'plan> Builder<'plan> {
         let tier = self.tier(plan, &place, &mut faults);
         let own = Place::TenantLimits(name.to_owned());
         check_limits(&plan.limits, tier, &own, &mut faults);
-        let route = self.route(plan, &place, &mut faults);
+        let route = self.route(name, plan, &place, &mut faults);
         check_schema(plan, &place, &mut faults);
+        check_level(plan, route.as_ref(), &place, &mut faults);
         let context = id.as_ref().map(|_| self.context(name, plan, &place));
         let context = context.and_then(|made| made.map_err(|fault| faults.push(fault)).ok());
         let (Some(id), Some(route), Some(context), true) = (id, route, context, faults.is_empty())
@@ -158,7 +166,13 @@ impl<'plan> Builder<'plan> {
         found.unwrap_or(NONE)
     }
 
-    fn route(&self, plan: &TenantPlan, place: &Place, faults: &mut Vec<Fault>) -> Option<Route> {
+    fn route(
+        &self,
+        id: &str,
+        plan: &TenantPlan,
+        place: &Place,
+        faults: &mut Vec<Fault>,
+    ) -> Option<Route> {
         let name = plan.cluster.as_str();
         let Some(cluster) = self.clusters.get(name) else {
             faults.push(unknown(place, "cluster", name, self.clusters.keys().copied()));
@@ -173,7 +187,11 @@ impl<'plan> Builder<'plan> {
                     return None;
                 }
             },
-            (None, Some(default)) => Arc::clone(default.as_ref()?),
+            (None, Some(default)) => {
+                let names = self.names.get(name)?;
+                let made = names.conninfo(id, plan, default.as_ref()?);
+                made.map_err(|fault| faults.push(fault)).ok()?
+            }
             (None, None) => {
                 let message = "neither the tenant nor its cluster has a connection_string";
                 faults.push(Fault::entry(place.clone(), message));
@@ -181,7 +199,19 @@ impl<'plan> Builder<'plan> {
             }
         };
         let allow_superuser = plan.allow_superuser;
-        Some(Route { cluster: Arc::clone(cluster), conninfo, allow_superuser })
+        let reach = self.reach(id, plan, cluster);
+        Some(Route { cluster: Arc::clone(cluster), conninfo, allow_superuser, reach })
+    }
+
+    /// What a schema tenant's login may reach; a fault in its schema is told with its context.
+    fn reach(&self, id: &str, plan: &TenantPlan, cluster: &Cluster) -> Option<Arc<Reach>> {
+        if plan.isolation != Isolation::Schema {
+            return None;
+        }
+        let names = self.names.get(plan.cluster.as_str())?;
+        let schema = names.schema(id, plan).ok()??;
+        let (role, shared) = (plan.role.clone(), cluster.shared_schemas.clone());
+        Some(Arc::new(Reach { schema, role, shared }))
     }
 
     fn context(&self, id: &str, plan: &TenantPlan, place: &Place) -> Result<Context, Fault> {
@@ -192,12 +222,16 @@ impl<'plan> Builder<'plan> {
             return Err(Fault::new(place.clone(), "role", message)
                 .hint("Name a role that was made for the application, or leave the key out."));
         }
+        let schema = match self.names.get(plan.cluster.as_str()) {
+            Some(names) => names.schema(id, plan)?,
+            None => plan.schema.clone(),
+        };
         let words = ContextPlan {
             isolation: plan.isolation,
             tenant: id,
             tenant_setting: setting,
             role: plan.role.as_deref(),
-            schema: plan.schema.as_deref(),
+            schema: schema.as_deref(),
         };
         Context::new(words).map_err(|error| {
             let message = error.to_string();
@@ -251,6 +285,9 @@ fn check_cluster(name: &str, plan: &ClusterPlan, faults: &mut Vec<Fault>) {
     if let Some(Err(error)) = plan.connection_string.as_deref().map(Conninfo::parse) {
         faults.push(Fault::new(place.clone(), "connection_string", error.to_string()));
     }
+    if let Err(wrong) = Names::read(name, plan) {
+        faults.extend(wrong);
+    }
     if !is_custom_setting(&plan.tenant_setting) {
         let message = format!("\"{}\" is not a custom setting's name", plan.tenant_setting);
         let hint = "Two or more names with dots between them, such as app.tenant_id; those that \
@@ -287,6 +324,16 @@ fn check_limits(own: &LimitsPlan, tier: &LimitsPlan, place: &Place, faults: &mut
     if own.queries_burst.is_some() && limits.queries_per_second.is_none() {
         let message = "queries_burst has no queries_per_second to go with";
         faults.push(Fault::new(place.clone(), "queries_burst", message));
+    }
+}
+
+/// A row tenant shares its login, so PostgreSQL itself cannot tell it from the others.
+fn check_level(plan: &TenantPlan, route: Option<&Route>, place: &Place, faults: &mut Vec<Fault>) {
+    let strict = route.is_some_and(|route| route.cluster.level == Level::Strict);
+    if strict && plan.isolation == Isolation::Row {
+        let message = "a row tenant cannot be on a cluster of level \"strict\"";
+        let hint = "Row tenants share a login: \"sealed\" is as far as they get.";
+        faults.push(Fault::new(place.clone(), "isolation", message).hint(hint));
     }
 }
 

@@ -3,6 +3,8 @@
 
 mod apart;
 mod build;
+mod live;
+mod names;
 mod plan;
 mod tenant;
 #[cfg(test)]
@@ -14,9 +16,10 @@ use std::sync::Arc;
 
 use crate::isolation::Context;
 
+pub use live::Live;
 pub use plan::{
-    CatalogPlan, ClusterPlan, Fault, LimitsPlan, Place, TENANT_SETTING_DEFAULT, TIER_DEFAULT,
-    TenantPlan,
+    CatalogPlan, ClusterPlan, Fault, LimitsPlan, NamesPlan, Place, TENANT_SETTING_DEFAULT,
+    TIER_DEFAULT, TenantPlan,
 };
 pub use tenant::{Cluster, Route, Tenant, TenantId, TenantState};
 pub use token::{

@@ -9,6 +9,7 @@ use crate::budget::Limits;
 use crate::catalog::{Cluster, TenantState};
 use crate::guard::Denials;
 use crate::isolation::Isolation;
+use crate::isolation::tenancy::LoginSecret;
 
 /// The setting that row security policies read unless a cluster names another.
 pub const TENANT_SETTING_DEFAULT: &str = "app.tenant_id";
@@ -32,6 +33,17 @@ pub struct ClusterPlan {
     /// For tenants that bring none of their own.
     pub connection_string: Option<String>,
     pub tenant_setting: String,
+    pub names: NamesPlan,
+}
+
+/// Templates of names that are made of tenants' ids; see `isolation::tenancy`.
+#[derive(Clone, Debug, Default)]
+pub struct NamesPlan {
+    pub login: Option<String>,
+    /// What the passwords of these logins are made of.
+    pub secret: Option<LoginSecret>,
+    pub schema: Option<String>,
+    pub database: Option<String>,
 }
 
 /// A tenant's words.

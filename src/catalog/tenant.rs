@@ -6,9 +6,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::budget::Limits;
-use crate::guard::{Denials, Level, Watch};
-use crate::isolation::{Context, Isolation};
-use crate::server::Conninfo;
+use crate::guard::{Denials, Watch};
+use crate::isolation::{Context, Isolation, Level, SealKeys};
+use crate::server::{Conninfo, Reach};
 
 /// A checked tenant id: `[A-Za-z0-9][A-Za-z0-9_.-]{0,62}`, case-sensitive.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -79,13 +79,25 @@ impl Tenant {
             && *report_only == other.report_only
     }
 
+    /// The level of protection in force.
+    pub fn level(&self) -> Level {
+        self.route.cluster.level.in_force(self.isolation)
+    }
+
+    /// The same as people are told it: whether the database was held to it is part of it.
+    pub fn level_in_words(&self) -> String {
+        let enforced = self.route.cluster.enforce_level || self.level() == Level::Plain;
+        let note = if enforced { "" } else { " (not enforced)" };
+        format!("{}{note}", self.level().name())
+    }
+
     /// What statement texts of the tenant are looked through for.
     pub fn watch(&self) -> Watch {
         match (self.route.cluster.level, self.isolation) {
             (Level::Plain, _) => Watch::Off,
-            (Level::Guard, Isolation::Silo) => Watch::Silo,
-            (Level::Guard, Isolation::Schema) => Watch::Schema,
-            (Level::Guard, Isolation::Row) => Watch::Row,
+            (_, Isolation::Silo) => Watch::Silo,
+            (_, Isolation::Schema) => Watch::Schema,
+            (_, Isolation::Row) => Watch::Row,
         }
     }
 }
@@ -115,6 +127,8 @@ pub struct Route {
     pub conninfo: Arc<Conninfo>,
     /// Silo routes only: the login may be a superuser. Off unless the settings name the risk.
     pub allow_superuser: bool,
+    /// Schema routes only: what the login may reach.
+    pub reach: Option<Arc<Reach>>,
 }
 
 /// One PostgreSQL instance and what the gate may ask of it.
@@ -136,8 +150,15 @@ pub struct Cluster {
     pub scrub_timeout: Duration,
     /// The setting that row security policies read; default `app.tenant_id`.
     pub tenant_setting: String,
+    /// Schemas that logins of schema tenants may use beside their own; default none.
+    pub shared_schemas: Vec<String>,
     /// How far its tenants are protected; default plain.
     pub level: Level,
+    /// Whether a server that does not hold the level is refused; default yes. Otherwise it is
+    /// only told of in the log.
+    pub enforce_level: bool,
+    /// What row tenants are sealed with.
+    pub seal_keys: Option<Arc<SealKeys>>,
 }
 
 impl Cluster {
@@ -152,7 +173,10 @@ impl Cluster {
             linger: Duration::from_millis(10),
             scrub_timeout: Duration::from_secs(5),
             tenant_setting: "app.tenant_id".to_owned(),
+            shared_schemas: Vec::new(),
             level: Level::default(),
+            enforce_level: true,
+            seal_keys: None,
         }
     }
 }

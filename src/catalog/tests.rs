@@ -12,6 +12,7 @@ fn cluster(capacity: usize, connection_string: Option<&str>) -> ClusterPlan {
         cluster: Cluster::new("main".to_owned(), capacity),
         connection_string: connection_string.map(str::to_owned),
         tenant_setting: TENANT_SETTING_DEFAULT.to_owned(),
+        names: NamesPlan::default(),
     }
 }
 

@@ -1,5 +1,7 @@
 //! `tenantgate check`: what a settings file says about each tenant.
 
+use std::collections::BTreeSet;
+
 use comfy_table::Table;
 use comfy_table::presets::NOTHING;
 use serde_json::{Value, json};
@@ -28,7 +30,17 @@ pub(super) fn table(config: &Config) -> String {
         format!("{count} {what}{plural}")
     });
     let counts = format!("good: {}", counts.join(", "));
-    format!("{}\n\n{counts}", table.trim_fmt())
+    let open: String = levels(config)
+        .iter()
+        .map(|(level, open)| format!("level {level} leaves open: {open}\n"))
+        .collect();
+    format!("{}\n\n{open}{counts}", table.trim_fmt())
+}
+
+/// The levels in force and what each leaves open, once each.
+fn levels(config: &Config) -> BTreeSet<(String, &'static str)> {
+    let tenants = config.catalog.tenants();
+    tenants.map(|it| (it.level_in_words(), it.level().leaves_open(it.isolation))).collect()
 }
 
 /// The same for programs.
@@ -39,7 +51,10 @@ pub(super) fn json(config: &Config) -> String {
     });
     let clusters = config.catalog.clusters();
     let clusters = clusters.map(|c| json!({ "name": c.name, "capacity": c.capacity }));
+    let levels = levels(config);
+    let levels = levels.iter().map(|(level, open)| json!({ "level": level, "leaves_open": open }));
     let value = json!({
+        "levels": levels.collect::<Vec<_>>(),
         "tenants": tenants.collect::<Vec<_>>(),
         "clusters": clusters.collect::<Vec<_>>(),
         "issuers": config.issuers.iter().map(|issuer| &issuer.name).collect::<Vec<_>>(),
@@ -58,7 +73,7 @@ fn facts(tenant: &Tenant) -> [(&'static str, Option<String>); 9] {
         ("login", Some(conninfo.user.clone())),
         ("role", tenant.context.value("role").map(str::to_owned)),
         ("tier", Some(tenant.tier.clone())),
-        ("level", Some(tenant.route.cluster.level.name().to_owned())),
+        ("level", Some(tenant.level_in_words())),
         ("state", Some(tenant.state.name().to_owned())),
     ]
 }

@@ -2,6 +2,7 @@
 //! settings are wrong.
 
 mod check;
+mod doctor;
 mod health;
 mod install;
 mod load;
@@ -49,17 +50,10 @@ enum Command {
     /// Make, sign and hash tokens
     #[command(subcommand)]
     Token(token::TokenCommand),
-    /// Print the SQL that prepares a cluster for the gate
-    Install {
-        #[command(flatten)]
-        file: File,
-        /// The cluster, as in [clusters.NAME]
-        #[arg(long)]
-        cluster: String,
-        /// Print the SQL; nothing is run
-        #[arg(long, required = true)]
-        print: bool,
-    },
+    /// Prepare a cluster for the gate, or print the SQL that does
+    Install(Box<install::InstallCommand>),
+    /// Look for what would leak in the tenants' databases, object by object
+    Doctor(doctor::DoctorCommand),
     /// Send your own SQL as many tenants, and see latencies and leaks
     Load(Box<load::LoadCommand>),
     /// Start throw-away clusters and show tenants their own rows
@@ -128,9 +122,11 @@ fn run(command: Command) -> Result<(), Failure> {
         }
         Command::Health { file, ready } => print(&health::ask(&file.load()?, ready)?),
         Command::Token(command) => print(&token::run(command)?),
-        Command::Install { file, cluster, print: _ } => {
-            let config = file.load()?;
-            print(&install::sql(&config, &cluster)?)
+        Command::Install(command) => install::run(&command),
+        Command::Doctor(command) => {
+            let (text, verdict) = doctor::run(&command)?;
+            print(&text)?;
+            verdict
         }
         Command::Load(command) => load::run_command(&command),
         Command::Demo { once } => Ok(demo::run(once)?),

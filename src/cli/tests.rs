@@ -75,15 +75,13 @@ fn check_shows_every_tenant_and_no_password() {
 #[test]
 fn install_prints_sql_for_the_logins_of_row_tenants() {
     let (_folder, _, config) = settings();
-    let sql = install::sql(&config, "main").unwrap_or_else(|failure| panic!("{}", usage(failure)));
-    assert!(sql.contains("ALTER ROLE \"tg\" LOGIN NOINHERIT;"), "{sql}");
-    let membership = "EXECUTE 'GRANT \"o''role\" TO \"tg\" WITH INHERIT FALSE, SET TRUE';";
-    assert!(sql.contains(membership), "{sql}");
+    let places = |cluster: &str| install::places(&config, cluster, None).map_err(usage);
+    let sql = install::sql("main", &places("main").unwrap(), false);
+    assert!(sql.contains("\nALTER ROLE \"tg\" LOGIN NOINHERIT;\n"), "{sql}");
+    assert!(sql.contains("E'GRANT \"o''role\" TO \"tg\"'"), "{sql}");
     assert!(!sql.contains("hunter2"));
-    let nothing = install::sql(&config, "far").err().map(usage);
-    assert!(nothing.is_some_and(|text| text.contains("no row tenant")));
-    let unknown = install::sql(&config, "mian").err().map(usage);
-    assert!(unknown.is_some_and(|text| text.contains("did you mean \"main\"?")));
+    assert!(places("far").is_err_and(|text| text.contains("no row tenant")));
+    assert!(places("mian").is_err_and(|text| text.contains("did you mean \"main\"?")));
 }
 
 #[test]

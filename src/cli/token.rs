@@ -98,7 +98,7 @@ fn table_key(id: &str) -> String {
     if id.contains('.') { format!("\"{id}\"") } else { id.to_owned() }
 }
 
-fn tenant_id(text: &str) -> Result<TenantId, String> {
+pub(super) fn tenant_id(text: &str) -> Result<TenantId, String> {
     let rule = "a tenant id has up to 63 letters, digits, \"_\", \".\" or \"-\" and starts with a \
                 letter or digit";
     TenantId::new(text).ok_or_else(|| rule.to_owned())

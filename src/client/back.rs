@@ -14,6 +14,9 @@ const HELD_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// ParameterStatus of these would tell the client how its tenant is kept, or is a label of ours.
 const HIDDEN: [&str; 4] = ["search_path", "role", "session_authorization", "is_superuser"];
 
+/// Every error has a code of so many characters (PostgreSQL manual, 55.8).
+const SQLSTATE_BYTES: usize = 5;
+
 /// What becomes of a frame that is complete.
 enum Fate {
     Pass,
@@ -55,6 +58,10 @@ impl Exchange<'_> {
 
     /// One frame; false if more of it must come first.
     fn walk_reply(&mut self, header: Header) -> Result<bool, Ended> {
+        if self.relay.server_fatal && !self.relay.due.is_empty() {
+            // The client was told that it is over: nothing may come behind that.
+            return Err(Ended::ServerGone);
+        }
         match header.tag {
             b'D' | b'd' | b'T' => {
                 self.expect_data(header.tag)?;
@@ -285,8 +292,10 @@ impl Exchange<'_> {
                         // A function may have set it. How texts are read depends on it.
                         self.talk.touch(&[name.to_owned()]);
                     }
-                    self.talk.note_reported(name, value);
-                    Ok(Fate::Pass)
+                    match self.talk.note_reported(name, value) {
+                        true => Ok(Fate::Pass),
+                        false => Err(out_of_step()),
+                    }
                 }
                 None => Err(out_of_step()),
             },
@@ -296,6 +305,10 @@ impl Exchange<'_> {
 
     fn error(&mut self, body: &[u8]) -> Result<Fate, Ended> {
         let read = backend::read_error(body);
+        if read.sqlstate.len() != SQLSTATE_BYTES {
+            // Drivers rely on it.
+            return Err(out_of_step());
+        }
         if read.is_fatal() {
             self.relay.server_fatal = true;
             let relay = &self.relay;

@@ -163,6 +163,7 @@ fn touched(touch: &Touch, bench: Bench<'_>, plan: &mut Plan) -> Result<(), Error
         return Ok(());
     }
     check_protected(name, value.as_deref(), bench)?;
+    carried::check_seed(name, bench.tenant.isolation)?;
     if name == "client_encoding" {
         match value {
             Some(value) => carried::check_encoding(value)?,
@@ -221,6 +222,7 @@ fn set(
             let step = Step { tag: Some("SET"), effect: None };
             return Ok((step, Some(NOTHING.to_owned())));
         }
+        carried::check_seed(name, bench.tenant.isolation)?;
         if name == "client_encoding" {
             carried::check_encoding(text.unwrap_or("default"))?;
         }

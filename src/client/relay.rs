@@ -16,6 +16,7 @@ use crate::error::Error;
 use crate::guard::Reading;
 use crate::net::Connection;
 use crate::pool::Lease;
+use crate::wire::frame;
 
 /// Bytes that wait for a slow reader before the other side is no longer read.
 const WAITING_BYTES_MAX: usize = 64 * 1024;
@@ -338,8 +339,11 @@ impl Exchange<'_> {
             return false;
         }
         let Some(bound) = self.lease.bound() else { return false };
-        let sent = bound.connection().is_sent() && bound.connection().input.is_empty();
-        sent && self.talk.shared.cancels.get() == 0
+        let server = bound.connection();
+        // Half a message behind the last answer holds nobody: whoever gets the server next sees it
+        // there and closes it.
+        let walked = server.input.is_empty() || is_half(server.input.data());
+        server.is_sent() && walked && self.talk.shared.cancels.get() == 0
     }
 
     /// Whether the client has left and no answer is due that would end what it began: what a batch
@@ -419,6 +423,15 @@ impl Exchange<'_> {
         if let Some(limit) = self.talk.tenant.limits.query_time {
             self.relay.query_deadline = Some(Instant::now() + limit);
         }
+    }
+}
+
+/// Whether these bytes are the beginning of a message and nothing more.
+fn is_half(bytes: &[u8]) -> bool {
+    match frame::header(bytes) {
+        Ok(Some(header)) => header.length > bytes.len(),
+        Ok(None) => true,
+        Err(_) => false,
     }
 }
 

@@ -5,7 +5,7 @@ use std::future::poll_fn;
 use std::pin::pin;
 use std::rc::Rc;
 use std::task::Poll;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use crate::budget::{ClientSlot, Over, Permit};
 use crate::client::carried::is_protected;
@@ -50,6 +50,8 @@ pub struct Session {
     /// What it asked for; of no use once it is welcome.
     wishes: Option<Box<Wishes>>,
     slot: ClientSlot,
+    /// From then on its credential opens nothing any more.
+    expires_at: Option<SystemTime>,
 }
 
 /// How a session ended.
@@ -64,6 +66,7 @@ impl Session {
     /// Takes over a client that a door let in.
     pub fn new(arrival: Arrival, env: &Rc<Env>) -> std::io::Result<Box<Self>> {
         let Arrival { mut stream, identity, account, slot, wishes, entry } = arrival;
+        let expires_at = identity.expires_at;
         let tenant = identity.tenant;
         stream.attach()?;
         let talk = Talk {
@@ -92,6 +95,7 @@ impl Session {
             entry,
             wishes: Some(Box::new(wishes)),
             slot,
+            expires_at,
         }))
     }
 
@@ -126,6 +130,9 @@ impl Session {
 
     /// The life of a request, or of all requests up to the end of their transaction.
     async fn serve(&mut self, request: Request) -> Result<(), End> {
+        if self.expires_at.is_some_and(|end| end <= SystemTime::now()) {
+            return Err(End::Told(Error::CredentialExpired));
+        }
         // A cancel is for the request that it finds waiting, never for a later one.
         self.talk.shared.cancel_wanted.set(false);
         self.talk.shared.phase.set(Phase::Waiting);

@@ -20,6 +20,9 @@ use crate::pool::{Greeting, Lease, SessionId};
 use crate::server::{ServerFacts, Settings, cancel};
 use crate::wire::backend;
 
+/// Most parameters a server tells of; PostgreSQL 18 has sixteen, extensions may add some.
+const REPORTED_MAX: usize = 100;
+
 /// A session's own state, apart from its sockets.
 #[derive(Debug)]
 pub struct Talk {
@@ -270,12 +273,14 @@ impl Talk {
         reading
     }
 
-    /// Notes what the client was told of a parameter.
-    pub fn note_reported(&mut self, name: &str, value: &str) {
+    /// Notes what the client was told of a parameter. False if there are more of them than a
+    /// server has.
+    pub fn note_reported(&mut self, name: &str, value: &str) -> bool {
         match self.reported.iter_mut().find(|(known, _)| known == name) {
             Some(entry) => entry.1 = value.to_owned(),
             None => self.reported.push((name.to_owned(), value.to_owned())),
         }
+        self.reported.len() <= REPORTED_MAX
     }
 
     /// Writes ParameterStatus for everything that went back to its start-up value.

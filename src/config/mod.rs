@@ -7,6 +7,7 @@ mod check;
 mod error;
 mod listen;
 mod read;
+mod secrets;
 mod shapes;
 mod table;
 #[cfg(test)]

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::Path;
+use std::sync::Arc;
 
 use serde::de::DeserializeOwned;
 use toml::Spanned;
@@ -12,6 +13,7 @@ use toml::de::{DeTable, DeValue, ValueDeserializer};
 use super::check;
 use super::error::Problem;
 use super::listen;
+use super::secrets;
 use super::shapes::{
     ClusterShape, ConsoleUserShape, GateShape, HttpShape, IssuerShape, LimitsShape, ListenShape,
     SECTIONS, TenantShape,
@@ -20,11 +22,13 @@ use super::units;
 use super::{Config, GateSettings};
 use crate::auth::{IssuerSettings, LEEWAY_DEFAULT, TENANT_CLAIM_DEFAULT};
 use crate::catalog::{
-    Catalog, CatalogPlan, Cluster, ClusterPlan, Fault, Place, TENANT_SETTING_DEFAULT, TenantPlan,
-    TenantState,
+    Catalog, CatalogPlan, Cluster, ClusterPlan, Fault, NamesPlan, Place, TENANT_SETTING_DEFAULT,
+    TenantPlan, TenantState,
 };
 use crate::client::ClientSettings;
 use crate::console::{ConsoleSettings, ConsoleUser};
+use crate::isolation::SealKeys;
+use crate::isolation::tenancy::LoginSecret;
 use crate::net::ListenSettings;
 use crate::spelling;
 use crate::telemetry::{HttpSettings, LogSettings};
@@ -206,7 +210,12 @@ impl<'text> Reader<'text> {
     /// only be echoes of theirs.
     fn catalog(&mut self) -> Option<Catalog> {
         let before = self.problems.len();
-        let clusters = self.entries::<ClusterShape>("clusters");
+        let mut clusters = BTreeMap::new();
+        for (name, shape) in self.entries::<ClusterShape>("clusters") {
+            let secret = secrets::login_secret(self, &name, &shape);
+            let seal_keys = secrets::seal_keys(self, &name, &shape);
+            clusters.insert(name.clone(), cluster(name, shape, secret, seal_keys));
+        }
         let tiers = self.entries::<LimitsShape>("tiers");
         let sound = self.problems.len() == before;
         let tenants = self.entries::<TenantShape>("tenants");
@@ -215,10 +224,7 @@ impl<'text> Reader<'text> {
         }
         let plan = CatalogPlan {
             folder: self.folder.to_owned(),
-            clusters: clusters
-                .into_iter()
-                .map(|(name, c)| (name.clone(), cluster(name, c)))
-                .collect(),
+            clusters,
             tiers: tiers.into_iter().map(|(name, tier)| (name, tier.into())).collect(),
             tenants: tenants.into_iter().map(|(id, shape)| (id, tenant(shape))).collect(),
         };
@@ -348,7 +354,12 @@ impl<'text> Reader<'text> {
     }
 }
 
-fn cluster(name: String, shape: ClusterShape) -> ClusterPlan {
+fn cluster(
+    name: String,
+    shape: ClusterShape,
+    secret: Option<LoginSecret>,
+    seal_keys: Option<SealKeys>,
+) -> ClusterPlan {
     let default = Cluster::new(name, shape.capacity);
     ClusterPlan {
         cluster: Cluster {
@@ -357,11 +368,20 @@ fn cluster(name: String, shape: ClusterShape) -> ClusterPlan {
             server_lifetime: shape.server_lifetime.unwrap_or(default.server_lifetime),
             linger: shape.linger.unwrap_or(default.linger),
             scrub_timeout: shape.scrub_timeout.unwrap_or(default.scrub_timeout),
+            shared_schemas: shape.shared_schemas,
             level: shape.level.unwrap_or(default.level),
+            enforce_level: shape.enforce_level.unwrap_or(default.enforce_level),
+            seal_keys: seal_keys.map(Arc::new),
             ..default
         },
         connection_string: shape.connection_string,
         tenant_setting: shape.tenant_setting.unwrap_or_else(|| TENANT_SETTING_DEFAULT.to_owned()),
+        names: NamesPlan {
+            login: shape.tenant_login,
+            secret,
+            schema: shape.tenant_schema,
+            database: shape.tenant_database,
+        },
     }
 }
 

@@ -10,8 +10,7 @@ use super::units;
 use crate::auth::Algorithm;
 use crate::catalog::{LimitsPlan, TenantState};
 use crate::console::Rights;
-use crate::guard::Level;
-use crate::isolation::Isolation;
+use crate::isolation::{Isolation, Level};
 use crate::net::TlsPolicy;
 use crate::telemetry::LogFormat;
 
@@ -73,7 +72,15 @@ pub(super) struct ClusterShape {
     pub capacity: usize,
     pub connection_string: Option<String>,
     pub tenant_setting: Option<String>,
+    pub tenant_login: Option<String>,
+    pub tenant_login_secret_file: Option<PathBuf>,
+    pub tenant_schema: Option<String>,
+    pub tenant_database: Option<String>,
+    #[serde(default)]
+    pub shared_schemas: Vec<String>,
     pub level: Option<Level>,
+    pub enforce_level: Option<bool>,
+    pub seal_key_file: Option<PathBuf>,
     #[serde(default, deserialize_with = "units::duration")]
     pub query_wait: Option<Duration>,
     #[serde(default, deserialize_with = "units::duration")]

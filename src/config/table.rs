@@ -144,6 +144,8 @@ fn cluster(cluster: &Cluster) -> Vec<Setting> {
     let mut table = vec![live(key("capacity"), cluster.capacity.to_string(), None)];
     let (level, plain) = (cluster.level.name().to_owned(), default.level.name().to_owned());
     table.push(live(key("level"), level, Some(plain)));
+    let enforced = |cluster: &Cluster| cluster.enforce_level.to_string();
+    table.push(live(key("enforce_level"), enforced(cluster), Some(enforced(&default))));
     let pairs = times(cluster).into_iter().zip(times(&default));
     table
         .extend(pairs.map(|((name, value), (_, default))| {

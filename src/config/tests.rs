@@ -1,6 +1,7 @@
 //! Settings files, good and bad.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use super::*;
@@ -39,6 +40,12 @@ fn refused(text: &str) -> String {
     }
 }
 
+/// A file that only its owner may read.
+fn secret_file(path: &Path, text: &str) {
+    fs::write(path, text).unwrap();
+    fs::set_permissions(path, fs::Permissions::from_mode(0o600)).unwrap();
+}
+
 /// A copy of `config/` with the key files its samples name.
 fn samples() -> (tempfile::TempDir, PathBuf, PathBuf) {
     let folder = tempfile::tempdir().unwrap();
@@ -50,6 +57,8 @@ fn samples() -> (tempfile::TempDir, PathBuf, PathBuf) {
     fs::write(folder.path().join("gate.crt"), certified.cert.pem()).unwrap();
     fs::write(folder.path().join("gate.key"), certified.signing_key.serialize_pem()).unwrap();
     fs::write(folder.path().join("login.key"), "0123456789abcdef0123456789abcdef\n").unwrap();
+    secret_file(&folder.path().join("logins.key"), &"s".repeat(32));
+    secret_file(&folder.path().join("seal.key"), &format!("first:{}", "5a".repeat(32)));
     let path = |name| folder.path().join(name);
     let (minimal, full) = (path("minimal.toml"), path("tenantgate.toml"));
     (folder, minimal, full)
@@ -83,7 +92,9 @@ fn the_annotated_sample_loads_and_equals_the_defaults() {
     assert_eq!(issuer.tenant_claim, crate::auth::TENANT_CLAIM_DEFAULT);
     assert_eq!(issuer.leeway, crate::auth::LEEWAY_DEFAULT);
     let cluster = config.catalog.clusters().next().unwrap();
-    assert_eq!(**cluster, Cluster::new("main".to_owned(), 20));
+    let seal_keys = cluster.seal_keys.clone();
+    assert!(seal_keys.is_some());
+    assert_eq!(**cluster, Cluster { seal_keys, ..Cluster::new("main".to_owned(), 20) });
     let acme = config.catalog.tenants().next().unwrap();
     assert_eq!(acme.state, TenantState::Active);
     assert_eq!(acme.context.value("app.tenant_id"), Some("acme"));
@@ -108,7 +119,8 @@ fn the_annotated_sample_names_every_key() {
     for (section, entry) in [("[gate]", ""), ("[clusters.main]", ""), ("[tenants.acme]", "")] {
         let broken = text.replacen(section, &format!("{section}\nbanana = 1{entry}"), 1);
         let problems = read::read(&broken, Path::new("")).unwrap_err();
-        let hint = problems.iter().find_map(|problem| problem.hint.as_ref()).unwrap();
+        let hints = problems.iter().filter_map(|problem| problem.hint.as_ref());
+        let hint = { hints }.find(|hint| hint.contains("Allowed: ")).unwrap();
         let keys = hint.trim_end_matches('.').rsplit("Allowed: ").next().unwrap();
         for key in keys.split(", ") {
             let written = text.lines().any(|line| line.starts_with(&format!("{key} =")));
@@ -199,6 +211,12 @@ fn what_contradicts_itself_is_refused() {
         (format!("{GOOD}[gate]\nlogin_timeout = 10"), "expected a duration with its unit"),
         (format!("{GOOD}[gate]\nstatement_bytes = '2 TiB'"), "allowed: 1024 to"),
         (format!("{GOOD}[gate]\nlog_level = 'inof'"), "Did you mean \"info\"?"),
+        (GOOD.replace("capacity", "level = 'sealed'\ncapacity"), "needs a seal_key_file"),
+        (
+            GOOD.replace("capacity", "level = 'strict'\ncapacity"),
+            "\"sealed\" is as far as they get",
+        ),
+        (GOOD.replace("capacity", "seal_key_file = 'none'\ncapacity"), "cannot read none"),
         (GOOD.replace("[[listen]]", "[listen]"), "listen is written [[listen]]"),
         ("[clusters]\n".to_owned(), "there is no [[listen]]"),
         (format!("tiers = 3{GOOD}").replace("[tiers.free]\nclients = 3", ""), "written as a table"),
@@ -206,8 +224,11 @@ fn what_contradicts_itself_is_refused() {
         (format!("{GOOD}[[listen]]\naddress = '127.0.0.1:6432'\ntls = 'disable'"), "already"),
     ];
     let levels = [
-        (GOOD.replace("capacity", "level = 'sealed'\ncapacity"), "unknown value \"sealed\""),
-        (GOOD.replace("capacity", "level = 'sealed'\ncapacity"), "Allowed: plain, guard."),
+        (GOOD.replace("capacity", "level = 'seeled'\ncapacity"), "unknown value \"seeled\""),
+        (
+            GOOD.replace("capacity", "level = 'seeled'\ncapacity"),
+            "Allowed: plain, guard, sealed, strict.",
+        ),
         (GOOD.replace("clients = 3", "report_only = ['all', 'lock-tabel']"), "\"lock-table\"?"),
         (GOOD.replace("clients = 3", "report_only = ['bind']"), "\"bind\" is not a rule"),
     ];
@@ -311,4 +332,101 @@ fn no_text_panics() {
             assert!(!shown.is_empty());
         }
     }
+}
+
+/// The good file with lines for its cluster, and a tenant with a schema.
+fn with_logins(lines: &str, tenant: &str) -> String {
+    let schema = format!("\n[tenants.{tenant}]\nisolation = \"schema\"\ncluster = \"main\"\n");
+    GOOD.replace("capacity = 2", &format!("capacity = 2\n{lines}")) + &schema
+}
+
+const LOGINS: &str = "tenant_login = \"t_{tenant}\"\ntenant_schema = \"s_{tenant}\"\n\
+                      tenant_login_secret_file = \"logins.key\"";
+
+#[test]
+fn tenants_without_a_connection_string_get_the_login_the_template_makes() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("logins.key");
+    secret_file(&path, &format!("{}\n", "s".repeat(32)));
+    let read = |text: &str| {
+        read::read(text, folder.path()).unwrap_or_else(|problems| panic!("{problems:#?}"))
+    };
+    let config = read(&with_logins(LOGINS, "beta"));
+    let tenant = |id| config.catalog.known(id).unwrap().clone();
+    let (acme, beta) = (tenant("acme"), tenant("beta"));
+    assert_eq!((acme.route.conninfo.user.as_str(), acme.isolation.name()), ("tg", "row"));
+    assert_eq!(beta.route.conninfo.user, "t_beta");
+    assert_eq!(beta.context.value("search_path"), Some("\"s_beta\""));
+    let password = beta.route.conninfo.password.clone().unwrap();
+    assert_ne!(Some(&password), acme.route.conninfo.password.as_ref());
+    assert!(!format!("{config:?}").contains(std::str::from_utf8(password.expose()).unwrap()));
+    // Another secret is another password, at the next reload.
+    secret_file(&path, &"t".repeat(32));
+    let again = read(&with_logins(LOGINS, "beta"));
+    assert_ne!(again.catalog.known("beta").unwrap().route.conninfo.password, Some(password));
+}
+
+#[test]
+fn a_secret_that_others_may_read_is_refused_at_its_line() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("logins.key");
+    let refused = |wanted: &str| {
+        let problems = read::read(&with_logins(LOGINS, "beta"), folder.path()).err().unwrap();
+        let shown = Error::Invalid { path: "gate.toml".into(), problems }.to_string();
+        assert!(shown.starts_with("gate.toml:11:28: ") && shown.contains(wanted), "{shown}");
+        assert_eq!(shown.matches("gate.toml:").count(), 1, "no echo: {shown}");
+    };
+    refused("No such file");
+    secret_file(&path, "short");
+    refused("has 5 bytes, allowed: 32 or more");
+    secret_file(&path, &"s".repeat(32));
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
+    refused("is open to others than its owner (mode 0644)");
+}
+
+#[test]
+fn a_template_that_cannot_be_used_is_refused_with_its_place() {
+    let long = "t".repeat(62);
+    let none = "tenant_login = \"t_{tenant}\"";
+    let free = "tenant_login = \"X{tenant}\"\ntenant_schema = \"Y{tenant}\"";
+    let of = |login: &str, schema: &str| free.replace("X", login).replace("Y", schema);
+    let cases = [
+        (none.to_owned(), "beta", ":9:16: the logins of tenant_login have nothing to log in with"),
+        (of("{tenant}", "s_"), "beta", ":9:16: tenant_login is not a template: it has {tenant} 2"),
+        (of("", "{"), "beta", ":10:17: tenant_schema is not a template: it has a brace"),
+        (of("t_", "s_"), &long, ":21:10: login \"t_ttt"),
+        (of("pg_", "s_"), "beta", ":21:10: login \"pg_beta\" is PostgreSQL's own"),
+        (of("t_", "PG_"), "beta", ":21:10: schema \"PG_beta\" is PostgreSQL's own"),
+        (of("", "s_"), "public", ":21:10: login \"public\" is PostgreSQL's own"),
+        (
+            "tenant_database = \"d_{tenant}\"".into(),
+            "x",
+            ":9:19: tenant_database has no tenant_login",
+        ),
+    ];
+    for (lines, tenant, wanted) in cases {
+        let text = with_logins(&lines, tenant);
+        let text = match wanted.contains("nothing to log in") {
+            true => text,
+            false => text.replace("5432/app", "5432/app?require_auth=none"),
+        };
+        let shown = refused(&text);
+        assert!(shown.contains(wanted), "{wanted}: {shown}");
+    }
+    // Without a password, for a server that takes a certificate.
+    let text =
+        with_logins(&of("t_", "s_"), "beta").replace("5432/app", "5432/app?require_auth=none");
+    let config = read_good(&text);
+    let beta = &config.catalog.known("beta").unwrap().route.conninfo;
+    assert_eq!((beta.user.as_str(), &beta.password), ("t_beta", &None));
+}
+
+#[test]
+fn a_login_that_the_template_makes_and_another_tenant_has_is_refused() {
+    let text = with_logins("tenant_login = \"t_{tenant}\"\ntenant_schema = \"s_{tenant}\"", "beta");
+    let text = text.replace("5432/app", "5432/app?require_auth=none");
+    let thief = "\n[tenants.thief]\nisolation = \"silo\"\ncluster = \"main\"\n\
+                 connection_string = \"postgresql://t_beta@127.0.0.1:5432/other\"\n";
+    let shown = refused(&(text + thief));
+    assert!(shown.contains("login \"t_beta\" is schema tenant \"beta\"'s"), "{shown}");
 }

@@ -6,13 +6,13 @@ use std::time::Duration;
 use postgres_protocol::message::frontend;
 use tokio::sync::mpsc;
 
+use crate::catalog::Live;
 use crate::console::act::{Act, ORDERS, Target};
 use crate::console::command::COMMANDS;
 use crate::console::fault::Fault;
 use crate::console::snapshot::Snapshot;
 use crate::console::tests::{Client, LOCAL, VERIFIER, admin, bind, silent_console};
 use crate::console::{ConsoleEnv, ConsoleSettings, ConsoleUser, Control, Rights, run};
-use crate::live::Live;
 
 /// A console whose one user has `rights`; its gate carries out what it is told, with a notice.
 fn acting_console(rights: Rights) -> (Client, Arc<Live<ConsoleSettings>>) {

@@ -68,7 +68,9 @@ impl Fault {
     /// The SQLSTATE (PostgreSQL manual, appendix A).
     pub fn sqlstate(&self) -> &'static str {
         match self {
-            Self::Syntax { .. } | Self::SeveralCommands => "42601",
+            // As PgBouncer's console says it: pgcli tries SELECT 1 and tells a console by this.
+            Self::Syntax { .. } => "08P01",
+            Self::SeveralCommands => "42601",
             Self::Forbidden => "42501",
             Self::NoAnswer => "57P03",
             Self::UnknownStatement { .. } => "26000",

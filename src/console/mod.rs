@@ -28,10 +28,10 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
+use crate::catalog::Live;
 use crate::console::connection::{Connection, Stop};
 use crate::console::session::Session;
 use crate::error::Error;
-use crate::live::Live;
 use crate::net::Peer;
 
 pub use act::{Act, Target, Wait};

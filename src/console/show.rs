@@ -26,6 +26,7 @@ const TENANTS: &[Field<TenantRow>] = &[
     field("clients", Kind::Int4, |row| count(row.clients)),
     field("servers", Kind::Int4, |row| count(row.servers)),
     field("version", Kind::Int8, |row| large(row.version)),
+    field("leaves_open", Kind::Text, |row| text(&row.leaves_open)),
 ];
 
 const POOLS: &[Field<PoolRow>] = &[

@@ -28,8 +28,11 @@ pub struct TenantRow {
     pub tenant: String,
     /// `row`, `schema` or `silo`.
     pub isolation: String,
-    /// The level of protection in force: `plain` or `guard`.
+    /// The level of protection in force: `plain`, `guard`, `sealed` or `strict`, and whether the
+    /// database is held to it.
     pub level: String,
+    /// What the level does not stop, in a few words.
+    pub leaves_open: String,
     pub cluster: String,
     pub database: String,
     /// The role the gate logs in with.

@@ -12,6 +12,7 @@ use postgres_protocol::message::frontend;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use tokio::sync::mpsc;
 
+use crate::catalog::Live;
 use crate::console::act::ORDERS;
 use crate::console::command::{COMMANDS, Subject};
 use crate::console::connection::Connection;
@@ -22,7 +23,6 @@ use crate::console::snapshot::{ConfigRow, PoolRow, Snapshot, TenantRow};
 use crate::console::{
     ConsoleEnv, ConsoleLogin, ConsoleSettings, ConsoleUser, Control, Rights, run, show,
 };
-use crate::live::Live;
 use crate::net::Peer;
 
 /// The client's end: what comes is kept as short texts, one per message.
@@ -291,7 +291,7 @@ async fn commands_answer_with_rows_over_the_simple_protocol() {
     let help = client.query("SHOW HELP").await;
     assert_eq!(help.len(), COMMANDS.len() + ORDERS.len() + 3);
     assert_eq!(client.query(" ; ").await, ["I", "Z I"]);
-    assert_eq!(client.query("SELECT 1").await, ["E ERROR 42601", "Z I"]);
+    assert_eq!(client.query("SELECT 1").await, ["E ERROR 08P01", "Z I"]);
     let wanted = ["T transaction_isolation", "D read committed", "C SHOW", "Z I"];
     assert_eq!(client.query("SHOW TRANSACTION ISOLATION LEVEL").await, wanted);
 }
@@ -301,7 +301,7 @@ async fn a_transaction_block_is_tracked_for_drivers_that_open_one() {
     let mut client = console("admin", LOCAL);
     client.log_in().await;
     assert_eq!(client.query("BEGIN").await, ["C BEGIN", "Z T"]);
-    assert_eq!(client.query("nonsense").await, ["E ERROR 42601", "Z E"]);
+    assert_eq!(client.query("nonsense").await, ["E ERROR 08P01", "Z E"]);
     assert_eq!(client.query("SHOW VERSION").await, ["E ERROR 25P02", "Z E"]);
     assert_eq!(client.query("COMMIT").await, ["C ROLLBACK", "Z I"]);
     assert_eq!(
@@ -362,7 +362,7 @@ async fn an_error_in_the_extended_protocol_skips_to_the_sync() {
     let mut client = console("admin", LOCAL);
     client.log_in().await;
     for (text, code) in
-        [("SELECT $1", "42601"), ("SHOW POOLS; SHOW POOLS", "42601"), ("SHOW VERSION", "26000")]
+        [("SELECT $1", "08P01"), ("SHOW POOLS; SHOW POOLS", "42601"), ("SHOW VERSION", "26000")]
     {
         client
             .send(|out| {

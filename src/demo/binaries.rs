@@ -6,7 +6,7 @@ use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 
 /// Names the folder to use instead of searching.
 pub const FOLDER_VARIABLE: &str = "TENANTGATE_PG_BIN";
@@ -56,7 +56,7 @@ impl Binaries {
     }
 
     /// The folder behind `folder`'s links, if both programs are there.
-    fn within(folder: &Path) -> Option<Self> {
+    pub fn within(folder: &Path) -> Option<Self> {
         let server = folder.join("postgres").canonicalize().ok()?;
         // The server looks for its other files beside its real place, so that is where we call it.
         let real = server.parent()?.to_owned();
@@ -68,6 +68,16 @@ impl Binaries {
     pub fn program(&self, name: &str) -> PathBuf {
         let path = self.folder.join(name);
         if path.is_file() { path } else { PathBuf::from(name) }
+    }
+
+    /// The major version, as the server says it.
+    pub fn major(&self) -> Result<u32> {
+        let program = self.program("postgres");
+        let output = Command::new(&program).arg("--version").output();
+        let output = output.with_context(|| format!("cannot run {}", program.display()))?;
+        let text = String::from_utf8_lossy(&output.stdout);
+        let number = text.split(' ').find_map(|word| version(OsStr::new(word), ""));
+        number.with_context(|| format!("{} does not tell its version", program.display()))
     }
 
     /// Where the programs lie.

@@ -61,7 +61,11 @@ impl Template {
     /// Finds PostgreSQL and runs initdb, which takes a second or two. Not being able to find it is
     /// an error of one line that says what to install.
     pub fn new() -> Result<Self> {
-        let binaries = Binaries::find()?;
+        Self::of(Binaries::find()?)
+    }
+
+    /// The same with these programs.
+    pub fn of(binaries: Binaries) -> Result<Self> {
         let user = User::to_drop_to()?;
         let keeper = Keeper::new("template", &[])?;
         let password = keeper::hex(&keeper::random::<16>()?);

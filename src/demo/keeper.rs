@@ -21,11 +21,15 @@ folder=$1; shift
 for file in "$@"; do
     pid=
     read -r pid 2>/dev/null < "$file" || continue
-    kill -QUIT "$pid" 2>/dev/null || continue
-    tries=0
-    # PostgreSQL removes its file; a zombie nobody waits for would answer signals for ever.
-    while [ -e "$file" ] && kill -0 "$pid" 2>/dev/null && [ "$tries" -lt 50 ]; do
-        sleep 0.1; tries=$((tries + 1))
+    # Who was started in the background ignores QUIT, unless it handles it; nobody ignores KILL.
+    for name in QUIT KILL; do
+        kill -s "$name" "$pid" 2>/dev/null || break
+        tries=0
+        # PostgreSQL removes its file; a zombie nobody waits for would answer signals for ever.
+        while [ -e "$file" ] && kill -0 "$pid" 2>/dev/null && [ "$tries" -lt 50 ]; do
+            sleep 0.1; tries=$((tries + 1))
+        done
+        [ -e "$file" ] || break
     done
 done
 rm -rf "$folder"
@@ -178,16 +182,30 @@ mod tests {
         assert_eq!(User::named("nobody", passwd), None);
     }
 
-    #[test]
-    fn a_keepers_folder_goes_with_it_and_so_does_the_process_named_there() {
+    fn is_ended_by_its_keeper(mut process: Command) {
         let keeper = Keeper::new("test", &["sleep.pid"]).unwrap();
         let folder = keeper.folder().to_owned();
-        let mut sleep = command(Path::new("sleep"), None).arg("600").spawn().unwrap();
+        let mut sleep = process.spawn().unwrap();
         fs::write(folder.join("sleep.pid"), format!("{}\n", sleep.id())).unwrap();
         // Somebody must wait for the child, or it stays a zombie that still answers signals.
         let waiter = std::thread::spawn(move || sleep.wait().unwrap());
         drop(keeper);
         assert!(!folder.exists());
         assert!(!waiter.join().unwrap().success());
+    }
+
+    #[test]
+    fn a_keepers_folder_goes_with_it_and_so_does_the_process_named_there() {
+        let mut sleep = command(Path::new("sleep"), None);
+        sleep.arg("600");
+        is_ended_by_its_keeper(sleep);
+    }
+
+    /// What a shell starts in the background ignores INT and QUIT, and so does what that starts.
+    #[test]
+    fn a_process_that_ignores_the_signal_is_ended_too() {
+        let mut shell = command(Path::new("sh"), None);
+        shell.args(["-c", "trap '' INT QUIT; exec sleep 600"]);
+        is_ended_by_its_keeper(shell);
     }
 }

@@ -2,6 +2,7 @@
 //! it reloads, drains, and asks the workers what is going on.
 
 use std::cell::{Cell, RefCell};
+use std::collections::BTreeSet;
 use std::net::TcpListener;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -12,6 +13,7 @@ use parking_lot::Mutex;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+use crate::catalog::{Live, Tenant};
 use crate::config::{Config, Setting};
 use crate::console::{self, ConsoleEnv, ConsoleLogin, ConsoleSettings, Control, Fault, Snapshot};
 use crate::gate::ledger::Ledger;
@@ -19,8 +21,6 @@ use crate::gate::listen::Terms;
 use crate::gate::service::ServiceManager;
 use crate::gate::worker::Worker;
 use crate::gate::{CONSOLES_MAX, Common, ConsoleArrival, snapshot, status, stop};
-use crate::guard::Level;
-use crate::live::Live;
 use crate::telemetry::http::{self, HttpEnv, Scrape};
 use crate::telemetry::logging::Log;
 use crate::telemetry::{Board, Renderer};
@@ -218,13 +218,14 @@ impl Desk {
         let tenants = catalog.tenants().len();
         self.common.metrics.catalog_tenants.set(tenants as f64);
         tracing::info!(tenants, workers = self.workers.len(), "ready");
-        for cluster in catalog.clusters() {
-            let does_not_stop = match cluster.level {
-                Level::Plain => "SQL that sets the tenant's setting on purpose",
-                Level::Guard => "SQL inside functions and views, or in what functions are given",
-            };
-            let level = cluster.level.name();
-            tracing::info!(cluster = cluster.name, level, does_not_stop, "level of protection");
+        let facts = |tenant: &Arc<Tenant>| {
+            let leaves_open = tenant.level().leaves_open(tenant.isolation);
+            let cluster = tenant.route.cluster.name.clone();
+            (cluster, tenant.isolation.name(), tenant.level_in_words(), leaves_open)
+        };
+        let levels: BTreeSet<_> = catalog.tenants().map(facts).collect();
+        for (cluster, isolation, level, leaves_open) in levels {
+            tracing::info!(cluster, isolation, level, leaves_open, "level of protection");
         }
     }
 

@@ -9,9 +9,9 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use socket2::{Domain, Protocol, Type};
 
+use crate::catalog::Live;
 use crate::client::DoorTls;
 use crate::gate::inherited::{HandedSocket, Inherited};
-use crate::live::Live;
 use crate::net::tls::{self, TlsError};
 use crate::net::unix::{self, SocketFile};
 use crate::net::{ListenAddress, ListenSettings, Peer, Socket, TlsPolicy, UnixPeer};

@@ -32,10 +32,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::auth::Authenticator;
 use crate::budget::Accounts;
-use crate::catalog::Catalog;
+use crate::catalog::{Catalog, Live};
 use crate::client::{ClientSettings, Registry};
 use crate::config::Config;
-use crate::live::Live;
 use crate::net::{Clock, Peer, Stream};
 use crate::pool::Arbiters;
 use crate::telemetry::{Metrics, logging};

@@ -175,7 +175,8 @@ fn tenant_row(tenant: &Tenant, holds: &Holds, clients: u32, servers: u32) -> Ten
     TenantRow {
         tenant: tenant.id.to_string(),
         isolation: tenant.isolation.name().to_owned(),
-        level: tenant.route.cluster.level.name().to_owned(),
+        level: tenant.level_in_words(),
+        leaves_open: tenant.level().leaves_open(tenant.isolation).to_owned(),
         cluster: tenant.route.cluster.name.clone(),
         database: conninfo.dbname.clone(),
         login: conninfo.user.clone(),
@@ -296,7 +297,7 @@ impl Report {
         for waited in pools.waits.take() {
             metrics.wait.record(waited.as_secs_f64());
         }
-        let waiting: usize = floor.env.pools.all().iter().map(|pool| pool.counts().3).sum();
+        let waiting = floor.env.pools.waiting();
         // One figure for all workers: each adds what has changed on it.
         metrics.clients_waiting.increment(waiting as f64 - self.waiting as f64);
         self.waiting = waiting;

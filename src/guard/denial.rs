@@ -1,26 +1,5 @@
 //! The table of what level `guard` denies, and sets of its rows.
 
-/// The levels of protection a cluster may have, weakest first.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, serde::Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Level {
-    /// Residue and mistakes.
-    #[default]
-    Plain,
-    /// Also statements that, read as text, reach for what is not the tenant's.
-    Guard,
-}
-
-impl Level {
-    /// The word used in settings, console and log.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Plain => "plain",
-            Self::Guard => "guard",
-        }
-    }
-}
-
 /// For whom a text is read: which rows of the table are looked for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Watch {

@@ -25,7 +25,7 @@ use crate::guard::cursor::{Cursor, Stop};
 use crate::guard::rules::Rule;
 
 pub use cache::Cache;
-pub use denial::{Denial, Denials, Level, Watch};
+pub use denial::{Denial, Denials, Watch};
 pub use ledger::{Entry, Ledger};
 pub use lexer::{Kind, Lexer, Token, Unreadable};
 

@@ -2,7 +2,6 @@
 //! read back.
 
 use std::borrow::Cow;
-use std::fmt::Write;
 
 use crate::isolation::{Isolation, quote};
 
@@ -10,17 +9,23 @@ use crate::isolation::{Isolation, quote};
 /// and could become another tenant's (measured: a longer name read the shorter one's schema).
 const NAME_BYTES_MAX: usize = 63;
 
+/// Settings that hold a list of names: SET takes each name as a value of its own (guc.c,
+/// GUC_LIST_QUOTE), where it takes the text of any other list as it is.
+const LISTS: [&str; 2] = ["search_path", "temp_tablespaces"];
+
 /// What makes a server connection one tenant's: settings the bind makes, each of which must read
 /// back as it was set. A silo sets nothing unless it names a role or a schema; its identity is the
 /// database, verified when the server connection is opened.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Context {
     settings: Vec<Setting>,
-    /// What makes these settings; empty if there are none.
+    /// The statements that make these settings; empty if there are none.
     sql: String,
+    /// Whom a seal is signed for: row tenants only.
+    tenant: Option<String>,
 }
 
-/// A setting the bind makes, and the value it must answer with.
+/// A setting the bind makes, as SHOW would answer.
 #[derive(Debug, PartialEq, Eq)]
 struct Setting {
     name: String,
@@ -75,11 +80,13 @@ impl Context {
         for Setting { name, value } in &settings {
             put_setting(&mut sql, name, value);
         }
-        Ok(Self { settings, sql })
+        let tenant = (plan.isolation == Isolation::Row).then(|| plan.tenant.to_owned());
+        Ok(Self { settings, sql, tenant })
     }
 
-    /// The one statement that binds: the context's settings first, then what the session carries.
-    /// `None` when there is nothing to set. Each column of its single row is a setting's value.
+    /// The statements that bind: the context's settings first, then what the session carries.
+    /// `None` when there is nothing to set. SET and not set_config, because a login that may not
+    /// call that function can do nothing with it either (and it costs PostgreSQL less).
     pub fn bind_sql(&self, carried: &[(&str, &str)]) -> Option<Cow<'_, str>> {
         let mut sql = Cow::Borrowed(self.sql.as_str());
         for (name, value) in carried {
@@ -88,9 +95,14 @@ impl Context {
         (!sql.is_empty()).then_some(sql)
     }
 
-    /// What the first columns of the bind's row must be, in order.
-    pub fn expected(&self) -> impl ExactSizeIterator<Item = &str> {
-        self.settings.iter().map(|setting| setting.value.as_str())
+    /// How many statements the context has of its own; each must be confirmed.
+    pub fn statements(&self) -> usize {
+        self.settings.len()
+    }
+
+    /// The tenant that a seal must be signed for; `None` where the login is the tenant's own.
+    pub fn tenant(&self) -> Option<&str> {
+        self.tenant.as_deref()
     }
 
     /// Whether the context owns this setting, so that a client may not change it.
@@ -106,10 +118,19 @@ impl Context {
 }
 
 fn put_setting(sql: &mut String, name: &str, value: &str) {
-    sql.push_str(if sql.is_empty() { "SELECT " } else { ", " });
-    let (name, value) = (quote::literal(name), quote::literal(value));
-    // Writing to a String cannot fail.
-    let _ = write!(sql, "pg_catalog.set_config({name}, {value}, false)");
+    sql.push_str(if sql.is_empty() { "SET " } else { "; SET " });
+    for (at, part) in name.split('.').enumerate() {
+        sql.push_str(if at == 0 { "" } else { "." });
+        sql.push_str(&quote::identifier(part));
+    }
+    sql.push_str(" TO ");
+    if LISTS.iter().any(|list| name.eq_ignore_ascii_case(list)) {
+        let names = quote::names(value);
+        let quoted: Vec<String> = names.iter().map(|name| quote::literal(name)).collect();
+        sql.push_str(&quoted.join(", "));
+    } else {
+        sql.push_str(&quote::literal(value));
+    }
 }
 
 fn search_path(plan: &ContextPlan<'_>) -> Result<Option<String>, ContextError> {
@@ -148,11 +169,11 @@ mod tests {
     fn a_row_tenant_sets_its_id_role_and_path_in_this_order() {
         let context = Context::new(ContextPlan { role: Some("tg_rw"), ..plan(Isolation::Row) });
         let context = context.unwrap();
-        let expected: Vec<&str> = context.expected().collect();
-        assert_eq!(expected, ["acme", "tg_rw", "\"public\""]);
+        assert_eq!((context.statements(), context.tenant()), (3, Some("acme")));
         let sql = context.bind_sql(&[("TimeZone", "UTC")]).unwrap();
-        assert_eq!(sql.matches("set_config").count(), 4);
-        assert!(sql.starts_with("SELECT pg_catalog.set_config(E'app.tenant_id', E'acme', false)"));
+        let wanted = "SET \"app\".\"tenant_id\" TO E'acme'; SET \"role\" TO E'tg_rw'; \
+                      SET \"search_path\" TO E'public'; SET \"TimeZone\" TO E'UTC'";
+        assert_eq!(sql, wanted);
     }
 
     #[test]
@@ -172,7 +193,10 @@ mod tests {
     fn a_value_cannot_leave_its_quotes() {
         let context = Context::new(plan(Isolation::Silo)).unwrap();
         let sql = context.bind_sql(&[("application_name", "x', false); DROP TABLE t; --\\")]);
-        let wanted = r"SELECT pg_catalog.set_config(E'application_name', E'x'', false); DROP TABLE t; --\\', false)";
+        let wanted = r#"SET "application_name" TO E'x'', false); DROP TABLE t; --\\'"#;
+        assert_eq!(sql.unwrap(), wanted);
+        let sql = context.bind_sql(&[("search_path", "\"$user\", \"a\"\"', b\", Plain")]);
+        let wanted = r#"SET "search_path" TO E'$user', E'a"'', b', E'plain'"#;
         assert_eq!(sql.unwrap(), wanted);
     }
 }

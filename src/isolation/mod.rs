@@ -1,10 +1,17 @@
 //! How tenants are kept apart, and the context that makes a server connection belong to one.
 //! Data and SQL text only: nothing here does I/O.
 
+pub mod carrier;
 mod context;
+mod level;
+pub mod pack;
 pub mod quote;
+mod seal;
+pub mod tenancy;
 
 pub use context::{Context, ContextError, ContextPlan};
+pub use level::Level;
+pub use seal::{Seal, SealKeyError, SealKeys, StoredKey};
 
 /// How a tenant's data is kept apart from the others'. AWS's names for the same three: pool,
 /// bridge, silo.

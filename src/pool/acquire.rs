@@ -77,10 +77,6 @@ impl Pool {
             want.binding.set(true);
             let bound = self.take_into_use(grant, want).await;
             want.binding.set(false);
-            if bound.is_err() {
-                // Its slot is free again, for another client of the tenant.
-                self.cluster.pump_soon();
-            }
             match bound {
                 Ok(lease) => return Ok(lease),
                 Err(BindError::Io(error)) => {
@@ -95,6 +91,10 @@ impl Pool {
     /// Steps 1 and 2, which wait for nothing: the server that is still with this session, or one
     /// that is still with its context.
     pub fn acquire_bound(self: &Rc<Self>, want: Want<'_>) -> Option<Box<Lease>> {
+        // Others of the tenant came first: what it may have is theirs.
+        if self.cluster.capped.holds(&want.tenant.id) {
+            return None;
+        }
         let slot = want.account.lease(&want.tenant.limits)?;
         let counts = &self.cluster.counts;
         let (parked, counter) = match self.take_parked(|parked| parked.is_of_session(want)) {
@@ -109,7 +109,7 @@ impl Pool {
 
     /// Step 3: a clean one, unless others are in line for it.
     fn take_clean(&self, want: Want<'_>) -> Option<Granted> {
-        if self.is_wanted() {
+        if self.is_wanted() || self.cluster.capped.holds(&want.tenant.id) {
             return None;
         }
         let slot = want.account.lease(&want.tenant.limits)?;
@@ -126,7 +126,7 @@ impl Pool {
     ) -> Result<Granted, AcquireError> {
         let (waiter, answer) = Waiter::new(self, &want);
         let mut waiting = Waiting { waiter, answer };
-        self.cluster.join(&waiting.waiter);
+        self.cluster.join(&waiting.waiter, &want.tenant.limits);
         self.cluster.pump();
         let limit = self.cluster.settings.borrow().query_wait;
         let rest = limit.saturating_sub(started.elapsed());
@@ -272,7 +272,7 @@ struct Waiting {
 impl Drop for Waiting {
     fn drop(&mut self) {
         let pool = &self.waiter.pool;
-        pool.cluster.forget(&self.waiter);
+        drop(pool.cluster.forget(&self.waiter));
         if let Ok(Ok((grant, slot))) = self.answer.try_recv() {
             drop(slot);
             pool.take_back(grant);

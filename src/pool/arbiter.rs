@@ -113,6 +113,8 @@ struct Seat {
     held: usize,
     /// It was told that somebody elsewhere waits, and has not found since that nobody does.
     told: bool,
+    /// Since when the server that has been idle longest there is, as of its last housekeeping.
+    idle_since: Option<Instant>,
     /// Of each of its pools the first who waits and was promised nothing.
     fronts: BTreeMap<Ticket, PoolId>,
 }
@@ -292,6 +294,30 @@ impl Arbiter {
         }
     }
 
+    /// Notes since when a worker's longest idle server is.
+    pub fn publish(&self, worker: usize, idle_since: Option<Instant>) {
+        if let Some(seat) = self.book.lock().seats.get_mut(worker) {
+            seat.idle_since = idle_since;
+        }
+    }
+
+    /// Tells the worker that has the server idle longest of all to give it up, if that is longer
+    /// than this worker's own longest. Once for each time it was published.
+    pub fn ask_elder(&self, worker: usize, own: Option<Instant>) -> bool {
+        let mut book = self.book.lock();
+        let others = book.seats.iter_mut().enumerate().filter(|(other, _)| *other != worker);
+        let idle = others.filter_map(|(other, seat)| Some((seat.idle_since?, other, seat)));
+        let Some((since, other, seat)) = idle.min_by_key(|(since, ..)| *since) else {
+            return false;
+        };
+        if own.is_some_and(|own| own <= since) {
+            return false;
+        }
+        (seat.idle_since, seat.told) = (None, true);
+        self.tell(other);
+        true
+    }
+
     /// Has a worker look who is next, when it is done with what it does.
     pub fn tell(&self, worker: usize) {
         if let Some(mail) = self.mail.get(worker) {
@@ -452,6 +478,10 @@ mod tests {
             isolation: Isolation::Row,
             tenant_setting: "app.tenant_id".to_owned(),
             allow_superuser: false,
+            level: Default::default(),
+            enforce_level: true,
+            reach: None,
+            seal_keys: None,
         };
         (arbiters.of(&Cluster::new("main".to_owned(), places)), mail, Arc::new(plan))
     }

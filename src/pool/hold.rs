@@ -1,6 +1,7 @@
 //! What the console asks of a pool: close what idles, replace what comes back, and say what is
 //! still on its way.
 
+use std::rc::Rc;
 use std::time::Instant;
 
 use crate::catalog::TenantId;
@@ -20,7 +21,7 @@ impl Pool {
     }
 
     /// Closes the idle servers that are bound to one of these tenants.
-    pub fn close_parked_of(&self, of: impl Fn(&TenantId) -> bool) {
+    pub fn close_parked_of(self: &Rc<Self>, of: impl Fn(&TenantId) -> bool) {
         let parked = self.take_all_parked();
         let (gone, kept): (Vec<Parked>, Vec<Parked>) =
             parked.into_iter().partition(|parked| of(&parked.tenant));

@@ -1,27 +1,20 @@
 //! Housekeeping of idle server connections: scrub what lingered long enough, close what is old,
-//! unused or gone. Called by the worker ten times a second; does nothing where nothing is idle.
+//! unused or gone. Called by the worker ten times a second; looks only at pools that were used
+//! since or have something idle, however many there are.
 
 use std::rc::Rc;
 use std::time::Instant;
 
 use crate::pool::lease::is_quiet;
-use crate::pool::{Idle, Parked, Pool, Pools, count};
+use crate::pool::{ClusterPools, Idle, Parked, Pool, Pools, count};
 use crate::server::Clean;
 
 impl Pools {
     /// One round over everything idle.
     pub fn tidy(&self) {
         let now = Instant::now();
-        for pool in self.all() {
-            pool.tidy(now);
-        }
-        for cluster in self.clusters.borrow().values() {
-            let mut pools = cluster.pools.borrow_mut();
-            pools.retain(|_, same_key| {
-                same_key.retain(|pool| !pool.obsolete.get() || Rc::strong_count(pool) > 1);
-                !same_key.is_empty()
-            });
-        }
+        let clusters: Vec<_> = self.clusters.borrow().values().cloned().collect();
+        clusters.iter().for_each(|cluster| cluster.tidy(now));
     }
 
     /// Closes everything idle and whatever comes back from now on, at the end of the process.
@@ -38,7 +31,27 @@ impl Pools {
     }
 }
 
+impl ClusterPools {
+    /// A pool with nothing idle is let go: whoever uses it holds it, and when nobody does it ends.
+    fn tidy(&self, now: Instant) {
+        let mut kept = Vec::new();
+        for pool in self.listed.take() {
+            pool.tidy(now);
+            match pool.has_idle() {
+                true => kept.push(pool),
+                false => pool.listed.set(false),
+            }
+        }
+        self.listed.borrow_mut().append(&mut kept);
+        self.arbiter.publish(self.worker, self.longest_idle());
+    }
+}
+
 impl Pool {
+    fn has_idle(&self) -> bool {
+        !self.clean.borrow().is_empty() || !self.parked.borrow().is_empty()
+    }
+
     fn tidy(self: &Rc<Self>, now: Instant) {
         let settings = self.cluster();
         let expired = |since: Instant, born: Instant| {
@@ -88,13 +101,14 @@ impl Pool {
     /// Scrubs a parked server; one that cannot be scrubbed is closed.
     pub(super) async fn scrub(self: &Rc<Self>, parked: Parked) -> Option<Idle<Clean>> {
         let limit = self.cluster().scrub_timeout;
-        let Idle { server, place, .. } = parked.idle;
+        // A scrub is no use of it: what has been idle long stays so.
+        let Idle { server, place, since, .. } = parked.idle;
         count(&self.cluster.counts.scrubs);
         self.scrubbing.set(self.scrubbing.get() + 1);
         let scrubbed = server.scrub(limit).await;
         self.scrubbing.set(self.scrubbing.get() - 1);
         match scrubbed {
-            Ok(server) => Some(Idle { server, place, since: Instant::now(), fresh: false }),
+            Ok(server) => Some(Idle { server, place, since, fresh: false }),
             Err(failed) => {
                 count(&self.cluster.counts.scrub_failures);
                 let error = self.close_failed(failed, place);

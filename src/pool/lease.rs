@@ -25,8 +25,6 @@ pub struct Lease {
     since: Instant,
     /// Something ran on it that may have left a trace in the server's session.
     trace: bool,
-    /// The server lies idle, and those who wait are looked at there and then.
-    shelved: bool,
 }
 
 #[derive(Debug)]
@@ -56,7 +54,6 @@ impl Lease {
             tenant,
             since: Instant::now(),
             trace: false,
-            shelved: false,
         })
     }
 
@@ -77,10 +74,10 @@ impl Lease {
         self.since
     }
 
-    /// Whether somebody waits for a server of this cluster.
+    /// Whether somebody waits for a server of this cluster, or for what the tenant may have of it.
     #[inline]
     pub fn is_wanted(&self) -> bool {
-        self.pool.is_wanted()
+        self.pool.is_wanted() || self.pool.cluster.capped.holds(&self.tenant)
     }
 
     /// Notes that something may have left a trace, so that only this session may go on without a
@@ -111,7 +108,6 @@ impl Lease {
         let tenant = self.tenant.clone();
         let idle = Idle { server: bound, place, since: now, fresh: false };
         pool.shelve_parked(Parked { idle, session, tenant, harmless });
-        self.shelved = true;
         drop(self);
         if pool.is_wanted() {
             cluster.pump();
@@ -140,10 +136,6 @@ impl Drop for Lease {
         if let Some(Held { bound, place }) = self.held.take() {
             let counts = self.pool.cluster.counts.clone();
             close_soon(bound.into_server(), place, true, counts);
-        }
-        if !self.shelved {
-            // Its slot may be what another client of the tenant waits for.
-            self.pool.cluster.pump_soon();
         }
     }
 }

@@ -1,14 +1,14 @@
 //! [`Line`]: who waits for a server connection of a cluster, in order of arrival.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::sync::oneshot;
 
-use crate::budget::{Account, Limits, ServerSlot};
+use crate::budget::{Account, Reservation, ServerSlot};
+use crate::catalog::TenantId;
 use crate::isolation::Context;
 use crate::pool::acquire::{AcquireError, Granted};
 use crate::pool::arbiter::Ticket;
@@ -20,13 +20,13 @@ use crate::server::Settings;
 pub struct Waiter {
     pub pool: Rc<Pool>,
     pub ticket: Ticket,
-    /// Whether the arbiter knows of it: not while its tenant has all servers it may have.
-    listed: Cell<bool>,
+    pub tenant: TenantId,
+    /// The slot of its tenant's, while it stands in line.
+    reservation: RefCell<Option<Reservation>>,
     pub session: SessionId,
     pub context: Arc<Context>,
     pub settings: Rc<Settings>,
     pub account: Arc<Account>,
-    pub limits: Limits,
     reply: RefCell<Option<oneshot::Sender<Result<Granted, AcquireError>>>>,
 }
 
@@ -44,12 +44,12 @@ impl Waiter {
         let waiter = Self {
             pool: pool.clone(),
             ticket: pool.cluster.ticket(),
-            listed: Cell::new(false),
+            tenant: want.tenant.id.clone(),
+            reservation: RefCell::default(),
             session: want.session,
             context: want.tenant.context.clone(),
             settings: want.settings.clone(),
             account: want.account.clone(),
-            limits: want.tenant.limits.clone(),
             reply: RefCell::new(Some(sender)),
         };
         (Rc::new(waiter), receiver)
@@ -63,26 +63,14 @@ impl Waiter {
         }
     }
 
-    /// Whether its tenant may have one more server.
-    pub fn may_lease(&self) -> bool {
-        self.account.may_lease(&self.limits)
+    /// Keeps its tenant's slot for it.
+    pub fn reserve(&self, reservation: Reservation) {
+        *self.reservation.borrow_mut() = Some(reservation);
     }
 
-    /// Takes one for its tenant.
-    pub fn lease(&self) -> Option<ServerSlot> {
-        self.account.lease(&self.limits)
-    }
-
-    /// Tells the arbiter whether it waits.
-    pub fn list(&self, waits: bool) {
-        if self.listed.replace(waits) == waits {
-            return;
-        }
-        let arbiter = &self.pool.cluster.arbiter;
-        match waits {
-            true => arbiter.join(self.pool.id, &self.pool.plan, self.ticket),
-            false => arbiter.leave(self.pool.id, self.ticket),
-        }
+    /// Takes the slot; what is dropped is its tenant's again.
+    pub fn take_slot(&self) -> Option<ServerSlot> {
+        self.reservation.borrow_mut().take()?.redeem()
     }
 }
 
@@ -93,9 +81,15 @@ impl Line {
         self.0.is_empty()
     }
 
-    /// Puts one at the end.
+    /// How many wait.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Puts one behind those who came earlier: at the end, unless it had to wait for a slot first.
     pub fn join(&mut self, waiter: Rc<Waiter>) {
-        self.0.push_back(waiter);
+        let at = self.0.partition_point(|known| known.ticket < waiter.ticket);
+        self.0.insert(at, waiter);
     }
 
     /// The one at this place, from the front.
@@ -103,12 +97,11 @@ impl Line {
         self.0.get(at).cloned()
     }
 
-    /// Takes one out, if it is still in.
-    pub fn remove(&mut self, waiter: &Waiter) {
+    /// Takes one out. False if it was not in.
+    pub fn remove(&mut self, waiter: &Waiter) -> bool {
         // Tickets rise from front to back.
-        if let Ok(at) = self.0.binary_search_by(|known| known.ticket.cmp(&waiter.ticket)) {
-            self.0.remove(at);
-        }
+        let found = self.0.binary_search_by(|known| known.ticket.cmp(&waiter.ticket));
+        found.is_ok_and(|at| self.0.remove(at).is_some())
     }
 
     /// The first who waits for one pool.
@@ -121,13 +114,9 @@ impl Line {
         self.first_for(pool).is_some()
     }
 
-    /// How many wait for one pool.
-    pub fn waiting_for(&self, pool: &Pool) -> usize {
-        self.0.iter().filter(|it| std::ptr::eq(&*it.pool, pool)).count()
-    }
-
-    /// The longest wait for one pool.
-    pub fn longest_wait(&self, pool: &Pool) -> Duration {
-        self.first_for(pool).map(|it| it.ticket.since.elapsed()).unwrap_or_default()
+    /// Tickets of those who wait for one pool.
+    pub fn waiting_for(&self, pool: &Pool) -> Vec<Ticket> {
+        let of_pool = self.0.iter().filter(|it| std::ptr::eq(&*it.pool, pool));
+        of_pool.map(|waiter| waiter.ticket).collect()
     }
 }

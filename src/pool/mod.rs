@@ -6,6 +6,7 @@
 
 mod acquire;
 mod arbiter;
+mod capped;
 mod gift;
 mod hold;
 mod janitor;
@@ -13,10 +14,12 @@ mod lease;
 mod line;
 mod pump;
 mod shelf;
+#[cfg(test)]
+mod tests;
 
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
-use std::rc::Rc;
+use std::collections::{HashMap, VecDeque};
+use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -25,8 +28,10 @@ pub use arbiter::{Arbiters, Mail, Post};
 pub use lease::Lease;
 
 use crate::catalog::{Cluster, Tenant, TenantId};
+use crate::isolation::Isolation;
 use crate::net::{Buffers, Clock};
 use crate::pool::arbiter::{Arbiter, Place, PoolId, Ticket};
+use crate::pool::capped::Capped;
 use crate::pool::line::Line;
 use crate::server::{Bound, Clean, ConnectPlan, ServerFacts, Settings};
 
@@ -35,6 +40,10 @@ pub type SessionId = u64;
 
 /// Most greetings a pool remembers: one per distinct set of start-up settings.
 const GREETINGS_MAX: usize = 64;
+
+/// Most pools whose greetings outlive them: those who come back soon, or while their tenant is
+/// paused, need no server for their login. A greeting takes about a kilobyte.
+const ORPHANS_MAX: usize = 256;
 
 /// A worker's server connections.
 #[derive(Debug)]
@@ -113,9 +122,17 @@ pub struct ClusterPools {
     idle: Cell<usize>,
     /// Tickets given so far.
     tickets: Cell<u64>,
-    /// By database and login.
-    pools: RefCell<HashMap<String, Vec<Rc<Pool>>>>,
+    /// By database and login. A pool lives as long as somebody holds it: sessions, leases, those
+    /// who wait, and [`Self::listed`].
+    pools: RefCell<HashMap<String, Vec<Weak<Pool>>>>,
+    /// Pools that may have something idle.
+    listed: RefCell<Vec<Rc<Pool>>>,
+    /// Greetings of pools that ended, the latest last.
+    orphans: RefCell<VecDeque<Orphan>>,
+    /// Who could be served.
     line: RefCell<Line>,
+    /// Who waits for others of its own tenant.
+    capped: Capped,
     buffers: Buffers,
     clock: Clock,
     counts: Rc<Counts>,
@@ -131,14 +148,25 @@ pub struct Pool {
     parked: RefCell<Vec<Parked>>,
     leased: RefCell<Vec<LeaseFacts>>,
     connecting: Cell<usize>,
+    /// It is in its cluster's list of pools with something idle.
+    listed: Cell<bool>,
     /// No tenant of the catalog has this route any more.
     obsolete: Cell<bool>,
     /// Servers from before this moment are closed as they come back.
     stale: Cell<Option<Instant>>,
     /// Servers being scrubbed.
     scrubbing: Cell<usize>,
-    greetings: RefCell<Vec<(Settings, Rc<Greeting>)>>,
+    greetings: RefCell<Greetings>,
 }
+
+/// What a pool that ended knew of its servers' greetings.
+#[derive(Debug)]
+struct Orphan {
+    plan: Arc<ConnectPlan>,
+    greetings: Greetings,
+}
+
+type Greetings = Vec<(Settings, Rc<Greeting>)>;
 
 /// ParameterStatus for a client that logs in.
 pub type Greeting = Vec<(String, String)>;
@@ -204,11 +232,11 @@ impl Pools {
     pub fn of(&self, tenant: &Tenant) -> Rc<Pool> {
         let cluster = self.cluster(&tenant.route.cluster);
         let plan = plan(tenant);
-        let mut pools = cluster.pools.borrow_mut();
-        let pools = pools.entry(key(&plan)).or_default();
-        if let Some(pool) = pools.iter().find(|pool| *pool.plan == plan && !pool.obsolete.get()) {
-            return pool.clone();
+        if let Some(pool) = cluster.find(&plan, false) {
+            return pool;
         }
+        let key = key(&plan);
+        let greetings = cluster.adopt(&plan);
         self.made.set(self.made.get() + 1);
         let pool = Rc::new(Pool {
             id: PoolId { worker: self.worker, number: self.made.get() },
@@ -218,13 +246,21 @@ impl Pools {
             parked: RefCell::default(),
             leased: RefCell::default(),
             connecting: Cell::new(0),
+            listed: Cell::new(false),
             obsolete: Cell::new(false),
             stale: Cell::new(None),
             scrubbing: Cell::new(0),
-            greetings: RefCell::default(),
+            greetings: RefCell::new(greetings),
         });
-        pools.push(pool.clone());
+        let mut pools = cluster.pools.borrow_mut();
+        pools.entry(key).or_default().push(Rc::downgrade(&pool));
         pool
+    }
+
+    /// Clients who wait for a server.
+    pub fn waiting(&self) -> usize {
+        let clusters = self.clusters.borrow();
+        clusters.values().map(|it| it.line.borrow().len() + it.capped.len()).sum()
     }
 
     /// Every pool of this worker, for the console.
@@ -244,6 +280,7 @@ impl Pools {
                 if !Arc::ptr_eq(&known, &route.cluster) {
                     cluster.resize(route.cluster.capacity);
                 }
+                cluster.recap(tenant);
                 let plan = plan(tenant);
                 let same_key = wanted.entry(key(&plan)).or_default();
                 if !same_key.contains(&plan) {
@@ -277,6 +314,9 @@ impl Pools {
                 idle: Cell::new(0),
                 tickets: Cell::new(0),
                 pools: RefCell::default(),
+                listed: RefCell::default(),
+                orphans: RefCell::default(),
+                capped: Capped::default(),
                 line: RefCell::default(),
                 buffers: self.buffers.clone(),
                 clock: self.clock.clone(),
@@ -295,14 +335,30 @@ fn key(plan: &ConnectPlan) -> String {
 impl ClusterPools {
     /// Every pool of the cluster.
     pub fn all(&self) -> Vec<Rc<Pool>> {
-        self.pools.borrow().values().flatten().cloned().collect()
+        self.pools.borrow().values().flatten().filter_map(Weak::upgrade).collect()
     }
 
     /// The pool of a plan, if there is one; with `old` also one whose servers are to be closed.
     fn find(&self, plan: &ConnectPlan, old: bool) -> Option<Rc<Pool>> {
         let pools = self.pools.borrow();
-        let fits = |pool: &&Rc<Pool>| *pool.plan == *plan && (old || !pool.obsolete.get());
-        pools.get(&key(plan))?.iter().rfind(fits).cloned()
+        let fits = |pool: &Rc<Pool>| *pool.plan == *plan && (old || !pool.obsolete.get());
+        pools.get(&key(plan))?.iter().filter_map(Weak::upgrade).rfind(fits)
+    }
+
+    /// What an earlier pool of this plan knew of greetings.
+    fn adopt(&self, plan: &ConnectPlan) -> Greetings {
+        let mut orphans = self.orphans.borrow_mut();
+        let found = orphans.iter().rposition(|orphan| *orphan.plan == *plan);
+        let orphan = found.and_then(|at| orphans.remove(at));
+        orphan.map(|orphan| orphan.greetings).unwrap_or_default()
+    }
+
+    fn leave_behind(&self, orphan: Orphan) {
+        let mut orphans = self.orphans.borrow_mut();
+        if orphans.len() >= ORPHANS_MAX {
+            orphans.pop_front();
+        }
+        orphans.push_back(orphan);
     }
 
     fn ticket(&self) -> Ticket {
@@ -332,12 +388,17 @@ impl ClusterPools {
 }
 
 /// How servers for a tenant's route are connected.
-fn plan(tenant: &Tenant) -> ConnectPlan {
+pub fn plan(tenant: &Tenant) -> ConnectPlan {
+    let cluster = &tenant.route.cluster;
     ConnectPlan {
         conninfo: tenant.route.conninfo.clone(),
         isolation: tenant.isolation,
-        tenant_setting: tenant.route.cluster.tenant_setting.clone(),
+        tenant_setting: cluster.tenant_setting.clone(),
         allow_superuser: tenant.route.allow_superuser,
+        level: cluster.level,
+        enforce_level: cluster.enforce_level,
+        reach: tenant.route.reach.clone(),
+        seal_keys: cluster.seal_keys.clone().filter(|_| tenant.isolation == Isolation::Row),
     }
 }
 
@@ -369,7 +430,8 @@ impl Pool {
         self.cluster.settings.borrow().clone()
     }
 
-    /// Whether anybody waits for a server of this cluster, here or on another worker.
+    /// Whether anybody who could have it waits for a server of this cluster, here or on another
+    /// worker.
     #[inline]
     pub fn is_wanted(&self) -> bool {
         self.cluster.asked.get() || !self.cluster.line.borrow().is_empty()
@@ -377,14 +439,21 @@ impl Pool {
 
     /// Clean, parked and connecting servers, and clients who wait.
     pub fn counts(&self) -> (usize, usize, usize, usize) {
-        let waiting = self.cluster.line.borrow().waiting_for(self);
+        let waiting = self.waiting().len();
         let (clean, parked) = (self.clean.borrow().len(), self.parked.borrow().len());
         (clean, parked, self.connecting.get(), waiting)
     }
 
     /// How long the one who waits longest has waited.
     pub fn longest_wait(&self) -> Duration {
-        self.cluster.line.borrow().longest_wait(self)
+        let first = self.waiting().into_iter().min();
+        first.map(|ticket| ticket.since.elapsed()).unwrap_or_default()
+    }
+
+    fn waiting(&self) -> Vec<Ticket> {
+        let mut tickets = self.cluster.line.borrow().waiting_for(self);
+        tickets.extend(self.cluster.capped.waiting_for(self));
+        tickets
     }
 
     /// Leased servers, for the console.
@@ -402,5 +471,25 @@ impl Pool {
             .iter()
             .map(|it| (it.idle.server.facts().clone(), it.tenant.to_string(), it.idle.since));
         clean.chain(parked).collect()
+    }
+}
+
+/// Nobody holds it any more: its name is forgotten too.
+impl Drop for Pool {
+    fn drop(&mut self) {
+        let key = key(&self.plan);
+        let greetings = self.greetings.take();
+        if !greetings.is_empty() && !self.obsolete.get() {
+            self.cluster.leave_behind(Orphan { plan: self.plan.clone(), greetings });
+        }
+        // Whoever looks through the names at this moment holds a pool, and so not the last of it.
+        if let Ok(mut pools) = self.cluster.pools.try_borrow_mut()
+            && let Some(same_key) = pools.get_mut(&key)
+        {
+            same_key.retain(|pool| pool.strong_count() > 0);
+            if same_key.is_empty() {
+                pools.remove(&key);
+            }
+        }
     }
 }

@@ -3,6 +3,7 @@
 
 use std::rc::Rc;
 
+use crate::budget::{Limits, ServerSlot};
 use crate::pool::acquire::{AcquireError, Grant};
 use crate::pool::arbiter::{HEAD_START, Place, Take};
 use crate::pool::lease::close_soon;
@@ -11,16 +12,33 @@ use crate::pool::{ClusterPools, Idle, Pool, count};
 use crate::server::{Bound, Clean};
 
 impl ClusterPools {
-    /// Puts one at the end of the line.
-    pub(super) fn join(&self, waiter: &Rc<Waiter>) {
-        self.line.borrow_mut().join(waiter.clone());
-        waiter.list(waiter.may_lease());
+    /// Puts one in line if its tenant may have one more server and nobody of the tenant waits for
+    /// that; else behind those.
+    pub(super) fn join(self: &Rc<Self>, waiter: &Rc<Waiter>, limits: &Limits) {
+        let behind = self.capped.holds(&waiter.tenant);
+        let reservation = if behind { None } else { waiter.account.reserve(limits) };
+        match reservation {
+            Some(reservation) => {
+                waiter.reserve(reservation);
+                self.enter(waiter);
+            }
+            None => self.cap(waiter, limits),
+        }
     }
 
-    /// Takes one out of the line.
-    pub(super) fn forget(&self, waiter: &Waiter) {
-        self.line.borrow_mut().remove(waiter);
-        waiter.list(false);
+    /// Puts one in line who has a slot.
+    pub(super) fn enter(&self, waiter: &Rc<Waiter>) {
+        self.line.borrow_mut().join(waiter.clone());
+        self.arbiter.join(waiter.pool.id, &waiter.pool.plan, waiter.ticket);
+    }
+
+    /// Takes one out, wherever it waits; its slot is another's if it is dropped.
+    pub(super) fn forget(&self, waiter: &Waiter) -> Option<ServerSlot> {
+        match self.line.borrow_mut().remove(waiter) {
+            true => self.arbiter.leave(waiter.pool.id, waiter.ticket),
+            false => self.capped.remove(waiter),
+        }
+        waiter.take_slot()
     }
 
     /// Looks who waits and what there is for them. Ends at the first for whom there is nothing when
@@ -29,15 +47,14 @@ impl ClusterPools {
         let mut at = 0;
         loop {
             let Some(waiter) = self.line.borrow().get(at) else { break };
-            let slot = waiter.lease();
-            waiter.list(slot.is_some());
-            let Some(slot) = slot else {
-                at += 1;
-                continue;
-            };
             self.give(Some(waiter.ticket));
             if let Some(grant) = self.find_for(&waiter) {
-                self.forget(&waiter);
+                // Who stands in line has a slot, so it is never the server that goes back for want
+                // of one.
+                let Some(slot) = self.forget(&waiter) else {
+                    waiter.pool.take_back(grant);
+                    continue;
+                };
                 // Who gave up in this moment leaves the server to the next in line.
                 if let Err(Some(back)) = waiter.answer(Ok((grant, slot))) {
                     waiter.pool.take_back(back.0);
@@ -92,6 +109,11 @@ impl ClusterPools {
                 false
             }
             Take::Full { alone } => {
+                if self.arbiter.ask_elder(self.worker, self.longest_idle()) {
+                    // It may be in use again by now: then one of our own goes, in a moment.
+                    self.look_again();
+                    return false;
+                }
                 if let Some((server, mut place)) = self.pop_idle() {
                     place.carry(self.arbiter.pledge(pool.id));
                     close_soon(server, place, false, self.counts.clone());
@@ -138,7 +160,7 @@ impl ClusterPools {
     pub(super) fn fail_one(self: &Rc<Self>, pool: &Pool, error: AcquireError) {
         let first = self.line.borrow().first_for(pool);
         if let Some(waiter) = first {
-            self.forget(&waiter);
+            drop(self.forget(&waiter));
             // Who gave up in this moment need not know.
             let _ = waiter.answer(Err(error));
         }
@@ -155,7 +177,7 @@ impl ClusterPools {
 
 impl Pool {
     /// Puts back what was granted to one who was gone.
-    pub(super) fn take_back(&self, grant: Grant) {
+    pub(super) fn take_back(self: &Rc<Self>, grant: Grant) {
         match grant {
             Grant::Clean(idle) => self.shelve_clean(idle),
             Grant::Parked(parked) => self.shelve_parked(parked),

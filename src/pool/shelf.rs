@@ -1,6 +1,7 @@
 //! Where idle servers lie: clean ones and parked ones, counted, so that nobody has to look into
 //! every pool to learn that there is nothing.
 
+use std::rc::Rc;
 use std::time::Instant;
 
 use crate::pool::arbiter::Place;
@@ -9,14 +10,31 @@ use crate::server::{Clean, Server};
 
 impl Pool {
     /// Puts a clean server where the next one who needs it finds it.
-    pub(super) fn shelve_clean(&self, idle: Idle<Clean>) {
+    pub(super) fn shelve_clean(self: &Rc<Self>, idle: Idle<Clean>) {
         self.with_clean(|clean| clean.push(idle));
+        self.list();
     }
 
     /// Puts a bound one there.
     #[inline]
-    pub(super) fn shelve_parked(&self, parked: Parked) {
+    pub(super) fn shelve_parked(self: &Rc<Self>, parked: Parked) {
         self.with_parked(|all| all.push(parked));
+        self.list();
+    }
+
+    /// Has the cluster know that something may be idle here. It is taken off that list by
+    /// housekeeping, not by whoever takes the last server: that one is about to bring it back.
+    #[inline]
+    fn list(self: &Rc<Self>) {
+        if !self.listed.replace(true) {
+            self.cluster.listed.borrow_mut().push(self.clone());
+        }
+    }
+
+    /// Since when the one that has been idle longest is.
+    fn longest_idle(&self) -> Option<Instant> {
+        let clean = self.clean.borrow().iter().map(|idle| idle.since).min();
+        [clean, self.longest_parked()].into_iter().flatten().min()
     }
 
     /// Takes the clean server used last, if there is one that is alive.
@@ -67,18 +85,17 @@ impl Pool {
         self.with_parked(std::mem::take)
     }
 
-    /// Takes the server that has been idle longest, dead or alive, to close it.
-    fn pop_idle(&self) -> Option<(Server, Place)> {
-        let clean = self.with_clean(|clean| match clean.is_empty() {
-            true => None,
-            false => Some(clean.remove(0)),
+    /// Takes the server that has been idle since this moment, dead or alive, to close it.
+    fn take_idle(&self, since: Instant) -> Option<(Server, Place)> {
+        let clean = self.with_clean(|clean| {
+            let at = clean.iter().position(|idle| idle.since == since)?;
+            Some(clean.remove(at))
         });
         if let Some(idle) = clean {
             return Some((idle.server.into_server(), idle.place));
         }
-        let oldest = self.longest_parked()?;
         let taken = self.with_parked(|parked| {
-            let at = parked.iter().position(|parked| parked.idle.since == oldest)?;
+            let at = parked.iter().position(|parked| parked.idle.since == since)?;
             Some(parked.swap_remove(at).idle)
         })?;
         Some((taken.server.into_server(), taken.place))
@@ -104,12 +121,25 @@ impl Pool {
 }
 
 impl ClusterPools {
-    /// Takes an idle server of any pool, to close it.
+    /// Takes the server that has been idle longest, of whatever pool, to close it. Looks at pools
+    /// that were used lately and at idle servers, of which there are no more than places.
     pub(super) fn pop_idle(&self) -> Option<(Server, Place)> {
-        match self.idle.get() {
-            0 => None,
-            _ => self.pools.borrow().values().flatten().find_map(|pool| pool.pop_idle()),
+        let (since, pool) = self.idlest()?;
+        pool.take_idle(since)
+    }
+
+    /// Since when that one is idle.
+    pub(super) fn longest_idle(&self) -> Option<Instant> {
+        self.idlest().map(|(since, _)| since)
+    }
+
+    fn idlest(&self) -> Option<(Instant, Rc<Pool>)> {
+        if self.idle.get() == 0 {
+            return None;
         }
+        let listed = self.listed.borrow();
+        let idle = listed.iter().filter_map(|pool| Some((pool.longest_idle()?, pool)));
+        idle.min_by_key(|(since, _)| *since).map(|(since, pool)| (since, pool.clone()))
     }
 
     #[inline]

@@ -6,11 +6,12 @@
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use crate::isolation::{Context, quote};
+use crate::isolation::carrier::SIGNATURE_SECONDS_MAX;
+use crate::isolation::{Context, Seal, quote};
 use crate::net::{Clock, Connection};
-use crate::server::simple::{Reply, reply};
+use crate::server::simple::{self, Reply, reply};
 use crate::server::{Server, ServerFacts, Statements};
 use crate::wire::backend::ReadError;
 use crate::wire::frontend;
@@ -75,8 +76,10 @@ pub enum BindError {
     Timeout(Duration),
     #[error("server refused: {} {}", .0.sqlstate, .0.message)]
     Refused(ReadError),
-    #[error("context read back as {found:?} instead of {wanted:?}")]
-    ReadBack { wanted: String, found: Option<String> },
+    #[error("{done} of {wanted} settings were confirmed")]
+    Unconfirmed { wanted: usize, done: usize },
+    #[error("entered {found:?} instead of {wanted:?}")]
+    Entered { wanted: String, found: Option<String> },
     #[error("unexpected answer, transaction status {0:?}")]
     Unexpected(char),
 }
@@ -100,6 +103,23 @@ impl Failed {
 /// temporary objects, cursors, listens, locks and sequence values with it.
 const SCRUB: [&str; 2] = ["RESET ALL", "DISCARD ALL"];
 
+/// The same where tenants enter: all of DISCARD ALL but the plans, so that those of `enter()` stay
+/// (a third of what it costs). In one Query; its first statement is there for the reason above.
+const SCRUB_SEALED: [&str; 1] = ["SET transaction_isolation TO 'read committed'; \
+     RESET SESSION AUTHORIZATION; RESET ALL; DEALLOCATE ALL; CLOSE ALL; UNLISTEN *; \
+     SELECT pg_catalog.pg_advisory_unlock_all(); DISCARD SEQUENCES; DISCARD TEMP"];
+
+/// Its parameters are text, text, int8, bytea: see `carrier.rs`.
+const ENTER: &str = "SELECT tenantgate.enter($1, $2, $3, $4)";
+/// The last two are sent in binary.
+const ENTER_FORMATS: [i16; 4] = [0, 0, 1, 1];
+
+/// No tenant's id: the console's name.
+const NOBODY: &str = "tenantgate";
+
+/// How long a signature is good for, in seconds.
+const SIGNED_SECONDS: i64 = SIGNATURE_SECONDS_MAX / 2;
+
 impl Clean {
     /// Takes a connection whose login and check were just confirmed.
     pub(super) fn new(server: Server) -> Self {
@@ -115,7 +135,7 @@ impl Clean {
         limit: Duration,
     ) -> Result<Box<Bound>, Box<Failed>> {
         let clock = self.0.facts.clock.clone();
-        let bind = within(&clock, limit, bind(&mut self.0.connection, context, settings, false));
+        let bind = within(&clock, limit, bind(&mut self.0, context, settings, false));
         match bind.await {
             Ok(reported) => Ok(Box::new(Bound {
                 server: self.0,
@@ -169,11 +189,12 @@ impl Bound {
     /// Takes the tenant off.
     pub async fn scrub(mut self: Box<Self>, limit: Duration) -> Result<Clean, Box<Failed>> {
         let clock = self.server.facts.clock.clone();
-        let connection = &mut self.server.connection;
+        let server = &mut self.server;
         let scrub = async {
-            put_scrub(connection);
-            connection.send().await?;
-            confirm_scrub(connection).await
+            put_scrub(server);
+            server.connection.send().await?;
+            confirm_scrub(server).await?;
+            settled(&mut server.connection)
         };
         match within(&clock, limit, scrub).await {
             Ok(()) => Ok(Clean(self.server)),
@@ -190,8 +211,7 @@ impl Bound {
         limit: Duration,
     ) -> Result<Box<Self>, Box<Failed>> {
         let clock = self.server.facts.clock.clone();
-        let bind =
-            within(&clock, limit, bind(&mut self.server.connection, context, settings, true));
+        let bind = within(&clock, limit, bind(&mut self.server, context, settings, true));
         match bind.await {
             Ok(reported) => {
                 self.context = context.clone();
@@ -246,17 +266,25 @@ async fn within<T>(
     }
 }
 
-fn put_scrub(connection: &mut Connection) {
-    for sql in SCRUB {
-        frontend::put_query(&mut connection.output, sql.as_bytes());
+fn scrub_of(facts: &ServerFacts) -> &'static [&'static str] {
+    if facts.seal.is_some() { &SCRUB_SEALED } else { &SCRUB }
+}
+
+fn put_scrub(server: &mut Server) {
+    for sql in scrub_of(&server.facts) {
+        frontend::put_query(&mut server.connection.output, sql.as_bytes());
     }
 }
 
-async fn confirm_scrub(connection: &mut Connection) -> Result<(), BindError> {
-    for _ in SCRUB {
-        confirmed(reply(connection).await?)?;
+async fn confirm_scrub(server: &mut Server) -> Result<(), BindError> {
+    for sql in scrub_of(&server.facts) {
+        let wanted = sql.split("; ").count();
+        let done = confirmed(reply(&mut server.connection).await?)?.completed;
+        if done != wanted {
+            return Err(BindError::Unconfirmed { wanted, done });
+        }
     }
-    settled(connection)
+    Ok(())
 }
 
 /// Bytes that nobody asked for mean that the two sides do not agree on where they are, unless they
@@ -290,8 +318,30 @@ fn gone() -> BindError {
     io::Error::from(io::ErrorKind::ConnectionAborted).into()
 }
 
+/// Seals a tenant that does not exist and takes it off again, so that a key or a clock that is
+/// wrong is told when the connection is opened.
+pub(super) async fn try_seal(server: &mut Server) -> Result<(), BindError> {
+    let facts = server.facts.clone();
+    let Some(seal) = &facts.seal else { return Ok(()) };
+    put_enter(&mut server.connection.output, seal, NOBODY, &facts);
+    put_scrub(server);
+    server.connection.send().await?;
+    let entered = simple::called(&mut server.connection).await?;
+    confirm_scrub(server).await?;
+    confirm_entry(&confirmed(entered)?, NOBODY)?;
+    settled(&mut server.connection)
+}
+
+fn confirm_entry(entered: &Reply, tenant: &str) -> Result<(), BindError> {
+    if entered.rows == 1 && entered.text(0) == Some(tenant) {
+        return Ok(());
+    }
+    let (wanted, found) = (tenant.to_owned(), entered.text(0).map(str::to_owned));
+    Err(BindError::Entered { wanted, found })
+}
+
 async fn bind(
-    connection: &mut Connection,
+    server: &mut Server,
     context: &Context,
     settings: &Settings,
     scrub_first: bool,
@@ -299,29 +349,46 @@ async fn bind(
     let carried: Vec<(&str, &str)> = settings.iter().collect();
     let sql = context.bind_sql(&carried);
     if scrub_first {
-        put_scrub(connection);
+        put_scrub(server);
+    }
+    let facts = server.facts.clone();
+    let entering = facts.seal.as_ref().zip(context.tenant());
+    if let Some((seal, tenant)) = entering {
+        // As the login, which alone may call it: before any role is set.
+        put_enter(&mut server.connection.output, seal, tenant, &facts);
     }
     if let Some(sql) = &sql {
-        frontend::put_query(&mut connection.output, sql.as_bytes());
+        frontend::put_query(&mut server.connection.output, sql.as_bytes());
     }
-    connection.send().await?;
+    server.connection.send().await?;
     if scrub_first {
-        for _ in SCRUB {
-            confirmed(reply(connection).await?)?;
-        }
+        confirm_scrub(server).await?;
     }
     let mut reported = Vec::new();
-    if sql.is_some() {
-        let reply = confirmed(reply(connection).await?)?;
-        for (column, wanted) in context.expected().enumerate() {
-            let found = reply.text(column);
-            if found != Some(wanted) {
-                let (wanted, found) = (wanted.to_owned(), found.map(str::to_owned));
-                return Err(BindError::ReadBack { wanted, found });
-            }
-        }
-        reported = reply.parameters;
+    if let Some((_, tenant)) = entering {
+        let entered = confirmed(simple::called(&mut server.connection).await?)?;
+        confirm_entry(&entered, tenant)?;
+        reported = entered.parameters;
     }
-    settled(connection)?;
+    if sql.is_some() {
+        let mut made = confirmed(reply(&mut server.connection).await?)?;
+        let (wanted, done) = (context.statements() + carried.len(), made.completed);
+        if done != wanted || made.rows != 0 {
+            return Err(BindError::Unconfirmed { wanted, done });
+        }
+        reported.append(&mut made.parameters);
+    }
+    settled(&mut server.connection)?;
     Ok(reported)
+}
+
+/// The tenant, signed for this backend and the next half minute. As values of an unnamed statement,
+/// never as text: what a statement's text says, others of the same role can read.
+fn put_enter(out: &mut Vec<u8>, seal: &Seal, tenant: &str, facts: &ServerFacts) {
+    let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let expires = since_epoch.as_secs() as i64 + facts.ahead + SIGNED_SECONDS;
+    let signature = seal.sign(tenant, expires, facts.pid);
+    let values: [&[u8]; 4] =
+        [tenant.as_bytes(), seal.kid.as_bytes(), &expires.to_be_bytes(), &signature];
+    frontend::put_call(out, ENTER.as_bytes(), &ENTER_FORMATS, &values);
 }

@@ -3,8 +3,10 @@
 
 use std::io;
 
-use crate::isolation::Isolation;
+use crate::isolation::carrier::CARRIER;
+use crate::isolation::{Isolation, Level};
 use crate::net::Connection;
+use crate::server::BindError;
 use crate::server::simple::{Reply, reply};
 use crate::wire::frontend;
 
@@ -16,6 +18,9 @@ pub struct CheckPlan<'plan> {
     pub allow_superuser: bool,
     pub dbname: &'plan str,
     pub greeting: &'plan [(String, String)],
+    pub level: Level,
+    /// Whether tenants are to be sealed.
+    pub sealing: bool,
 }
 
 /// Whether a login can do anything before it is bound to a tenant.
@@ -48,6 +53,12 @@ pub enum CheckError {
     Dangerous(String),
     #[error("connected to database \"{found}\" instead of \"{wanted}\"")]
     WrongDatabase { found: String, wanted: String },
+    #[error("logged in as \"{found}\" instead of \"{wanted}\"")]
+    WrongLogin { found: String, wanted: String },
+    #[error("level \"{}\" is not in force: {shortfall}", .level.name())]
+    Level { level: Level, shortfall: String },
+    #[error("tenants cannot be sealed, is the key of seal_key_file installed? {0}")]
+    Seal(BindError),
     #[error("server version {found} is older than {wanted}, which fixes row security leaks")]
     TooOld { found: String, wanted: &'static str },
 }
@@ -55,8 +66,9 @@ pub enum CheckError {
 /// Settings that a login or database must not carry, because they would outlive every RESET ALL
 /// (measured: `ALTER ROLE CURRENT_USER SET …` succeeds for any login and poisons its next
 /// connection), or because they would end pooled connections behind the gate's back.
-const POISON: [&str; 8] = [
+pub const POISON: [&str; 9] = [
     "role",
+    CARRIER,
     "session_authorization",
     "row_security",
     "session_replication_role",
@@ -89,7 +101,12 @@ FROM pg_roles r WHERE r.rolname = session_user; COMMIT";
 /// Asks and judges. Any answer that is not understood is a refusal.
 pub async fn check(connection: &mut Connection, plan: CheckPlan<'_>) -> Result<Rights, CheckError> {
     version(plan.greeting)?;
-    frontend::put_query(&mut connection.output, SQL.as_bytes());
+    judge(&ask(connection, SQL).await?, plan)
+}
+
+/// The one row that answers a question about the login.
+pub(super) async fn ask(connection: &mut Connection, sql: &str) -> Result<Reply, CheckError> {
+    frontend::put_query(&mut connection.output, sql.as_bytes());
     connection.send().await?;
     let reply = reply(connection).await?;
     if let Some(error) = &reply.error {
@@ -98,7 +115,7 @@ pub async fn check(connection: &mut Connection, plan: CheckPlan<'_>) -> Result<R
     if reply.status != b'I' || reply.rows != 1 {
         return Err(CheckError::Failed("the server's answer was not one row".to_owned()));
     }
-    judge(&reply, plan)
+    Ok(reply)
 }
 
 fn judge(reply: &Reply, plan: CheckPlan<'_>) -> Result<Rights, CheckError> {

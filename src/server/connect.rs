@@ -13,10 +13,13 @@ use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixStream};
 
-use crate::isolation::Isolation;
+use crate::isolation::{Isolation, Level, Seal, SealKeys};
 use crate::net::tls::{self, ConnectorPlan, TlsError, Verify};
 use crate::net::{Buffers, Clock, Connection, Socket, Stream};
+use crate::server::bound;
 use crate::server::check::{self, CheckError, CheckPlan};
+use crate::server::check_level::{Standing, check_level};
+use crate::server::check_schema::{Reach, check_schema};
 use crate::server::conninfo::{Conninfo, Host, SslMode, SslNegotiation, TcpWish, TlsWish};
 use crate::server::login::{LoginError, Welcome, login};
 use crate::server::{Clean, Server, ServerFacts};
@@ -28,6 +31,14 @@ pub struct ConnectPlan {
     pub isolation: Isolation,
     pub tenant_setting: String,
     pub allow_superuser: bool,
+    /// What row tenants are promised.
+    pub level: Level,
+    /// Whether a server that does not hold the level is refused, or only told of in the log.
+    pub enforce_level: bool,
+    /// Row tenants: what they are sealed with.
+    pub seal_keys: Option<Arc<SealKeys>>,
+    /// Schema tenants: what the login may reach.
+    pub reach: Option<Arc<Reach>>,
 }
 
 /// Why there is no connection; for the log, never for a client.
@@ -89,12 +100,71 @@ async fn connect_host(
         allow_superuser: plan.allow_superuser,
         dbname: &conninfo.dbname,
         greeting: &welcome.greeting,
+        level: plan.level,
+        sealing: plan.seal_keys.is_some(),
     };
     let rights = check::check(&mut connection, checks).await?;
+    let (seal, ahead) = level(&mut connection, plan, checks).await?;
     let Welcome { pid, secret, greeting } = welcome;
     let (conninfo, since, clock) = (conninfo.clone(), Instant::now(), clock.clone());
-    let facts = ServerFacts { conninfo, host, pid, secret, greeting, rights, secure, since, clock };
-    Ok(Server { connection, facts: Rc::new(facts) })
+    let facts = ServerFacts {
+        conninfo,
+        host,
+        pid,
+        secret,
+        greeting,
+        rights,
+        seal,
+        ahead,
+        secure,
+        since,
+        clock,
+    };
+    let mut server = Server { connection, facts: Rc::new(facts) };
+    bound::try_seal(&mut server).await.map_err(CheckError::Seal)?;
+    Ok(server)
+}
+
+/// Holds the level against the server: what row tenants are sealed with there, and how far its
+/// clock is ahead.
+async fn level(
+    connection: &mut Connection,
+    plan: &ConnectPlan,
+    checks: CheckPlan<'_>,
+) -> Result<(Option<Seal>, i64), ConnectError> {
+    if let (Some(reach), true) = (&plan.reach, plan.level > Level::Plain) {
+        let excess = check_schema(connection, &plan.conninfo.user, reach).await?;
+        excess.map_or(Ok(()), |excess| fall_short(plan, excess))?;
+    }
+    let promised = plan.level > Level::Plain || plan.seal_keys.is_some();
+    if plan.isolation != Isolation::Row || !promised {
+        return Ok((None, 0));
+    }
+    let Standing { ahead, carrier, shortfall } = check_level(connection, checks).await?;
+    if let Some(shortfall) = shortfall {
+        fall_short(plan, shortfall)?;
+    }
+    if let Some(carrier) = carrier {
+        if plan.level < Level::Sealed {
+            let (dbname, login) = (&plan.conninfo.dbname, &plan.conninfo.user);
+            tracing::warn!(dbname, login, carrier, "tenants are not sealed in this database yet");
+        }
+        return Ok((None, ahead));
+    }
+    let seal = plan.seal_keys.as_ref().and_then(|keys| keys.seal(&plan.conninfo.dbname));
+    Ok((seal, ahead))
+}
+
+/// The level is not in force: a refusal, or a word in the log.
+fn fall_short(plan: &ConnectPlan, shortfall: String) -> Result<(), CheckError> {
+    let level = plan.level.in_force(plan.isolation);
+    let error = CheckError::Level { level, shortfall };
+    if plan.enforce_level {
+        return Err(error);
+    }
+    let (dbname, login) = (&plan.conninfo.dbname, &plan.conninfo.user);
+    tracing::warn!(dbname, login, %error, "enforce_level is off, tenants are served");
+    Ok(())
 }
 
 /// The start-up values are the gate's own constants, because RESET ALL returns to them: nothing a

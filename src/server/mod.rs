@@ -4,6 +4,8 @@
 mod bound;
 mod cancel;
 mod check;
+mod check_level;
+mod check_schema;
 mod connect;
 mod conninfo;
 mod crossing;
@@ -18,7 +20,9 @@ use std::time::Instant;
 
 pub use bound::{BindError, Bound, Clean, Failed, Settings};
 pub use cancel::{CancelTarget, cancel};
-pub use check::Rights;
+pub use check::{CheckError, POISON, Rights};
+pub use check_level::{shortfalls, standing_sql};
+pub use check_schema::Reach;
 pub use connect::{ConnectError, ConnectPlan, connect, dial};
 pub use conninfo::{
     ChannelBinding, Conninfo, ConninfoError, Host, RequireAuth, SslMode, SslNegotiation, TcpWish,
@@ -26,8 +30,10 @@ pub use conninfo::{
 };
 pub use crossing::Crossing;
 pub use retire::retire;
+pub use simple::{Reply, reply};
 pub use statements::{Statement, Statements};
 
+use crate::isolation::Seal;
 use crate::net::{Clock, Connection};
 
 /// A logged-in connection to PostgreSQL that belongs to nobody yet. Its login was checked.
@@ -50,6 +56,10 @@ pub struct ServerFacts {
     pub greeting: Vec<(String, String)>,
     /// Whether the login could do anything before it is bound.
     pub rights: Rights,
+    /// What signs its tenants in; `None` where tenants are not sealed.
+    seal: Option<Seal>,
+    /// How many seconds its clock is ahead of this machine's.
+    ahead: i64,
     pub secure: bool,
     /// When the login was complete.
     pub since: Instant,

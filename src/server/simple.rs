@@ -13,6 +13,9 @@ const FRAME_BYTES_MAX: usize = 1024 * 1024;
 /// Most frames in one reply, for the same reason.
 const FRAMES_MAX: usize = 10_000;
 
+/// Most bytes of one reply, for the same reason.
+const REPLY_BYTES_MAX: usize = 4 * FRAME_BYTES_MAX;
+
 /// Everything a server said between a Query and its ReadyForQuery.
 #[derive(Debug, Default)]
 pub struct Reply {
@@ -41,15 +44,33 @@ impl Reply {
     }
 }
 
-/// Reads one reply. An unknown or misplaced message is an error: the caller closes.
+/// Reads the reply to a Query. An unknown or misplaced message is an error: the caller closes.
 pub async fn reply(connection: &mut Connection) -> io::Result<Reply> {
+    read(connection, b"").await
+}
+
+/// Reads the reply to Parse, Bind, Execute and Sync of one statement.
+pub async fn called(connection: &mut Connection) -> io::Result<Reply> {
+    read(connection, b"12").await
+}
+
+/// `due` are the completions that must come before anything else, unless an error does.
+async fn read(connection: &mut Connection, mut due: &[u8]) -> io::Result<Reply> {
     let mut reply = Reply::default();
+    let mut bytes = 0;
     for _ in 0..FRAMES_MAX {
         let header = connection.frame(FRAME_BYTES_MAX).await?;
+        bytes += header.length;
+        if bytes > REPLY_BYTES_MAX {
+            break;
+        }
         let frame = connection.input.data();
         let body = frame.get(HEADER_BYTES..header.length).unwrap_or_default();
         match header.tag {
-            b'T' | b'N' | b'A' => {}
+            b'N' | b'A' => {}
+            b'1' | b'2' if due.first() == Some(&header.tag) => due = due.get(1..).unwrap_or(due),
+            b'T' | b'I' | b'C' | b'D' if !due.is_empty() => return Err(unexpected(header.tag)),
+            b'T' => {}
             b'I' | b'C' => reply.completed += 1,
             b'D' => {
                 backend::read_row(body).ok_or_else(|| unexpected(header.tag))?;

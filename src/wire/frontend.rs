@@ -59,6 +59,24 @@ pub fn put_parse(out: &mut Vec<u8>, message: Parse<'_>) {
     put(out, b'P', &[message.name, b"\0", message.text, b"\0", message.types]);
 }
 
+/// Appends Parse, Bind, Execute and Sync of one unnamed statement with values; `formats` says for
+/// each whether it is text (0) or binary (1). The row comes back as text.
+pub fn put_call(out: &mut Vec<u8>, text: &[u8], formats: &[i16], values: &[&[u8]]) {
+    put(out, b'P', &[b"\0", text, b"\0\0\0"]);
+    let mut body = vec![0, 0];
+    body.extend_from_slice(&(formats.len() as i16).to_be_bytes());
+    formats.iter().for_each(|format| body.extend_from_slice(&format.to_be_bytes()));
+    body.extend_from_slice(&(values.len() as i16).to_be_bytes());
+    for value in values {
+        body.extend_from_slice(&(value.len() as i32).to_be_bytes());
+        body.extend_from_slice(value);
+    }
+    body.extend_from_slice(&[0, 0]);
+    put(out, b'B', &[&body]);
+    put(out, b'E', &[b"\0\0\0\0\0"]);
+    put_sync(out);
+}
+
 /// Appends a Close message for a prepared statement.
 pub fn put_close_statement(out: &mut Vec<u8>, name: &[u8]) {
     put(out, b'C', &[b"S", name, b"\0"]);

@@ -193,3 +193,42 @@ async fn pgjdbc_looks_and_acts() {
     let arguments = [PathBuf::from("-cp"), PathBuf::from(jar), script("Console.java")];
     run(Path::new("java"), &arguments, &gate).await;
 }
+
+/// pgcli reads its input through prompt_toolkit, so a command is given it as one.
+#[tokio::test]
+async fn pgcli_looks_and_acts() {
+    let Some(pgcli) = installed("python/bin/pgcli", "pgcli") else { return };
+    let (estate, gate) = gate(&Tweaks::default()).await;
+    gate.wire(&estate.acme).await.query("SELECT 1").await;
+    let home = tempfile::tempdir().unwrap();
+    let port = gate.port.to_string();
+    let run = async |command: &str| {
+        let arguments = ["-h", "127.0.0.1", "-p", &port, "-u", "admin", "-w", "tenantgate"];
+        let running = Command::new(&pgcli)
+            .args(arguments)
+            .args(["--less-chatty", "-c", command])
+            .env("PGPASSWORD", LOGIN_PASSWORD)
+            .env("HOME", home.path())
+            .env("XDG_CONFIG_HOME", home.path())
+            .env("PYTHONDONTWRITEBYTECODE", "1")
+            .stdin(Stdio::null())
+            .kill_on_drop(true)
+            .output();
+        let ended = tokio::time::timeout(std::time::Duration::from_secs(60), running);
+        let output = ended.await.expect("it ends in time").unwrap();
+        let said = String::from_utf8_lossy(&output.stdout);
+        let wrong = String::from_utf8_lossy(&output.stderr);
+        (output.status.success(), format!("{said}{wrong}"))
+    };
+    for (command, wanted) in [
+        ("SHOW POOLS", "cl_active"),
+        ("SHOW TENANTS", estate.acme.id.as_str()),
+        ("PAUSE", "PAUSE"),
+        ("RESUME", "RESUME"),
+    ] {
+        let (ended_well, said) = run(command).await;
+        assert!(ended_well && said.contains(wanted), "{command}: {said}");
+    }
+    let (_, said) = run("KILL nobody").await;
+    assert!(said.contains("no tenant or database"), "{said}");
+}

@@ -20,27 +20,27 @@ use crate::harness::tenants::{Estate, LOGIN_PASSWORD, Tenant};
 const SCRIPT_TIMEOUT: Duration = Duration::from_secs(180);
 
 /// Where a script connects to and as whom.
-struct Target<'target> {
-    port: u16,
-    user: String,
-    token: &'target str,
-    tenant: &'target Tenant,
+pub struct Target<'target> {
+    pub port: u16,
+    pub user: String,
+    pub token: &'target str,
+    pub tenant: &'target Tenant,
 }
 
 /// A program and the script it runs.
-struct Driver {
-    name: &'static str,
+pub struct Driver {
+    pub name: &'static str,
     program: PathBuf,
     script: &'static str,
 }
 
 impl Driver {
-    fn python(name: &'static str, script: &'static str) -> Self {
+    pub fn python(name: &'static str, script: &'static str) -> Self {
         Self { name, program: installed("python/bin/python"), script }
     }
 
     /// Whether it can be run here; if not, says so where everybody reads it, and fails on CI.
-    fn is_here(&self) -> bool {
+    pub fn is_here(&self) -> bool {
         let here = self.program.exists() || self.program.components().count() == 1;
         if !here {
             let name = self.name;
@@ -52,6 +52,11 @@ impl Driver {
     }
 
     async fn run(&self, target: &Target<'_>) {
+        self.ran(target).await.unwrap_or_else(|said| panic!("{said}"));
+    }
+
+    /// What it did not like, if there was something.
+    pub async fn ran(&self, target: &Target<'_>) -> Result<(), String> {
         let Target { port, user, token, tenant } = target;
         let bodies: Vec<&str> = tenant.notes.iter().map(|(_, body)| body.as_str()).collect();
         let binaries = template().binaries();
@@ -76,8 +81,10 @@ impl Driver {
         let (said, wrong) =
             (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
         let (name, id) = (self.name, &tenant.id);
-        assert!(output.status.success(), "{name} as {id}:\n{said}{wrong}");
-        assert!(said.contains("ok "), "{name} as {id} did nothing:\n{said}{wrong}");
+        match output.status.success() && said.contains("ok ") {
+            true => Ok(()),
+            false => Err(format!("{name} as {id}:\n{said}{wrong}")),
+        }
     }
 
     /// Straight to PostgreSQL, as the silo's login: the script is right if this is.
@@ -110,13 +117,13 @@ fn installed(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("target/drivers").join(path)
 }
 
-fn node() -> Driver {
+pub fn node() -> Driver {
     // Node itself is found by PATH; what tells is whether the package is there.
     let program = if installed("node_modules/pg").exists() { "node" } else { "node_modules/pg" };
     Driver { name: "node-postgres", program: PathBuf::from(program), script: "node_pg.js" }
 }
 
-fn shell(name: &'static str, script: &'static str) -> Driver {
+pub fn shell(name: &'static str, script: &'static str) -> Driver {
     Driver { name, program: PathBuf::from("sh"), script }
 }
 

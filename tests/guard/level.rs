@@ -13,7 +13,7 @@ pub const GUARDED: Tweaks<'_> = Tweaks {
     gate: "",
     listen: "tls = \"disable\"\nplaintext_password = true",
     capacity: 4,
-    cluster: "level = \"guard\"",
+    cluster: "level = \"guard\"\nenforce_level = false",
     tier: "",
     more: "",
 };

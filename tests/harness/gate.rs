@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::{Arc, Mutex};
@@ -11,7 +12,7 @@ use tenantgate::demo::{Keeper, free_port, signal};
 use tokio::net::TcpStream;
 use tokio_postgres::Client;
 
-use crate::harness::tenants::{Estate, JWT_KEY, Tenant, Tweaks};
+use crate::harness::tenants::{Estate, JWT_KEY, SEAL_KEY, Tenant, Tweaks};
 use crate::harness::wire::{Login, Wire};
 use crate::harness::{cluster, eventually};
 
@@ -202,8 +203,10 @@ fn fill(settings: &str, port: u16, http: u16) -> String {
 }
 
 fn write_files(folder: &Path, settings: &str, files: &[(&str, &str)]) {
-    let ours = [(SETTINGS_FILE, settings), ("login.key", JWT_KEY)];
+    let ours = [(SETTINGS_FILE, settings), ("login.key", JWT_KEY), ("seal.key", SEAL_KEY)];
     for (name, text) in ours.iter().chain(files) {
         fs::write(folder.join(name), text).unwrap();
+        // Keys must be their owner's only.
+        fs::set_permissions(folder.join(name), fs::Permissions::from_mode(0o600)).unwrap();
     }
 }

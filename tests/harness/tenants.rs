@@ -5,6 +5,8 @@ use jsonwebtoken::{EncodingKey, Header};
 use serde_json::json;
 use tenantgate::catalog::new_token;
 use tenantgate::demo::{Cluster, ROWS_SQL};
+use tenantgate::isolation::{self, SealKeys, carrier, pack};
+use tenantgate::secret::Secret;
 
 use crate::harness::{cluster, unique};
 
@@ -26,6 +28,39 @@ pub async fn prepare(cluster: &Cluster) {
     let password = format!("ALTER ROLE tg_login PASSWORD '{LOGIN_PASSWORD}'");
     app.batch_execute(&password).await.unwrap();
 }
+
+/// A level of protection, as a cluster's settings name it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Level {
+    Plain,
+    Guard,
+    Sealed,
+    Strict,
+}
+
+impl Level {
+    /// The word in the settings.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Plain => "plain",
+            Self::Guard => "guard",
+            Self::Sealed => "sealed",
+            Self::Strict => "strict",
+        }
+    }
+
+    /// Sealed is for row tenants what strict is for the others: the last column of a table.
+    pub fn column(self) -> usize {
+        match self {
+            Self::Plain => 0,
+            Self::Guard => 1,
+            Self::Sealed | Self::Strict => 2,
+        }
+    }
+}
+
+/// The key file `seal.key` that every test's gate has.
+pub const SEAL_KEY: &str = "k1:000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f\n";
 
 /// One tenant: who it is, how it proves that, and what it must see.
 #[derive(Clone, Debug)]
@@ -52,6 +87,7 @@ pub struct Estate {
     pub stark: Tenant,
     pub initech: Tenant,
     connection_string: String,
+    level: Level,
 }
 
 /// What a test's settings have instead of the usual: TOML lines for the table named.
@@ -114,8 +150,28 @@ impl Estate {
         let silo_lines = format!("connection_string = \"{silo_url}\"");
         let initech = Tenant::new("initech", &mark, "silo", &silo, &silo_lines);
         let connection_string = url("tg_login", "app");
-        let estate = Self { acme, globex, umbrella, stark, initech, connection_string };
+        let level = Level::Plain;
+        let estate = Self { acme, globex, umbrella, stark, initech, connection_string, level };
         estate.create(cluster).await;
+        estate
+    }
+
+    /// Five tenants in a cluster that [`prepare`] has seen, which is made ready for a level.
+    pub async fn at(cluster: &Cluster, level: Level) -> Self {
+        let estate = Self { level, ..Self::within(cluster).await };
+        let app = cluster::superuser(cluster, "app").await;
+        if level >= Level::Sealed {
+            app.batch_execute(&seal_sql(level)).await.unwrap();
+        }
+        if level > Level::Plain {
+            let roles = ["tg_login", "app_rw"].into_iter();
+            for row in app.query(&pack::revoke_sql(roles), &[]).await.unwrap() {
+                app.batch_execute(row.get(1)).await.unwrap();
+            }
+        }
+        if level >= Level::Sealed {
+            app.batch_execute(SEALED_NOTES).await.unwrap();
+        }
         estate
     }
 
@@ -138,16 +194,23 @@ impl Estate {
             false => format!("workers = {}\n", workers()),
         };
         let connection_string = &self.connection_string;
+        let level = match self.level {
+            Level::Plain => String::new(),
+            Level::Sealed => "level = \"sealed\"\nseal_key_file = \"seal.key\"\n".to_owned(),
+            level => format!("level = \"{}\"\n", level.name()),
+        };
         let mut text = format!(
             "[gate]\n{workers}{gate}\n\n\
              [[listen]]\naddress = \"127.0.0.1:$PORT\"\n{listen}\n\n\
              [issuers.login]\nissuer = \"https://login.test\"\naudience = \"tenantgate\"\n\
              algorithm = \"HS256\"\nkey_file = \"login.key\"\n\n\
              [clusters.main]\ncapacity = {capacity}\n\
-             connection_string = \"{connection_string}\"\n{cluster}\n\n\
+             connection_string = \"{connection_string}\"\n{level}{cluster}\n\n\
              [tiers.free]\n{tier}\n\n"
         );
-        for tenant in self.tenants() {
+        // At strict a cluster has no row tenants.
+        let served = |tenant: &&Tenant| self.level < Level::Strict || tenant.isolation != "row";
+        for tenant in self.tenants().into_iter().filter(served) {
             text.push_str(&tenant.toml);
             text.push('\n');
         }
@@ -221,6 +284,48 @@ impl Tenant {
             "host=127.0.0.1 port={port} user=app dbname={dbname} password={token} sslmode=disable"
         )
     }
+}
+
+/// Policies and defaults of `app.notes` ask for the sealed tenant.
+const SEALED_NOTES: &str = "
+ALTER TABLE app.notes ALTER tenant_id SET DEFAULT tenantgate.tenant_id();
+ALTER POLICY own_rows ON app.notes USING (tenant_id = tenantgate.tenant_id())
+  WITH CHECK (tenant_id = tenantgate.tenant_id());";
+
+/// Schema `tenantgate` with its key and functions, as `tenantgate install` makes it.
+fn seal_sql(level: Level) -> String {
+    let level =
+        if level == Level::Strict { isolation::Level::Strict } else { isolation::Level::Sealed };
+    let (enter, arguments) = (carrier::ENTER_BODY, carrier::ENTER_ARGUMENTS);
+    let tenant_id = carrier::tenant_id_body(level, "app.tenant_id");
+    let stored = SealKeys::parse(SEAL_KEY).unwrap().stored("app");
+    let hex = |secret: &Secret| -> String {
+        secret.expose().iter().map(|byte| format!("{byte:02x}")).collect()
+    };
+    let keys = stored.iter().map(|key| {
+        let (kid, inner, outer) = (&key.kid, hex(&key.inner), hex(&key.outer));
+        format!("INSERT INTO tenantgate.keys VALUES ('{kid}', '\\x{inner}', '\\x{outer}');")
+    });
+    let keys: String = keys.collect();
+    format!(
+        "CREATE ROLE tenantgate_owner NOLOGIN;
+         GRANT SET ON PARAMETER backtrace_functions TO tenantgate_owner;
+         GRANT EXECUTE ON FUNCTION set_config(text, text, bool) TO tenantgate_owner;
+         GRANT USAGE ON LANGUAGE plpgsql TO tenantgate_owner;
+         CREATE SCHEMA tenantgate AUTHORIZATION tenantgate_owner;
+         GRANT USAGE ON SCHEMA tenantgate TO PUBLIC;
+         SET ROLE tenantgate_owner;
+         CREATE TABLE tenantgate.keys (kid text PRIMARY KEY, ikey bytea NOT NULL,
+           okey bytea NOT NULL, added_at timestamptz NOT NULL DEFAULT now());
+         CREATE FUNCTION tenantgate.tenant_id() RETURNS text LANGUAGE plpgsql STABLE
+           PARALLEL SAFE AS $body${tenant_id}$body$;
+         CREATE FUNCTION tenantgate.enter({arguments}) RETURNS text LANGUAGE plpgsql
+           SECURITY DEFINER AS $body${enter}$body$;
+         REVOKE EXECUTE ON FUNCTION tenantgate.enter FROM PUBLIC;
+         GRANT EXECUTE ON FUNCTION tenantgate.enter TO tg_login;
+         {keys}
+         RESET ROLE;"
+    )
 }
 
 /// How many workers a test's gate has unless the test says otherwise.

@@ -30,6 +30,8 @@ pub struct Wire {
     pub pid: i32,
     /// From BackendKeyData.
     pub secret: i32,
+    /// Whether the socket was told to reset the connection when it is closed.
+    pub resets: bool,
 }
 
 /// Who logs in, and to what.
@@ -132,6 +134,11 @@ impl Wire {
         timeout(PATIENCE, writing).await.expect("connection takes bytes in time")
     }
 
+    /// Ends this side's half of the connection; the other may go on speaking.
+    pub async fn half_close(&mut self) -> io::Result<()> {
+        self.socket.shutdown().await
+    }
+
     /// One byte, as in the answer to SSLRequest.
     pub async fn byte(&mut self) -> u8 {
         let reading = self.socket.read_u8();
@@ -201,9 +208,10 @@ impl Wire {
         Ok(Frame { tag, body })
     }
 
-    fn over(socket: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) -> Self {
+    /// Takes a connected socket and sends nothing yet.
+    pub fn over(socket: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) -> Self {
         let parameters = BTreeMap::new();
-        Self { socket: Box::new(socket), parameters, pid: 0, secret: 0 }
+        Self { socket: Box::new(socket), parameters, pid: 0, secret: 0, resets: false }
     }
 }
 

@@ -2,4 +2,5 @@
 //! nothing.
 
 mod clients;
+mod liar;
 mod servers;

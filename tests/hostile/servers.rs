@@ -1,340 +1,417 @@
-//! Servers that answer wrongly: the client gets the right error in time, the connection is closed,
-//! other tenants and the next request are not concerned.
+//! Servers that answer wrongly: the client gets one error, the right one, in time; the connection
+//! is closed; and a neighbour on the same worker, whose server is well, is served all through.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use futures::StreamExt;
 
-use crate::harness::cluster::shared;
-use crate::harness::eventually;
 use crate::harness::gate::Gate;
 use crate::harness::messages::{
-    Frame, complete, data_row, error, frame, lying_frame, parameter_status, query, ready,
+    Frame, complete, data_row, error, extended, frame, lying_frame, parameter_status, query, ready,
     transcript,
 };
-use crate::harness::server::{Meddler, Reply, Scripted, welcome};
-use crate::harness::tenants::{Estate, Tenant, Tweaks};
+use crate::harness::server::{Reply, Scripted, welcome};
+use crate::harness::tenants::{Estate, Tweaks, jwt};
 use crate::harness::wire::{Login, Wire};
+use crate::hostile::liar::During::{self, Anything, Batch, Query};
+use crate::hostile::liar::{Lie, Lied, ONE, Says, lie};
 
-type Alter = fn(&Frame, Frame) -> Option<Vec<u8>>;
-
-const ONE: &str = "T D(1) C(SELECT 1) Z(I)";
-
-/// A gate whose row tenants reach their cluster over a hop that alters answers while it is told to.
-struct Altered {
-    estate: Estate,
-    gate: Gate,
-    on: Arc<AtomicBool>,
-    _meddler: Meddler,
+/// Each lie to a client that logs in, at a gate of its own.
+async fn to_a_login(lies: &[Lie]) {
+    let told = futures::stream::iter(lies).map(|lie| async move {
+        let lied = Lied::new().await;
+        lied.tell(*lie);
+        let (mut wire, said) = lied.login(&lied.estate.acme).await;
+        assert_eq!(said, format!("R E({})", lie.wanted), "{}", lie.name);
+        assert_eq!(wire.until_closed().await, "", "{}: behind the error", lie.name);
+        lied.is_well().await;
+    });
+    told.buffer_unordered(3).collect::<Vec<()>>().await;
 }
 
-impl Altered {
-    async fn new(alter: Alter) -> Self {
-        let estate = Estate::new().await;
-        let on = Arc::new(AtomicBool::new(false));
-        let port = shared().await.port();
-        let active = on.clone();
-        let meddler =
-            Meddler::start(port, move |last, frame| match active.load(Ordering::Relaxed) {
-                true => alter(last, frame),
-                false => Some(frame.bytes()),
-            })
-            .await;
-        let cluster = "scrub_timeout = \"500ms\"";
-        let settings = estate.settings(&Tweaks { capacity: 1, cluster, ..Tweaks::default() });
-        let through = settings.replace(
-            &format!("tests@127.0.0.1:{port}/app?sslmode=disable\"\nscrub"),
-            &format!(
-                "tests@127.0.0.1:{}/app?sslmode=disable&connect_timeout=10\"\nscrub",
-                meddler.port
-            ),
-        );
-        assert_ne!(through, settings);
-        let gate = Gate::start(&through).await;
-        Self { estate, gate, on, _meddler: meddler }
-    }
-
-    fn alter(&self, on: bool) {
-        self.on.store(on, Ordering::Relaxed);
-    }
-
-    async fn login(&self, tenant: &Tenant) -> (Wire, String) {
-        let mut wire = Wire::connect(self.gate.port).await;
-        let login = Login { user: "app", dbname: "app", password: &tenant.token, more: &[] };
-        let frames = wire.authenticate(&login).await;
-        (wire, transcript(&frames))
-    }
-
-    /// Everything works again, also for who stood by.
-    async fn is_well(&self) {
-        self.alter(false);
-        for tenant in [&self.estate.acme, &self.estate.stark] {
-            let mut wire = eventually("a login", async || {
-                let (wire, said) = self.login(tenant).await;
-                said.ends_with("Z(I)").then_some(wire)
-            })
-            .await;
-            assert_eq!(wire.query("SELECT 1").await, ONE);
-            assert_eq!(wire.query("SELECT count(*) FROM notes").await, "T D(3) C(SELECT 1) Z(I)");
-        }
-    }
+/// So many of them.
+fn flood(bytes: &[u8], count: usize) -> Option<Vec<u8>> {
+    Some(bytes.repeat(count))
 }
 
-fn in_login(last: &Frame) -> bool {
-    matches!(last.tag, 0 | b'p')
+/// Different ones.
+fn parameters(count: usize) -> Vec<u8> {
+    let one = |number: usize| parameter_status(&format!("name_{number}"), "value");
+    (0..count).flat_map(one).collect()
 }
 
-fn in_query(last: &Frame, word: &str) -> bool {
-    last.tag == b'Q' && String::from_utf8_lossy(&last.body).contains(word)
+/// What SASL says: 10 the mechanisms, 11 the challenge, 12 the verdict.
+fn sasl(frame_was: Frame, kind: u8, text: &[u8]) -> Option<Vec<u8>> {
+    match frame_was.body.get(3) {
+        Some(found) if *found == kind => Some(frame(b'R', &[&[0, 0, 0, kind], text].concat())),
+        _ => Some(frame_was.bytes()),
+    }
 }
 
 #[tokio::test]
 async fn wrong_answers_to_the_login_are_a_cluster_that_cannot_be_used() {
-    let cases: [(&str, Alter); 7] = [
-        ("cut", |last, frame| (!in_login(last)).then(|| frame.bytes())),
-        ("silence", |last, frame| Some(if in_login(last) { Vec::new() } else { frame.bytes() })),
-        ("an unknown message", |last, it| {
-            Some(if in_login(last) { frame(b'y', b"?") } else { it.bytes() })
+    let to_login = |name, at, says| lie(name, "08001", During::Login, at, says);
+    let lies = [
+        to_login("cut", "", |_| None),
+        to_login("silence", "", |_| Some(Vec::new())),
+        to_login("an unknown message", "", |_| Some(frame(b'y', b"?"))),
+        to_login("an error without fields", "", |_| Some(frame(b'E', b"\0"))),
+        to_login("an error without end", "", |_| Some(frame(b'E', b"SFATAL"))),
+        to_login("a length of two gigabytes", "", |_| Some(lying_frame(b'R', 0x7fff_ffff, b""))),
+        to_login("a length of three", "", |_| Some(lying_frame(b'R', 3, b""))),
+        to_login("welcome without proof", "", |_| Some(welcome())),
+        to_login("no kind of authentication", "R", |_| Some(frame(b'R', b""))),
+        to_login("the password in clear", "R", |it| sasl(it, 10, b"").and(Some(asks(3)))),
+        to_login("an MD5 password", "R", |_| Some(asks(5))),
+        to_login("Kerberos", "R", |_| Some(asks(7))),
+        to_login("no SASL mechanism", "R", |it| sasl(it, 10, b"\0")),
+        to_login("an unknown SASL mechanism", "R", |it| sasl(it, 10, b"PLAIN\0\0")),
+        to_login("a nonce that is not ours", "R", |it| sasl(it, 11, b"r=abc,s=QUJD,i=4096")),
+        to_login("a challenge without salt", "R", |it| sasl(it, 11, b"r=abc")),
+        to_login("a challenge of bytes", "R", |it| sasl(it, 11, b"\xff\0\xfe")),
+        to_login("the verdict before the challenge", "R", |it| sasl(it, 11, b"").map(|_| asks(12))),
+        to_login("a wrong proof", "R", |it| sasl(it, 12, b"v=AAAA")),
+        to_login("a proof without end", "R", |it| sasl(it, 12, b"")),
+        to_login("welcome twice", "S", |it| Some([asks(0), it.bytes()].concat())),
+        to_login("rows in place of a greeting", "S", |_| Some(data_row(&[Some("x")]))),
+        to_login("a parameter without end", "S", |_| Some(frame(b'S', b"name"))),
+        to_login("parameters without end", "K", |_| Some(parameters(5000))),
+        to_login("notices without end", "K", |_| flood(&frame(b'N', b"SNOTICE\0\0"), 5000)),
+        to_login("a parameter of a megabyte", "K", |_| {
+            Some(parameter_status("long", &"x".repeat(1 << 20)))
         }),
-        ("an error without fields", |last, it| {
-            Some(if in_login(last) { frame(b'E', b"\0") } else { it.bytes() })
-        }),
-        ("a length of two gigabytes", |last, it| {
-            Some(if in_login(last) { lying_frame(b'R', 0x7fff_ffff, b"") } else { it.bytes() })
-        }),
-        ("welcome without proof", |last, it| {
-            Some(if last.tag == 0 { welcome() } else { it.bytes() })
-        }),
-        ("a wrong proof", |_, it| {
-            let last_word = it.tag == b'R' && it.body.starts_with(&[0, 0, 0, 12]);
-            Some(if last_word { frame(b'R', b"\0\0\0\x0cv=AAAA") } else { it.bytes() })
-        }),
+        to_login("a key of two bytes", "K", |_| Some(frame(b'K', b"xx"))),
+        to_login("ready inside a transaction", "Z", |_| Some(ready(b'T'))),
+        to_login("ready in no state", "Z", |_| Some(frame(b'Z', b""))),
+        to_login("another protocol at the end", "Z", |_| Some(frame(b'v', &[0; 8]))),
     ];
-    for (name, alter) in cases {
-        let altered = Altered::new(alter).await;
-        altered.alter(true);
-        let (_, said) = altered.login(&altered.estate.acme).await;
-        assert_eq!(said, "R E(08001)", "{name}");
-        altered.is_well().await;
-    }
+    to_a_login(&lies).await;
+}
+
+/// An authentication request of this kind.
+fn asks(kind: u8) -> Vec<u8> {
+    frame(b'R', &[0, 0, 0, kind, 1, 2, 3, 4][..if kind == 5 { 8 } else { 4 }])
+}
+
+/// How the gate's own binding statement begins.
+const BIND: During = Query("SET \"app\".");
+const CHECK: During = Query("rolsuper");
+
+#[tokio::test]
+async fn wrong_answers_to_the_check_are_a_cluster_that_cannot_be_used() {
+    let to_check = |name, at, says| lie(name, "08001", CHECK, at, says);
+    let lies = [
+        to_check("no row", "D", |_| Some(vec![])),
+        to_check("two rows", "D", |it| flood(&it.bytes(), 2)),
+        to_check("a row without columns", "D", |_| Some(data_row(&[]))),
+        to_check("a row of other columns", "D", |_| Some(data_row(&[Some("app"), Some("f")]))),
+        to_check("a row that lies", "D", |_| Some(frame(b'D', b"\0\x09\0\0\0\x50x"))),
+        to_check("an error", "D", |_| Some(error("ERROR", "42501", "no"))),
+        to_check("a superuser", "D", |_| {
+            let flags = [Some("t"), Some("f"), Some("f"), Some("f")];
+            Some(data_row(&[&[Some("app")], &flags[..], &[None, None, None, Some("t")]].concat()))
+        }),
+        to_check("another database", "D", |_| {
+            let flags = [Some("f"); 4];
+            Some(data_row(&[&[Some("xyz")], &flags[..], &[None, None, None, Some("f")]].concat()))
+        }),
+        to_check("a transaction left open", "Z", |_| Some(ready(b'T'))),
+        to_check("cut", "", |_| None),
+    ];
+    to_a_login(&lies).await;
 }
 
 #[tokio::test]
-async fn wrong_answers_to_the_check_and_the_bind_are_never_used() {
-    let cases: [(&str, &str, Alter); 11] = [
-        ("check: no row", "08001", |last, it| {
-            Some(if in_query(last, "rolsuper") && it.tag == b'D' { vec![] } else { it.bytes() })
+async fn wrong_answers_to_the_bind_are_never_used() {
+    let to_bind = |name, wanted, at, says| lie(name, wanted, BIND, at, says);
+    let lies = [
+        to_bind("one confirmed twice", "58000", "Z", |it| {
+            Some([complete("SET"), it.bytes()].concat())
         }),
-        ("check: an error", "08001", |last, it| {
-            let hit = in_query(last, "rolsuper") && it.tag == b'D';
-            Some(if hit { error("ERROR", "42501", "no") } else { it.bytes() })
+        to_bind("none confirmed", "58000", "C", |_| Some(vec![])),
+        to_bind("a row", "58000", "Z", |it| Some([data_row(&[Some("x")]), it.bytes()].concat())),
+        to_bind("an error without fields", "58000", "C", |_| Some(frame(b'E', b"\0"))),
+        to_bind("an error behind it all", "58000", "Z", |it| {
+            Some([error("ERROR", "42501", "no"), it.bytes()].concat())
         }),
-        ("check: a superuser", "08001", |last, it| {
-            let hit = in_query(last, "rolsuper") && it.tag == b'D';
-            let row = [
-                Some("app"),
-                Some("t"),
-                Some("f"),
-                Some("f"),
-                Some("f"),
-                None,
-                None,
-                None,
-                Some("t"),
-            ];
-            Some(if hit { data_row(&row) } else { it.bytes() })
+        to_bind("a transaction left open", "58000", "Z", |_| Some(ready(b'T'))),
+        to_bind("a transaction that failed", "58000", "Z", |_| Some(ready(b'E'))),
+        to_bind("more behind the end", "58000", "Z", |_| {
+            Some([ready(b'I'), complete("SELECT 1")].concat())
         }),
-        ("check: a transaction left open", "08001", |last, it| {
-            let hit = in_query(last, "rolsuper") && it.tag == b'Z';
-            Some(if hit { ready(b'T') } else { it.bytes() })
+        to_bind("ready twice", "58000", "Z", |it| flood(&it.bytes(), 2)),
+        to_bind("silence", "58000", "", |_| Some(vec![])),
+        to_bind("an answer to nothing", "08001", "C", |_| Some(frame(b'2', b""))),
+        to_bind("copy data wanted", "08001", "C", |_| Some(frame(b'G', b"\0\0\0"))),
+        to_bind("a length of two gigabytes", "08001", "C", |_| {
+            Some(lying_frame(b'C', 0x7fff_ffff, b""))
         }),
-        ("bind: another value", "58000", |last, it| {
-            let hit = in_query(last, "set_config(E'") && it.tag == b'D';
-            Some(if hit { data_row(&[Some("x"), Some("x"), Some("x")]) } else { it.bytes() })
+        to_bind("notices without end", "08001", "Z", |_| {
+            flood(&frame(b'N', b"SNOTICE\0\0"), 20_000)
         }),
-        ("bind: no row", "58000", |last, it| {
-            Some(if in_query(last, "set_config(E'") && it.tag == b'D' {
-                vec![]
-            } else {
-                it.bytes()
-            })
+        to_bind("notifications without end", "08001", "Z", |_| {
+            flood(&frame(b'A', b"\0\0\0\x01news\0secret\0"), 20_000)
         }),
-        ("bind: an error without fields", "58000", |last, it| {
-            let hit = in_query(last, "set_config(E'") && it.tag == b'D';
-            Some(if hit { frame(b'E', b"\0") } else { it.bytes() })
+        to_bind("parameters without end", "08001", "Z", |_| Some(parameters(20_000))),
+        to_bind("parameters of megabytes", "08001", "Z", |_| {
+            flood(&parameter_status("long", &"x".repeat(500_000)), 30)
         }),
-        ("bind: a transaction left open", "58000", |last, it| {
-            let hit = in_query(last, "set_config(E'") && it.tag == b'Z';
-            Some(if hit { ready(b'T') } else { it.bytes() })
-        }),
-        ("bind: more behind the end", "58000", |last, it| {
-            let hit = in_query(last, "set_config(E'") && it.tag == b'Z';
-            Some(if hit { [ready(b'I'), complete("SELECT 1")].concat() } else { it.bytes() })
-        }),
-        ("bind: silence", "58000", |last, it| {
-            Some(if in_query(last, "set_config(E'") { vec![] } else { it.bytes() })
-        }),
-        ("bind: cut", "08001", |last, it| (!in_query(last, "set_config(E'")).then(|| it.bytes())),
+        to_bind("cut", "08001", "", |_| None),
     ];
-    for (name, sqlstate, alter) in cases {
-        let altered = Altered::new(alter).await;
-        altered.alter(true);
-        let (_, said) = altered.login(&altered.estate.acme).await;
-        assert_eq!(said, format!("R E({sqlstate})"), "{name}");
-        altered.is_well().await;
-    }
+    to_a_login(&lies).await;
 }
 
 #[tokio::test]
 async fn a_wrong_answer_to_the_scrub_costs_the_connection_and_nobody_else() {
-    let cases: [(&str, Alter); 5] = [
-        ("an error", |_, it| {
-            let hit = it.to_string() == "C(DISCARD ALL)";
-            Some(if hit { error("ERROR", "XX000", "no") } else { it.bytes() })
+    let to_scrub = |name, at, says| lie(name, "", Anything, at, says);
+    let lies = [
+        to_scrub("an error", "C(DISCARD ALL)", |_| Some(error("ERROR", "XX000", "no"))),
+        to_scrub("an error behind it all", "C(DISCARD ALL)", |it| {
+            Some([it.bytes(), error("ERROR", "XX000", "no")].concat())
         }),
-        ("left out", |_, it| {
-            Some(if it.to_string() == "C(DISCARD ALL)" { vec![] } else { it.bytes() })
+        to_scrub("left out", "C(DISCARD ALL)", |_| Some(vec![])),
+        to_scrub("one Z too many", "C(RESET)", |it| Some([it.bytes(), ready(b'I')].concat())),
+        to_scrub("a transaction left open", "C(DISCARD ALL)", |it| {
+            Some([it.bytes(), ready(b'T')].concat())
         }),
-        ("one Z too many", |_, it| {
-            let hit = it.to_string() == "C(RESET)";
-            Some(if hit { [it.bytes(), ready(b'I')].concat() } else { it.bytes() })
+        to_scrub("one confirmed twice", "C(RESET)", |it| flood(&it.bytes(), 2)),
+        to_scrub("a row of the last tenant", "C(DISCARD ALL)", |_| {
+            Some([data_row(&[Some("x")]), frame(b'y', b"")].concat())
         }),
-        ("a row of the last tenant", |_, it| {
-            let hit = it.to_string() == "C(DISCARD ALL)";
-            Some(if hit { [data_row(&[Some("x")]), frame(b'y', b"")].concat() } else { it.bytes() })
+        to_scrub("a length of zero", "C(DISCARD ALL)", |_| Some(lying_frame(b'C', 0, b""))),
+        to_scrub("notices without end", "C(RESET)", |_| {
+            flood(&frame(b'N', b"SNOTICE\0\0"), 20_000)
         }),
-        ("cut", |_, it| (it.to_string() != "C(RESET)").then(|| it.bytes())),
+        to_scrub("rows without end", "C(RESET)", |_| flood(&data_row(&[Some("x")]), 20_000)),
+        to_scrub("cut", "C(RESET)", |_| None),
     ];
-    for (name, alter) in cases {
-        let altered = Altered::new(alter).await;
-        let (mut acme, _) = altered.login(&altered.estate.acme).await;
-        let (mut globex, _) = altered.login(&altered.estate.globex).await;
-        altered.alter(true);
+    let lied = Lied::new().await;
+    for lie in lies {
+        let (acme, globex) = (&lied.estate.acme, &lied.estate.globex);
+        let (mut one, _) = lied.login(acme).await;
+        let (mut other, _) = lied.login(globex).await;
+        lied.tell(lie);
+        let mut last = String::new();
         for _ in 0..3 {
-            for (wire, tenant) in
-                [(&mut acme, &altered.estate.acme), (&mut globex, &altered.estate.globex)]
-            {
-                let said = wire.query("SELECT DISTINCT tenant_id FROM notes").await;
-                assert_eq!(said, format!("T D({}) C(SELECT 1) Z(I)", tenant.id), "{name}");
+            for (wire, tenant) in [(&mut one, acme), (&mut other, globex)] {
+                let said =
+                    wire.query("SELECT DISTINCT tenant_id, pg_backend_pid() FROM notes").await;
+                let (head, tail) = (format!("T D({},", tenant.id), ") C(SELECT 1) Z(I)");
+                let pid = said.strip_prefix(&head).and_then(|rest| rest.strip_suffix(tail));
+                let pid = pid.unwrap_or_else(|| panic!("{}: {said}", lie.name));
+                assert_ne!(pid, last, "{}: the server was used on", lie.name);
+                last = pid.to_owned();
             }
         }
-        altered.is_well().await;
+        lied.is_well().await;
     }
 }
+
+const PING: During = Query("ping");
 
 #[tokio::test]
 async fn wrong_answers_to_a_query_end_the_session_that_asked() {
-    let cases: [(&str, &str, Alter); 11] = [
-        ("an unknown message", "T E(08006)", |last, it| {
-            let hit = in_query(last, "ping") && it.tag == b'D';
-            Some(if hit { frame(b'y', b"") } else { it.bytes() })
+    let to_ping = |name, wanted, at, says| lie(name, wanted, PING, at, says);
+    let row = |name, says| lie(name, "T E(08006)", PING, "D", says);
+    let lies = [
+        row("an unknown message", |_| Some(frame(b'y', b""))),
+        row("an answer to nothing", |_| Some(frame(b'1', b""))),
+        row("a statement closed", |_| Some(frame(b'3', b""))),
+        row("a portal suspended", |_| Some(frame(b's', b""))),
+        row("parameters described", |_| Some(frame(b't', b"\0\0"))),
+        row("a cancel key", |_| Some(frame(b'K', b"\0\0\0\x01\0\0\0\x02"))),
+        row("another protocol", |_| Some(frame(b'v', &[0; 8]))),
+        row("a length that cannot be", |_| Some(lying_frame(b'D', 0x7fff_ffff, b""))),
+        row("a length of zero", |_| Some(lying_frame(b'D', 0, b""))),
+        row("a length of three", |_| Some(lying_frame(b'N', 3, b""))),
+        row("a question for a password", |_| Some(asks(3))),
+        row("welcome", |_| Some(asks(0))),
+        row("COPY out of nowhere, both ways", |_| Some(frame(b'W', b"\0\0\0"))),
+        row("an error without SQLSTATE", |_| Some(frame(b'E', b"SERROR\0MBANG\0\0"))),
+        row("an error without fields", |_| Some(frame(b'E', b"\0"))),
+        row("a parameter without end", |_| Some(frame(b'S', b"TimeZone"))),
+        row("parameters without end", |_| Some(parameters(100_000))),
+        row("cut", |_| None),
+        to_ping("a huge message that is held whole", "T D(1) E(08006)", "C", |_| {
+            Some(lying_frame(b'C', 0x2fff_ffff, b""))
         }),
-        ("an answer to nothing", "T E(08006)", |last, it| {
-            let hit = in_query(last, "ping") && it.tag == b'D';
-            Some(if hit { frame(b'1', b"") } else { it.bytes() })
-        }),
-        ("a length that cannot be", "T E(08006)", |last, it| {
-            let hit = in_query(last, "ping") && it.tag == b'D';
-            Some(if hit { lying_frame(b'D', 0x7fff_ffff, b"") } else { it.bytes() })
-        }),
-        ("a length of zero", "T E(08006)", |last, it| {
-            let hit = in_query(last, "ping") && it.tag == b'D';
-            Some(if hit { lying_frame(b'D', 0, b"") } else { it.bytes() })
-        }),
-        ("a huge message that is held whole", "T D(1) E(08006)", |last, it| {
-            let hit = in_query(last, "ping") && it.tag == b'C';
-            Some(if hit { lying_frame(b'C', 0x2fff_ffff, b"") } else { it.bytes() })
-        }),
-        ("a transaction status that is none", "T D(1) C(SELECT 1) E(08006)", |last, it| {
-            let hit = in_query(last, "ping") && it.tag == b'Z';
-            Some(if hit { ready(b'?') } else { it.bytes() })
-        }),
-        ("cut", "T E(08006)", |last, it| {
-            (!(in_query(last, "ping") && it.tag == b'D')).then(|| it.bytes())
-        }),
-        ("a question for a password", "T E(08006)", |last, it| {
-            let hit = in_query(last, "ping") && it.tag == b'D';
-            Some(if hit { frame(b'R', &[0, 0, 0, 3]) } else { it.bytes() })
-        }),
-        ("COPY out of nowhere, both ways", "T E(08006)", |last, it| {
-            let hit = in_query(last, "ping") && it.tag == b'D';
-            Some(if hit { frame(b'W', b"\0\0\0") } else { it.bytes() })
-        }),
-        ("its own farewell", "T E(57P01)", |last, it| match (in_query(last, "ping"), it.tag) {
-            (true, b'D') => Some(error("FATAL", "57P01", "bye")),
-            (true, b'C') => None,
-            _ => Some(it.bytes()),
-        }),
-        ("half a row", "T", |last, it| match (in_query(last, "ping"), it.tag) {
-            (true, b'D') => Some(lying_frame(b'D', 5000, b"\0\x01\0\0\x13\x82abc")),
-            (true, b'C') => None,
+        to_ping("a status that is none", "T D(1) C(SELECT 1) E(08006)", "Z", |_| Some(ready(b'?'))),
+        to_ping("no status", "T D(1) C(SELECT 1) E(08006)", "Z", |_| Some(frame(b'Z', b""))),
+        to_ping("its own farewell", "T E(57P01)", "D", |_| Some(error("FATAL", "57P01", "bye"))),
+        to_ping("half a row", "T", "", |it| match it.tag {
+            b'D' => Some(lying_frame(b'D', 5000, b"\0\x01\0\0\x13\x82abc")),
+            b'C' => None,
             _ => Some(it.bytes()),
         }),
     ];
-    for (name, wanted, alter) in cases {
-        let altered = Altered::new(alter).await;
-        let (mut wire, _) = altered.login(&altered.estate.acme).await;
+    let lied = Lied::new().await;
+    for lie in lies {
+        let (mut wire, _) = lied.login(&lied.estate.acme).await;
         assert_eq!(wire.query("SELECT 1").await, ONE);
-        altered.alter(true);
+        lied.tell(lie);
         wire.send(query("SELECT 1 AS ping")).await;
-        assert_eq!(wire.until_closed().await, wanted, "{name}");
-        altered.is_well().await;
+        let said = wire.until_closed().await;
+        // Parameters may be told at any time.
+        let said = said.split(' ').filter(|said| !said.starts_with("S(name_"));
+        assert_eq!(said.collect::<Vec<_>>().join(" "), lie.wanted, "{}", lie.name);
+        lied.is_well().await;
     }
 }
 
 #[tokio::test]
-async fn settings_that_cannot_be_read_back_end_the_session() {
-    let cases: [Alter; 3] = [
-        |last, it| {
-            let hit = in_query(last, "current_setting(E'work_mem'") && it.tag == b'D';
-            Some(if hit { error("ERROR", "XX000", "no") } else { it.bytes() })
-        },
-        |last, it| (!in_query(last, "current_setting(E'work_mem'")).then(|| it.bytes()),
-        |last, it| {
-            let hit = in_query(last, "current_setting(E'work_mem'");
-            Some(if hit { vec![] } else { it.bytes() })
-        },
+async fn wrong_answers_to_a_batch_end_the_session_that_asked() {
+    let at_parse = |name, says| lie(name, "E(08006)", Batch, "1", says);
+    let lies = [
+        at_parse("bound before it is parsed", |_| Some(frame(b'2', b""))),
+        at_parse("a row before it is parsed", |_| Some(data_row(&[Some("x")]))),
+        at_parse("ready before it is parsed", |_| Some(ready(b'I'))),
+        at_parse("complete before it is parsed", |_| Some(complete("SELECT 1"))),
+        at_parse("copy data wanted", |_| Some(frame(b'G', b"\0\0\0"))),
+        at_parse("copy data offered", |_| Some(frame(b'H', b"\0\0\0"))),
+        at_parse("copy data", |_| Some(frame(b'd', b"x"))),
+        at_parse("closed", |_| Some(frame(b'3', b""))),
+        lie("parsed twice", "1 E(08006)", Batch, "1", |it| flood(&it.bytes(), 2)),
+        lie("bound twice", "1 2 E(08006)", Batch, "2", |it| flood(&it.bytes(), 2)),
+        lie("described twice", "1 2 T E(08006)", Batch, "T", |it| flood(&it.bytes(), 2)),
+        lie("complete twice", "1 2 T D(1) C(SELECT 1) E(08006)", Batch, "C", |it| {
+            flood(&it.bytes(), 2)
+        }),
     ];
-    for alter in cases {
-        let altered = Altered::new(alter).await;
-        let (mut wire, _) = altered.login(&altered.estate.acme).await;
-        altered.alter(true);
-        wire.send(query("SET work_mem = '3MB'")).await;
-        assert_eq!(wire.until_closed().await, "C(SET) Z(I) E(08006)");
-        altered.is_well().await;
+    let lied = Lied::new().await;
+    for lie in lies {
+        let (mut wire, _) = lied.login(&lied.estate.acme).await;
+        lied.tell(lie);
+        wire.send(extended("SELECT 1 AS ping", &[])).await;
+        assert_eq!(wire.until_closed().await, lie.wanted, "{}", lie.name);
+        lied.is_well().await;
+    }
+}
+
+#[tokio::test]
+async fn what_a_server_says_behind_its_answer_reaches_nobody() {
+    let stray = |name, says| lie(name, "", PING, "Z", says);
+    let lies = [
+        stray("a row", |it| Some([it.bytes(), data_row(&[Some("stray")])].concat())),
+        stray("a row and ready", |it| {
+            Some([it.bytes(), data_row(&[Some("stray")]), ready(b'I')].concat())
+        }),
+        stray("ready twice", |it| flood(&it.bytes(), 2)),
+        stray("complete", |it| Some([it.bytes(), complete("stray")].concat())),
+        stray("parsed", |it| Some([it.bytes(), frame(b'1', b"")].concat())),
+        stray("an error", |it| Some([it.bytes(), error("ERROR", "XX000", "stray")].concat())),
+        stray("its farewell", |it| Some([it.bytes(), error("FATAL", "57P01", "x")].concat())),
+        stray("half a message", |it| Some([it.bytes(), b"D\0\0".to_vec()].concat())),
+        stray("no message", |it| Some([it.bytes(), lying_frame(b'D', 2, b"")].concat())),
+        stray("notices", |it| {
+            let notice = frame(b'N', b"SNOTICE\0VNOTICE\0C00000\0Mstray\0\0");
+            Some([it.bytes(), notice.repeat(100)].concat())
+        }),
+    ];
+    let lied = Lied::new().await;
+    for lie in lies {
+        let (mut wire, _) = lied.login(&lied.estate.acme).await;
+        let (mut next, _) = lied.login(&lied.estate.globex).await;
+        lied.tell(lie);
+        wire.send(query("SELECT 1 AS ping")).await;
+        assert_eq!(transcript(&wire.until_ready().await), ONE, "{}", lie.name);
+        lied.tell_no_more();
+        assert_eq!(next.query("SELECT 1").await, ONE, "{}", lie.name);
+        // Its own session may end by it, with the one error; it hears nothing else.
+        let _ = wire.try_send(query("SELECT 1")).await;
+        let said = transcript(&wire.until_ready().await);
+        assert!([ONE, "E(08006)", ""].contains(&said.as_str()), "{}: {said}", lie.name);
+        lied.is_well().await;
     }
 }
 
 #[tokio::test]
 async fn what_a_server_says_unasked_is_no_answer() {
-    let altered = Altered::new(|last, it| {
-        let hit = in_query(last, "ping") && it.tag == b'Z';
+    let lied = Lied::new().await;
+    lied.tell(lie("news", ONE, PING, "Z", |it| {
         let more = [
-            frame(b'A', b"\0\0\0\x01news\0secret\0"),
+            frame(b'A', b"\0\0\0\x01news\0secret\0").repeat(100_000),
             parameter_status("search_path", "secret"),
             parameter_status("is_superuser", "on"),
         ];
-        Some(if hit { [more.concat(), it.bytes()].concat() } else { it.bytes() })
-    })
-    .await;
-    let (mut wire, _) = altered.login(&altered.estate.acme).await;
-    altered.alter(true);
+        Some([more.concat(), it.bytes()].concat())
+    }));
+    let (mut wire, _) = lied.login(&lied.estate.acme).await;
     assert_eq!(wire.query("SELECT 1 AS ping").await, ONE);
-    altered.is_well().await;
-    // An answer too many comes when nobody asks: the next user of the server must not get it.
-    let altered = Altered::new(|last, it| {
-        let hit = in_query(last, "ping") && it.tag == b'Z';
-        let more = [it.bytes(), data_row(&[Some("stray")]), ready(b'I')].concat();
-        Some(if hit { more } else { it.bytes() })
-    })
-    .await;
-    let (mut wire, _) = altered.login(&altered.estate.acme).await;
-    let (mut next, _) = altered.login(&altered.estate.globex).await;
-    altered.alter(true);
-    wire.send(query("SELECT 1 AS ping")).await;
-    assert_eq!(transcript(&wire.until_ready().await), ONE);
-    altered.alter(false);
-    assert_eq!(next.query("SELECT 1").await, ONE);
-    altered.is_well().await;
+    lied.is_well().await;
+}
+
+#[tokio::test]
+async fn what_a_server_says_while_the_gate_talks_to_it_is_not_for_the_client() {
+    let talks: Says = |it| {
+        let more = [
+            frame(b'N', b"SWARNING\0VWARNING\0C01000\0Mcanary\0\0"),
+            parameter_status("search_path", "canary"),
+            parameter_status("role", "canary"),
+        ];
+        Some([more.concat(), it.bytes()].concat())
+    };
+    let notifies: Says = |it| {
+        let more = frame(b'A', b"\0\0\0\x01canary\0canary\0");
+        Some([frame(b'N', b"SWARNING\0VWARNING\0C01000\0Mcanary\0\0"), more, it.bytes()].concat())
+    };
+    let lies = [
+        lie("at its login", "", During::Login, "Z", talks),
+        lie("at the check", "", CHECK, "Z", talks),
+        lie("at the bind", "", BIND, "C", talks),
+        lie("at the scrub", "", Anything, "C(DISCARD ALL)", talks),
+        lie("at the bind, news", "", BIND, "C", notifies),
+        lie("at the scrub, news", "", Anything, "C(DISCARD ALL)", notifies),
+        lie("when settings are read back", "", Query("current_setting(E'work_mem'"), "D", talks),
+    ];
+    for lie in lies {
+        let lied = Lied::new().await;
+        lied.tell(lie);
+        let (mut one, said) = lied.login(&lied.estate.acme).await;
+        assert!(said.ends_with("Z(I)") && !said.contains("canary"), "{}: {said}", lie.name);
+        let (mut other, said) = lied.login(&lied.estate.globex).await;
+        assert!(said.ends_with("Z(I)") && !said.contains("canary"), "{}: {said}", lie.name);
+        for wire in [&mut one, &mut other] {
+            assert_eq!(wire.query("SET work_mem TO '3MB'").await, "C(SET) Z(I)", "{}", lie.name);
+            assert_eq!(wire.query("SELECT 1").await, ONE, "{}", lie.name);
+        }
+        lied.is_well().await;
+    }
+}
+
+#[tokio::test]
+async fn an_answer_without_end_holds_up_nobody_and_ends_with_its_client() {
+    let lied = Lied::new().await;
+    let rows = |_| flood(&data_row(&[Some(&"x".repeat(1000))]), 30_000);
+    lied.tell(lie("rows without end", "", PING, "D", rows));
+    let (mut wire, _) = lied.login(&lied.estate.acme).await;
+    wire.send(query("SELECT n AS ping FROM generate_series(1, 1000000) n")).await;
+    for _ in 0..1000 {
+        assert!(matches!(wire.frame().await.tag, b'T' | b'D'));
+    }
+    lied.neighbour.is_well().await;
+    let status = std::fs::read_to_string(format!("/proc/{}/status", lied.gate.pid())).unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
+    let kib: u32 = line.split_whitespace().nth(1).unwrap().parse().unwrap();
+    assert!(kib < 200_000, "the gate holds {kib} KiB of what nobody reads");
+    drop(wire);
+    lied.tell_no_more();
+    lied.is_well().await;
+}
+
+#[tokio::test]
+async fn settings_that_cannot_be_read_back_end_the_session() {
+    let during = Query("current_setting(E'work_mem'");
+    let lies = [
+        lie("an error", "", during, "D", |_| Some(error("ERROR", "XX000", "no"))),
+        lie("cut", "", during, "", |_| None),
+        lie("silence", "", during, "", |_| Some(vec![])),
+    ];
+    let lied = Lied::new().await;
+    for lie in lies {
+        let (mut wire, _) = lied.login(&lied.estate.acme).await;
+        lied.tell(lie);
+        wire.send(query("SET work_mem = '3MB'")).await;
+        assert_eq!(wire.until_closed().await, "C(SET) Z(I) E(08006)", "{}", lie.name);
+        lied.is_well().await;
+    }
 }
 
 #[tokio::test]
@@ -350,7 +427,7 @@ async fn a_server_that_accepts_and_says_nothing_is_given_up_in_time() {
         mute.port
     );
     let gate = Gate::start(&estate.settings(&Tweaks { more: &more, ..Tweaks::default() })).await;
-    let token = crate::harness::tenants::jwt(&id, 600);
+    let token = jwt(&id, 600);
     let mut wire = Wire::connect(gate.port).await;
     let login = Login { user: "app", dbname: "mute", password: &token, more: &[] };
     assert_eq!(transcript(&wire.authenticate(&login).await), "R E(08001)");

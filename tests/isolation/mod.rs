@@ -4,11 +4,11 @@
 
 mod deaths;
 mod forgery;
+mod held;
+mod levels;
 mod neighbours;
-mod oracle;
 mod order;
 mod readings;
-mod requests;
 mod residue;
 mod waiting;
 

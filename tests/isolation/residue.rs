@@ -3,9 +3,11 @@
 
 use crate::harness::cluster::{shared, superuser};
 use crate::harness::eventually;
-use crate::harness::messages::{bind, describe, execute, parse, query, sync, transcript};
-use crate::harness::wire::Wire;
-use crate::isolation::{NOTES, one_server, own_notes, wire_with};
+use crate::harness::gate::Gate;
+use crate::harness::messages::{bind, describe, execute, frame, parse, query, sync, transcript};
+use crate::harness::tenants::{Estate, LOGIN_PASSWORD, Tweaks, jwt};
+use crate::harness::wire::{Login, Wire};
+use crate::isolation::{NOTES, one_server, one_server_with, own_notes, wire_with};
 
 /// What a tenant does in one transaction (`DO` and functions are where no reader of texts sees it),
 /// and what tells whether it is still there.
@@ -249,6 +251,8 @@ async fn protocol_statements_and_portals_of_a_tenant_are_unknown_to_the_next() {
     assert_eq!(next.ask([describe(b'S', "s"), sync()].concat()).await, "E(26000) Z(I)");
     let listed = "SELECT count(*) FROM pg_prepared_statements";
     assert_eq!(next.query(listed).await, "T D(0) C(SELECT 1) Z(I)");
+    // The scrub has dropped it; to its own session it is there as before.
+    assert_eq!(left.ask(run("s")).await, "2 D(CANARY) C(SELECT 1) Z(I)");
     // The same name for another text, and each goes on meaning its own.
     let same = [parse("s", "SELECT 'mine'"), sync()].concat();
     assert_eq!(next.ask(same).await, "1 Z(I)");
@@ -373,6 +377,126 @@ async fn a_sessions_own_settings_follow_it_past_everybody_elses() {
         let told = format!("C({tag}) S(application_name=tenantgate) Z(I)");
         assert_eq!(wire.query(back).await, told);
         assert_eq!(wire.query("SHOW work_mem").await, "T D(4MB) C(SHOW) Z(I)");
+    }
+}
+
+#[tokio::test]
+async fn large_values_follow_their_session_and_no_other() {
+    let (estate, gate) = one_server().await;
+    let mut silo = gate.wire(&estate.initech).await;
+    let mut next = gate.wire(&estate.globex).await;
+    // A path of 100 kB, which its session carries, and a setting of as much, which it leaves.
+    let path: String = (0..2000).map(|n| format!("canary_{n:040}, ")).collect();
+    let set = format!("SET search_path TO {path}public");
+    assert_eq!(silo.query(&set).await.split(' ').next(), Some("C(SET)"));
+    let long = "canary".repeat(16_000);
+    let leave = format!("DO $$BEGIN PERFORM set_config('my.long', '{long}', false); END$$");
+    assert_eq!(next.query(&leave).await, "C(DO) Z(I)");
+    let mut last = gate.wire(&estate.acme).await;
+    for _ in 0..2 {
+        let length = "SELECT length(current_setting('search_path')), count(*) FROM notes";
+        let wanted = format!("T D({},3) C(SELECT 1) Z(I)", path.len() + "public".len());
+        assert_eq!(silo.query(length).await, wanted);
+        assert_eq!(last.query("SHOW search_path").await, "T D(app) C(SHOW) Z(I)");
+        let left = "SELECT coalesce(length(current_setting('my.long', true)), 0)";
+        assert_eq!(last.query(left).await, "T D(0) C(SELECT 1) Z(I)");
+        assert_eq!(last.query(NOTES).await, own_notes(&estate.acme));
+    }
+    // PostgreSQL cuts a name of a megabyte; the client is told what is left of it.
+    let name = format!("SET application_name TO '{}'", "n".repeat(1 << 20));
+    assert_eq!(last.query(&name).await.matches("C(SET)").count(), 1);
+    assert_eq!(last.parameters["application_name"], "n".repeat(63));
+    assert_eq!(next.query("SHOW application_name").await, "T D(tenantgate) C(SHOW) Z(I)");
+    let shown = format!("T D({}) C(SHOW) Z(I)", "n".repeat(63));
+    assert_eq!(last.query("SHOW application_name").await, shown);
+}
+
+#[tokio::test]
+async fn names_of_63_bytes_that_differ_in_the_last_lead_to_different_rows() {
+    let estate = Estate::new().await;
+    let mark = &estate.acme.id;
+    let names = ["a", "b"].map(|end| format!("{:x<62}{end}", format!("long_{mark}_")));
+    let app = superuser(shared().await, "app").await;
+    let mut more = String::new();
+    for name in &names {
+        app.batch_execute(&format!(
+            "CREATE ROLE {name} LOGIN NOINHERIT PASSWORD '{LOGIN_PASSWORD}'; \
+             CREATE SCHEMA {name}; GRANT USAGE ON SCHEMA {name} TO {name}; \
+             CREATE TABLE {name}.notes (body text); GRANT SELECT ON {name}.notes TO {name}; \
+             INSERT INTO {name}.notes VALUES ('{name}'), ('{name}')"
+        ))
+        .await
+        .unwrap();
+        let url = shared().await.conninfo(name, LOGIN_PASSWORD, "app");
+        more.push_str(&format!(
+            "[tenants.{name}]\nisolation = \"schema\"\ncluster = \"main\"\nschema = \"{name}\"\n\
+             connection_string = \"{url}\"\n"
+        ));
+    }
+    let settings = estate.settings(&Tweaks { capacity: 1, more: &more, ..Tweaks::default() });
+    let gate = Gate::start(&settings).await;
+    for name in names.iter().chain(&names) {
+        let token = jwt(name, 600);
+        let login = Login { user: "app", dbname: "app", password: &token, more: &[] };
+        let mut wire = Wire::login(gate.port, &login).await;
+        let said = wire.query("SELECT DISTINCT body, count(*) FROM notes GROUP BY 1").await;
+        assert_eq!(said, format!("T D({name},2) C(SELECT 1) Z(I)"));
+    }
+    // One byte more is another's name to PostgreSQL.
+    let longer = settings.replace(&names[0], &format!("{}a", names[0]));
+    let output = Gate::refused(&longer);
+    assert!(!output.status.success());
+}
+
+#[tokio::test]
+async fn what_a_session_leaves_is_not_there_for_another_of_its_own_tenant() {
+    let (estate, gate) = one_server().await;
+    let mut left = gate.wire(&estate.acme).await;
+    let mut next = gate.wire(&estate.acme).await;
+    for _ in 0..3 {
+        let leave = "DO $$BEGIN PERFORM set_config('my.secret', 'CANARY', false); END$$";
+        assert_eq!(left.query(leave).await, "C(DO) Z(I)");
+        let probe = "SELECT coalesce(current_setting('my.secret', true), '')";
+        assert_eq!(next.query(probe).await, "T D() C(SELECT 1) Z(I)");
+    }
+}
+
+#[tokio::test]
+async fn a_function_call_is_refused_inside_a_transaction_too() {
+    let (estate, gate) = one_server().await;
+    let mut wire = gate.wire(&estate.acme).await;
+    // now(), by its number.
+    let call = frame(b'F', b"\0\0\x05\x13\0\0\0\0\0\0");
+    assert_eq!(wire.ask(&call).await, "E(0A000) Z(I)");
+    assert_eq!(wire.query("BEGIN").await, "C(BEGIN) Z(T)");
+    assert_eq!(wire.ask(&call).await, "E(0A000) Z(E)");
+    assert_eq!(wire.query("COMMIT").await, "C(ROLLBACK) Z(I)");
+}
+
+#[tokio::test]
+async fn a_statement_is_prepared_again_where_a_scrub_has_dropped_it() {
+    // On one worker, where a server goes from one tenant to the other in one flight.
+    let tweaks = Tweaks { gate: "workers = 1", ..Tweaks::default() };
+    let (estate, gate) = one_server_with(&tweaks).await;
+    let mut left = gate.wire(&estate.acme).await;
+    let mut next = gate.wire(&estate.globex).await;
+    assert_eq!(left.ask([parse("s", "SELECT 7"), sync()].concat()).await, "1 Z(I)");
+    for _ in 0..2 {
+        assert_eq!(next.query("SELECT 1").await, "T D(1) C(SELECT 1) Z(I)");
+        let run = [bind("", "s", &[]), execute("", 0), sync()].concat();
+        assert_eq!(left.ask(run).await, "2 D(7) C(SELECT 1) Z(I)");
+    }
+}
+
+#[tokio::test]
+async fn truncate_takes_no_rows_of_anybody() {
+    let (estate, gate) = one_server().await;
+    let mut left = gate.wire(&estate.acme).await;
+    let mut next = gate.wire(&estate.globex).await;
+    for sql in ["TRUNCATE notes", "TRUNCATE app.notes", "BEGIN; TRUNCATE TABLE notes CASCADE"] {
+        assert!(left.query(sql).await.contains("E(42501)"), "{sql}");
+        left.query("ROLLBACK").await;
+        assert_eq!(next.query(NOTES).await, own_notes(&estate.globex), "{sql}");
     }
 }
 

@@ -1,0 +1,202 @@
+//! `tenantgate install`: what a cluster needs for its row tenants at the level the settings name,
+//! as SQL for psql or applied over a superuser's connection; and how it is taken away again.
+
+mod apply;
+mod removal;
+mod standing;
+mod step;
+mod steps;
+
+use std::fmt::Write;
+use std::path::Path;
+
+use clap::Args;
+
+use super::{Failure, File, print, token};
+use crate::catalog::{Tenant, TenantId};
+use crate::config::Config;
+use crate::isolation::{Isolation, Level, Seal, StoredKey, quote};
+use crate::server::Conninfo;
+use crate::spelling;
+use step::Step;
+
+/// The app role of tenants that name none.
+const APP_ROLE_DEFAULT: &str = "app_rw";
+
+#[derive(Args)]
+#[command(group = clap::ArgGroup::new("how").required(true).args(["print", "admin"]))]
+pub(super) struct InstallCommand {
+    #[command(flatten)]
+    file: File,
+    /// The cluster, as in [clusters.NAME]
+    #[arg(long)]
+    cluster: String,
+    /// Only what this tenant's database and login need
+    #[arg(long, value_name = "ID", value_parser = token::tenant_id)]
+    tenant: Option<TenantId>,
+    /// Print the SQL for psql; nothing is run
+    #[arg(long)]
+    print: bool,
+    /// Run it over this connection, a superuser's
+    #[arg(long, value_name = "CONNINFO", env = "TENANTGATE_ADMIN", hide_env_values = true)]
+    admin: Option<String>,
+    /// Take everything away again; roles and logins stay
+    #[arg(long)]
+    uninstall: bool,
+    /// Do so without asking
+    #[arg(long, requires = "uninstall")]
+    yes: bool,
+}
+
+/// One database, and who logs in there.
+pub(super) struct Place {
+    dbname: String,
+    logins: Vec<Pair>,
+    level: Level,
+    tenant_setting: String,
+    /// What the database must know of every key; none without a key file.
+    keys: Vec<StoredKey>,
+    /// What the gate signs with there.
+    seal: Option<Seal>,
+    /// Whether a tenant of it names no role, and so has no rights.
+    bare: bool,
+}
+
+/// A login, and the role its tenants act as.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+struct Pair {
+    login: String,
+    role: String,
+}
+
+impl Place {
+    /// Logins and roles.
+    fn roles(&self) -> impl Iterator<Item = &str> {
+        self.logins.iter().flat_map(|pair| [pair.login.as_str(), pair.role.as_str()])
+    }
+}
+
+/// Does what the command line says.
+pub(super) fn run(command: &InstallCommand) -> Result<(), Failure> {
+    let config = command.file.load()?;
+    let places = places(&config, &command.cluster, command.tenant.as_ref())?;
+    if command.print {
+        return print(&sql(&command.cluster, &places, command.uninstall));
+    }
+    if command.uninstall && !command.yes {
+        let message = "nothing was done: add --yes to take it away, or --print to see what that is";
+        return Err(Failure::Usage(message.to_owned()));
+    }
+    let admin = admin(command.admin.as_deref().unwrap_or_default())?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(anyhow::Error::from)?;
+    runtime.block_on(apply::apply(&admin, &places, command.uninstall))
+}
+
+fn steps_of(place: &Place, uninstall: bool) -> Vec<Step> {
+    if uninstall { removal::steps(place) } else { steps::steps(place) }
+}
+
+fn admin(text: &str) -> Result<Conninfo, Failure> {
+    let conninfo = Conninfo::parse(text);
+    let conninfo = conninfo.map_err(|error| Failure::Usage(format!("--admin: {error}")))?;
+    Ok(conninfo.in_folder(Path::new("")))
+}
+
+/// The databases of a cluster that row tenants use.
+pub(super) fn places(
+    config: &Config,
+    cluster: &str,
+    only: Option<&TenantId>,
+) -> Result<Vec<Place>, Failure> {
+    let known = || config.catalog.clusters().map(|cluster| cluster.name.as_str());
+    if !known().any(|name| name == cluster) {
+        let meant = spelling::nearest(cluster, known());
+        let meant = meant.map(|name| format!(", did you mean \"{name}\"?")).unwrap_or_default();
+        return Err(Failure::Usage(format!("there is no [clusters.{cluster}]{meant}")));
+    }
+    let mut places: Vec<Place> = Vec::new();
+    for tenant in config.catalog.tenants() {
+        let here = tenant.route.cluster.name == cluster && tenant.isolation == Isolation::Row;
+        if here && only.is_none_or(|id| *id == tenant.id) {
+            add(&mut places, tenant);
+        }
+    }
+    if places.is_empty() {
+        let message = match only {
+            None => format!("cluster \"{cluster}\" has no row tenant, so there is nothing to do"),
+            Some(id) => format!("there is no row tenant \"{id}\" on cluster \"{cluster}\""),
+        };
+        return Err(Failure::Usage(message));
+    }
+    // Comments and the bodies of DO blocks are not quoted, so names must not be able to end them.
+    let plain = |name: &str| !name.contains('$') && !name.chars().any(char::is_control);
+    if !places.iter().all(|place| plain(&place.dbname) && place.roles().all(plain)) {
+        let message = "a name has control characters or a $ in it, which this SQL cannot carry";
+        return Err(Failure::Usage(message.to_owned()));
+    }
+    Ok(places)
+}
+
+fn add(places: &mut Vec<Place>, tenant: &Tenant) {
+    let (conninfo, cluster) = (&tenant.route.conninfo, &tenant.route.cluster);
+    let named = tenant.context.value("role");
+    let (login, role) = (conninfo.user.clone(), named.unwrap_or(APP_ROLE_DEFAULT).to_owned());
+    let pair = Pair { login, role };
+    if let Some(place) = places.iter_mut().find(|place| place.dbname == conninfo.dbname) {
+        place.bare |= named.is_none();
+        if !place.logins.contains(&pair) {
+            place.logins.push(pair);
+            place.logins.sort();
+        }
+        return;
+    }
+    let keys = cluster.seal_keys.as_ref();
+    places.push(Place {
+        dbname: conninfo.dbname.clone(),
+        logins: vec![pair],
+        level: cluster.level,
+        tenant_setting: cluster.tenant_setting.clone(),
+        keys: keys.map(|keys| keys.stored(&conninfo.dbname)).unwrap_or_default(),
+        seal: keys.and_then(|keys| keys.seal(&conninfo.dbname)),
+        bare: named.is_none(),
+    });
+}
+
+/// What psql is fed with.
+pub(super) fn sql(cluster: &str, places: &[Place], uninstall: bool) -> String {
+    let purpose = match uninstall {
+        true => "Takes away what tenantgate install has made, for",
+        false => "Prepares for row tenants",
+    };
+    let mut sql = format!(
+        "-- {purpose} cluster {cluster}. Run it with psql as a superuser. Works on PostgreSQL 15\n\
+         -- to 18, and may be run again.\n"
+    );
+    // Writing to a String cannot fail.
+    if !uninstall && places.iter().any(|place| !place.keys.is_empty()) {
+        let _ = writeln!(sql, "-- It holds keys: keep it as you keep the key file.");
+    }
+    let _ = writeln!(sql, "\\set ON_ERROR_STOP on");
+    for place in places {
+        let dbname = quote::identifier(&place.dbname);
+        let level = place.level.name();
+        let _ = writeln!(sql, "\n-- ---- database {dbname}, level {level}\n\\connect {dbname}");
+        let _ = writeln!(sql, "SET search_path TO pg_catalog;");
+        if place.bare {
+            let _ = writeln!(sql, "-- {}", bare());
+        }
+        for step in steps_of(place, uninstall) {
+            step.print(&mut sql);
+        }
+    }
+    sql
+}
+
+/// What tenants without a role are told.
+fn bare() -> String {
+    format!(
+        "Tenants here name no role. Add role = \"{APP_ROLE_DEFAULT}\": without it they have \
+         none of its rights."
+    )
+}

@@ -1,0 +1,61 @@
+//! [`Target`]: a database that tenants of a catalog use, and the ways they get there.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::catalog::{Catalog, Cluster, Tenant};
+use crate::isolation::Isolation;
+
+/// Most tenants of a login that the probe binds: a leak that none of the first few shows is one of
+/// single rows, which no sample finds.
+const PROBED_TENANTS_MAX: usize = 8;
+
+/// One database of one cluster.
+#[derive(Debug)]
+pub(super) struct Target {
+    pub(super) cluster: Arc<Cluster>,
+    pub(super) dbname: String,
+    /// One for each login and role; every tenant's own for schema and silo tenants.
+    pub(super) routes: Vec<Route>,
+}
+
+/// A login, the role that is set after it, and some of the tenants who come that way.
+#[derive(Debug)]
+pub(super) struct Route {
+    pub(super) tenants: Vec<Arc<Tenant>>,
+}
+
+/// All databases of these clusters' tenants, in order of names.
+pub(super) fn targets(catalog: &Catalog, wanted: impl Fn(&str) -> bool) -> Vec<Target> {
+    let mut found: BTreeMap<(&str, &str), BTreeMap<_, Route>> = BTreeMap::new();
+    for tenant in catalog.tenants().filter(|tenant| wanted(&tenant.route.cluster.name)) {
+        let conninfo = &tenant.route.conninfo;
+        let place = (tenant.route.cluster.name.as_str(), conninfo.dbname.as_str());
+        let way = (conninfo.user.as_str(), tenant.context.value("role"), tenant.isolation.name());
+        let routes = found.entry(place).or_default();
+        let route = routes.entry(way).or_insert_with(|| Route { tenants: Vec::new() });
+        if route.tenants.len() < PROBED_TENANTS_MAX {
+            route.tenants.push(Arc::clone(tenant));
+        }
+    }
+    let target = |((_, dbname), routes): ((_, &str), BTreeMap<_, Route>)| {
+        let routes: Vec<Route> = routes.into_values().collect();
+        let cluster = Arc::clone(&routes.first()?.first()?.route.cluster);
+        Some(Target { cluster, dbname: dbname.to_owned(), routes })
+    };
+    found.into_iter().filter_map(target).collect()
+}
+
+impl Target {
+    /// How its tenants are kept apart.
+    pub(super) fn isolations(&self) -> Vec<Isolation> {
+        self.routes.iter().filter_map(|route| Some(route.first()?.isolation)).collect()
+    }
+}
+
+impl Route {
+    /// Whoever stands for all of them. There is always one.
+    pub(super) fn first(&self) -> Option<&Arc<Tenant>> {
+        self.tenants.first()
+    }
+}

@@ -1,0 +1,253 @@
+//! Who waits where: what is looked at when a server comes free, and every way a slot comes back.
+
+use std::net::TcpListener;
+use std::time::Duration;
+
+use tokio::task::{JoinHandle, LocalSet, spawn_local};
+
+use super::*;
+use crate::budget::Account;
+use crate::catalog::{
+    Catalog, CatalogPlan, ClusterPlan, LimitsPlan, NamesPlan, TenantPlan, TenantState,
+};
+use crate::isolation::Isolation;
+
+/// A cluster whose server takes connections and says nothing, so who is first in line stays there.
+struct Mute {
+    pools: Vec<Pools>,
+    socket: TcpListener,
+    query_wait: Duration,
+}
+
+impl Mute {
+    /// Workers of a gate, all on this thread.
+    fn new(workers: usize, query_wait: Duration) -> Self {
+        let (arbiters, _) = Arbiters::new(workers);
+        let clock = Clock::start().unwrap();
+        let pools = |at| Pools::new(Buffers::default(), clock.clone(), at, arbiters.clone());
+        let socket = TcpListener::bind("127.0.0.1:0").unwrap();
+        Self { pools: (0..workers).map(pools).collect(), socket, query_wait }
+    }
+
+    /// A tenant that may have this many servers.
+    fn tenant(&self, servers: u32) -> Arc<Tenant> {
+        let port = self.socket.local_addr().unwrap().port();
+        let text = format!("host=127.0.0.1 port={port} user=tg dbname=app");
+        let cluster =
+            Cluster { query_wait: self.query_wait, ..Cluster::new("main".to_owned(), 100) };
+        let cluster = ClusterPlan {
+            cluster,
+            connection_string: Some(text),
+            tenant_setting: "app.tenant_id".to_owned(),
+            names: NamesPlan::default(),
+        };
+        let tenant = TenantPlan {
+            isolation: Isolation::Row,
+            cluster: "main".to_owned(),
+            connection_string: None,
+            role: None,
+            schema: None,
+            tier: None,
+            state: TenantState::Active,
+            tokens: Vec::new(),
+            limits: LimitsPlan { servers: Some(servers), ..LimitsPlan::default() },
+            allow_superuser: false,
+        };
+        let plan = CatalogPlan {
+            clusters: [("main".to_owned(), cluster)].into(),
+            tenants: [("acme".to_owned(), tenant)].into(),
+            ..CatalogPlan::default()
+        };
+        let catalog = Catalog::build(&plan).unwrap();
+        catalog.known("acme").unwrap().clone()
+    }
+
+    fn cluster(&self, worker: usize) -> Rc<ClusterPools> {
+        self.pools[worker].clusters.borrow()["main"].clone()
+    }
+
+    /// Sessions of those in line, first to last.
+    fn line(&self, worker: usize) -> Vec<SessionId> {
+        let cluster = self.cluster(worker);
+        let line = cluster.line.borrow();
+        (0..line.len()).map(|at| line.get(at).unwrap().session).collect()
+    }
+
+    /// Sessions that wait for a server, each with its turn, until they are aborted.
+    async fn wait(
+        &self,
+        worker: usize,
+        sessions: std::ops::Range<SessionId>,
+        (tenant, account): (&Arc<Tenant>, &Arc<Account>),
+    ) -> Vec<JoinHandle<String>> {
+        let before = self.pools[worker].waiting();
+        let count = sessions.clone().count();
+        let wait = |session| {
+            let pool = self.pools[worker].of(tenant);
+            let (tenant, account) = (tenant.clone(), account.clone());
+            spawn_local(async move {
+                let (settings, binding) = (Rc::default(), Cell::new(false));
+                let (tenant, account, settings) = (&tenant, &account, &settings);
+                let want = Want { tenant, account, session, settings, binding: &binding };
+                format!("{:?}", pool.acquire(want).await.map(drop))
+            })
+        };
+        let tasks = sessions.map(wait).collect();
+        until("they wait", || self.pools[worker].waiting() == before + count).await;
+        tasks
+    }
+}
+
+/// Lets the tasks of this thread run until something is so.
+async fn until(what: &str, is_so: impl Fn() -> bool) {
+    for _ in 0..100_000 {
+        if is_so() {
+            return;
+        }
+        tokio::task::yield_now().await;
+    }
+    panic!("never: {what}");
+}
+
+fn run(test: impl AsyncFnOnce()) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build().unwrap();
+    LocalSet::new().block_on(&runtime, test());
+}
+
+const LONG: Duration = Duration::from_secs(600);
+
+#[test]
+fn who_waits_for_others_of_its_tenant_is_looked_at_by_nobody() {
+    run(async || {
+        let mute = Mute::new(1, LONG);
+        let (tenant, account) = (mute.tenant(1), Arc::new(Account::default()));
+        let of = (&tenant, &account);
+        let slot = account.lease(&tenant.limits).unwrap();
+        let tasks = mute.wait(0, 0..5000, of).await;
+        let pool = mute.pools[0].of(&tenant);
+        assert!(!pool.is_wanted() && mute.line(0).is_empty(), "a pump looks at nobody");
+        assert_eq!(pool.counts().3, 5000);
+        assert!(pool.longest_wait() > Duration::ZERO);
+        assert!(mute.cluster(0).capped.holds(&tenant.id));
+        drop(slot);
+        until("one of them is in line", || mute.line(0) == [0]).await;
+        assert_eq!((account.in_use().2, mute.pools[0].waiting()), (0, 5000));
+        // Another of the tenant does not overtake them, though it asks only now.
+        drop(mute.wait(0, 9000..9001, of).await);
+        assert_eq!(mute.line(0), [0]);
+        // Those who give up leave their slot to the next, in order, wherever they stood.
+        for gone in [2, 0, 3] {
+            tasks[gone].abort();
+        }
+        until("the next is in line", || mute.line(0) == [1]).await;
+        tasks[1].abort();
+        until("the next is in line", || mute.line(0) == [4]).await;
+        assert_eq!(mute.pools[0].waiting(), 4997);
+        tasks.iter().for_each(JoinHandle::abort);
+        until("the last came late", || mute.line(0) == [9000]).await;
+    });
+}
+
+#[test]
+fn a_slot_given_back_on_another_thread_is_heard_of() {
+    run(async || {
+        let mute = Mute::new(2, LONG);
+        let (tenant, account) = (mute.tenant(2), Arc::new(Account::default()));
+        let slots = [(); 2].map(|()| account.lease(&tenant.limits).unwrap());
+        let first = mute.wait(0, 0..3, (&tenant, &account)).await;
+        let second = mute.wait(1, 10..13, (&tenant, &account)).await;
+        std::thread::spawn(move || drop(slots)).join().unwrap();
+        let both = || (mute.line(0), mute.line(1));
+        // Whoever hears it first, on whichever worker, and in order there.
+        let two = [(vec![0], vec![10]), (vec![0, 1], vec![]), (vec![], vec![10, 11])];
+        until("two of them are in line", || two.contains(&both())).await;
+        // Where nobody is left, the other gets both.
+        first.iter().for_each(JoinHandle::abort);
+        until("both here", || both() == (vec![], vec![10, 11])).await;
+        assert_eq!(account.in_use().2, 0, "waiting is not using");
+        second.iter().for_each(JoinHandle::abort);
+        until("nobody waits", || both() == (vec![], vec![])).await;
+        assert!(account.lease(&tenant.limits).is_some() && account.lease(&tenant.limits).is_some());
+    });
+}
+
+#[test]
+fn a_reload_that_raises_the_limit_counts_for_those_who_wait() {
+    run(async || {
+        let mute = Mute::new(1, LONG);
+        let (tenant, account) = (mute.tenant(1), Arc::new(Account::default()));
+        let _slot = account.lease(&tenant.limits).unwrap();
+        let _tasks = mute.wait(0, 0..5, (&tenant, &account)).await;
+        mute.pools[0].reload([&mute.tenant(3)].into_iter());
+        assert_eq!(mute.line(0), [0, 1]);
+        mute.pools[0].reload([&mute.tenant(1)].into_iter());
+        assert_eq!(mute.line(0), [0, 1], "what was granted stays");
+        mute.pools[0].reload([&mute.tenant(4)].into_iter());
+        assert_eq!(mute.line(0), [0, 1, 2]);
+    });
+}
+
+#[test]
+fn who_waits_too_long_for_others_of_its_tenant_is_told_and_leaves_nothing() {
+    run(async || {
+        let mute = Mute::new(1, Duration::from_millis(20));
+        let (tenant, account) = (mute.tenant(1), Arc::new(Account::default()));
+        let slot = account.lease(&tenant.limits).unwrap();
+        for task in mute.wait(0, 0..50, (&tenant, &account)).await {
+            let told = task.await.unwrap();
+            assert!(told.starts_with("Err(Timeout("), "{told}");
+        }
+        let cluster = mute.cluster(0);
+        assert!(!cluster.capped.holds(&tenant.id) && mute.pools[0].waiting() == 0);
+        assert!(cluster.pools.borrow().is_empty(), "nobody has the pool, so it is gone");
+        drop(slot);
+        let _tasks = mute.wait(0, 0..1, (&tenant, &account)).await;
+        assert_eq!(mute.line(0), [0]);
+    });
+}
+
+#[test]
+fn a_pool_lives_as_long_as_somebody_holds_it() {
+    run(async || {
+        let mute = Mute::new(1, LONG);
+        let tenant = mute.tenant(1);
+        let pool = mute.pools[0].of(&tenant);
+        assert!(Rc::ptr_eq(&pool, &mute.pools[0].of(&tenant)));
+        assert_eq!(mute.pools[0].all().len(), 1);
+        drop(pool);
+        assert!(mute.pools[0].all().is_empty() && mute.cluster(0).pools.borrow().is_empty());
+        // One that no tenant has any more makes room for its successor.
+        let old = mute.pools[0].of(&tenant);
+        mute.pools[0].reload([].into_iter());
+        let new = mute.pools[0].of(&tenant);
+        assert!(old.obsolete.get() && !Rc::ptr_eq(&old, &new));
+        drop(old);
+        assert!(Rc::ptr_eq(&new, &mute.pools[0].of(&tenant)));
+    });
+}
+
+#[test]
+fn a_greeting_outlives_its_pool_and_not_its_route() {
+    run(async || {
+        let mute = Mute::new(1, LONG);
+        let tenant = mute.tenant(1);
+        let pool = || mute.pools[0].of(&tenant);
+        let first = pool();
+        first.remember(Settings::default(), vec![("TimeZone".to_owned(), "UTC".to_owned())]);
+        drop(first);
+        assert!(mute.pools[0].all().is_empty());
+        let second = pool();
+        assert!(second.greeting(&Settings::default()).is_some());
+        assert!(mute.cluster(0).orphans.borrow().is_empty());
+        mute.pools[0].reload([].into_iter());
+        drop(second);
+        assert!(pool().greeting(&Settings::default()).is_none(), "its servers may be others now");
+        for at in 0..ORPHANS_MAX + 5 {
+            let port = format!("host=127.0.0.1 port={} user=tg dbname=app", at + 1);
+            let conninfo = crate::server::Conninfo::parse(&port).unwrap();
+            let plan = ConnectPlan { conninfo: Arc::new(conninfo), ..plan(&tenant) };
+            mute.cluster(0).leave_behind(Orphan { plan: Arc::new(plan), greetings: Vec::new() });
+        }
+        assert_eq!(mute.cluster(0).orphans.borrow().len(), ORPHANS_MAX);
+    });
+}
