@@ -78,6 +78,18 @@ impl Secret {
     }
 }
 
+/// Reads 32 bytes, a key or a SHA-256, from exactly 64 hexadecimal digits.
+pub fn from_hex(text: &str) -> Option<[u8; 32]> {
+    if text.len() != 64 || !text.bytes().all(|digit| digit.is_ascii_hexdigit()) {
+        return None;
+    }
+    let mut bytes = [0; 32];
+    for (index, byte) in bytes.iter_mut().enumerate() {
+        *byte = u8::from_str_radix(text.get(index * 2..index * 2 + 2)?, 16).ok()?;
+    }
+    Some(bytes)
+}
+
 impl Drop for Secret {
     fn drop(&mut self) {
         self.0.zeroize();

@@ -6,10 +6,9 @@ use std::fs;
 use std::path::Path;
 
 use tenantgate::demo::{Cluster, Plan};
-use tokio::process::Command;
 
 use crate::drivers::{Driver, Target, node, shell};
-use crate::harness::cluster::{own, superuser, template};
+use crate::harness::cluster::{own, superuser};
 use crate::harness::gate::Gate;
 use crate::harness::tenants::{Estate, Tenant, Tweaks};
 use crate::install::tools::{OLD, Setup};
@@ -51,17 +50,7 @@ const SCRIPTS: [(&str, &str); 4] = [
 type Outcomes = BTreeMap<String, BTreeMap<&'static str, bool>>;
 
 async fn tool(gate: &Gate, tenant: &Tenant, program: &str, arguments: &[&str]) -> Option<String> {
-    let output = Command::new(template().binaries().program(program))
-        .args(arguments)
-        .env("PGHOST", "127.0.0.1")
-        .env("PGPORT", gate.port.to_string())
-        .env("PGUSER", "app")
-        .env("PGDATABASE", &tenant.dbname)
-        .env("PGPASSWORD", &tenant.token)
-        .env("PGSSLMODE", "disable")
-        .output()
-        .await
-        .unwrap();
+    let output = gate.program(tenant, program, arguments).await;
     let wrong = String::from_utf8_lossy(&output.stderr);
     if !output.status.success() || wrong.contains("ERROR") {
         println!("{program} {arguments:?} as {}: {wrong}", tenant.id);

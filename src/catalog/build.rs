@@ -9,14 +9,12 @@ use crate::catalog::plan::{CatalogPlan, ClusterPlan, Fault, LimitsPlan, Place, T
 use crate::catalog::token::parse_line;
 use crate::catalog::{Catalog, Cluster, Route, TIER_DEFAULT, Tenant, TenantId, TokenRecord, apart};
 use crate::guard::{Denial, Denials};
-use crate::isolation::{Context, ContextError, ContextPlan, Isolation, Level};
+use crate::isolation::{Context, ContextError, ContextPlan, Isolation, Level, NAME_BYTES_MAX};
 use crate::server::{Conninfo, Reach};
 use crate::spelling;
 
 /// More than any PostgreSQL can be told to accept (MAX_BACKENDS).
 const CAPACITY_MAX: usize = 262_143;
-/// The longest name PostgreSQL keeps, in bytes.
-const NAME_BYTES_MAX: usize = 63;
 const NAME_RULE: &str = "A name starts with a letter or digit and goes on with letters, digits, \
                          \"_\", \".\" or \"-\", 63 characters at most.";
 

@@ -4,12 +4,9 @@
 use std::sync::Arc;
 
 use crate::catalog::plan::{ClusterPlan, Fault, Place, TenantPlan};
-use crate::isolation::Isolation;
 use crate::isolation::tenancy::{LoginSecret, Template};
+use crate::isolation::{Isolation, NAME_BYTES_MAX};
 use crate::server::Conninfo;
-
-/// The longest name PostgreSQL keeps, in bytes.
-const NAME_BYTES_MAX: usize = 63;
 
 /// A cluster's templates.
 #[derive(Debug, Default)]

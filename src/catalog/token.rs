@@ -10,6 +10,7 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 use crate::catalog::TenantId;
+use crate::secret;
 
 /// The first letters of every token, so that scanners for leaked secrets can find one.
 pub const TOKEN_PREFIX: &str = "tg_";
@@ -85,16 +86,8 @@ pub fn token_sha256(token: &[u8]) -> [u8; 32] {
 /// Reads `<id>:sha256:<64 hex digits>`; `None` if the text has another form.
 pub(super) fn parse_line(line: &str) -> Option<(String, [u8; 32])> {
     let (id, hash) = line.trim().split_once(":sha256:")?;
-    if !is_token_id(id) || hash.len() != 64 || !hash.is_ascii() {
-        return None;
-    }
-    let mut sha256 = [0; 32];
-    for (index, byte) in sha256.iter_mut().enumerate() {
-        let digits = hash.get(index * 2..index * 2 + 2)?;
-        let hex = digits.bytes().all(|digit| digit.is_ascii_hexdigit());
-        *byte = u8::from_str_radix(digits, 16).ok().filter(|_| hex)?;
-    }
-    Some((id.to_owned(), sha256))
+    let sha256 = secret::from_hex(hash)?;
+    is_token_id(id).then(|| (id.to_owned(), sha256))
 }
 
 fn is_token_id(id: &str) -> bool {

@@ -7,7 +7,7 @@ use crate::isolation::{Isolation, quote};
 
 /// The longest name PostgreSQL keeps, in bytes (NAMEDATALEN - 1). A longer one would be cut short
 /// and could become another tenant's (measured: a longer name read the shorter one's schema).
-const NAME_BYTES_MAX: usize = 63;
+pub const NAME_BYTES_MAX: usize = 63;
 
 /// Settings that hold a list of names: SET takes each name as a value of its own (guc.c,
 /// GUC_LIST_QUOTE), where it takes the text of any other list as it is.

@@ -5,10 +5,8 @@ use std::fmt;
 
 use aws_lc_rs::{digest, hmac};
 
-use crate::secret::Secret;
+use crate::secret::{self, Secret};
 
-/// Bytes of a key, before it is cut to a database.
-const KEY_BYTES: usize = 32;
 /// Bytes of a block of SHA-256 (RFC 2104, 2).
 const BLOCK_BYTES: usize = 64;
 const KID_BYTES_MAX: usize = 32;
@@ -65,7 +63,7 @@ impl SealKeys {
             if kid.is_empty() || kid.len() > KID_BYTES_MAX || !kid.bytes().all(plain) {
                 return Err(SealKeyError::Kid(at));
             }
-            let key = bytes(key).ok_or(SealKeyError::Shape(at))?;
+            let key = secret::from_hex(key).ok_or(SealKeyError::Shape(at))?;
             if keys.iter().any(|known| known.kid == kid) {
                 return Err(SealKeyError::Twice(at));
             }
@@ -134,16 +132,6 @@ impl fmt::Debug for Seal {
         let Self { kid, dbname, key: _ } = self;
         out.debug_struct("Seal").field("kid", kid).field("dbname", dbname).finish_non_exhaustive()
     }
-}
-
-fn bytes(hex: &str) -> Option<Vec<u8>> {
-    let digits: Option<Vec<u8>> = hex
-        .chars()
-        .map(|digit| digit.to_digit(16).and_then(|digit| digit.try_into().ok()))
-        .collect();
-    let digits = digits?;
-    let whole: Vec<u8> = digits.chunks_exact(2).map(|two| two[0] << 4 | two[1]).collect();
-    (digits.len() == 2 * KEY_BYTES).then_some(whole)
 }
 
 #[cfg(test)]

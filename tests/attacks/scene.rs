@@ -5,12 +5,13 @@ use std::cell::RefCell;
 use tokio_postgres::{Client, SimpleQueryMessage};
 
 use tenantgate::demo::{Cluster, Plan};
+use tenantgate::isolation::Level;
 
 use super::{Attack, Deed, Verdict, Who, careless};
 use crate::harness::cluster::{own, superuser};
 use crate::harness::gate::Gate;
 use crate::harness::messages::{self, Frame, transcript};
-use crate::harness::tenants::{Estate, LOGIN_PASSWORD, Level, Tenant, Tweaks};
+use crate::harness::tenants::{Estate, LOGIN_PASSWORD, Tenant, Tweaks};
 use crate::harness::wire::{Login, Wire};
 
 /// What nobody but a victim ever says.

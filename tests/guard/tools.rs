@@ -2,26 +2,9 @@
 
 use std::process::Output;
 
-use tokio::process::Command;
-
 use crate::guard::level::GUARDED;
-use crate::harness::cluster::template;
 use crate::harness::gate::Gate;
-use crate::harness::tenants::{Estate, Tenant};
-
-async fn run(gate: &Gate, tenant: &Tenant, program: &str, arguments: &[&str]) -> Output {
-    Command::new(template().binaries().program(program))
-        .args(arguments)
-        .env("PGHOST", "127.0.0.1")
-        .env("PGPORT", gate.port.to_string())
-        .env("PGUSER", "app")
-        .env("PGDATABASE", &tenant.dbname)
-        .env("PGPASSWORD", &tenant.token)
-        .env("PGSSLMODE", "disable")
-        .output()
-        .await
-        .unwrap()
-}
+use crate::harness::tenants::Estate;
 
 fn said(output: &Output) -> String {
     let (out, err) = (&output.stdout, &output.stderr);
@@ -37,7 +20,7 @@ async fn pg_dump_takes_a_tenants_data() {
         let schema = if tenant.isolation == "silo" { "public" } else { &tenant.id };
         for more in [&["--data-only"][..], &["--inserts"], &[]] {
             let arguments = [&["--schema", schema][..], more].concat();
-            let dump = said(&run(&gate, tenant, "pg_dump", &arguments).await);
+            let dump = said(&gate.program(tenant, "pg_dump", &arguments).await);
             assert!(dump.contains("PostgreSQL database dump complete"), "{dump}");
             for (_, body) in &tenant.notes {
                 assert!(dump.contains(body), "{arguments:?} lacks {body}:\n{dump}");
@@ -47,7 +30,7 @@ async fn pg_dump_takes_a_tenants_data() {
     // With row security in force, as row tenants must have it.
     let acme = &estate.acme;
     let arguments = ["--data-only", "--enable-row-security", "--table", "app.notes", "--inserts"];
-    let dump = said(&run(&gate, acme, "pg_dump", &arguments).await);
+    let dump = said(&gate.program(acme, "pg_dump", &arguments).await);
     assert!(acme.notes.iter().all(|(_, body)| dump.contains(body)), "{dump}");
     assert!(!dump.contains(&estate.globex.id), "{dump}");
 }
@@ -78,7 +61,7 @@ async fn psql_describes_what_there_is() {
     ];
     for tenant in estate.one_of_each() {
         for command in commands {
-            let said = said(&run(&gate, tenant, "psql", &["-X", "-c", command]).await);
+            let said = said(&gate.program(tenant, "psql", &["-X", "-c", command]).await);
             assert!(!said.contains("ERROR"), "{command} as {}: {said}", tenant.id);
             let names = matches!(command, "\\d" | "\\dt" | "\\d notes");
             assert!(!names || said.contains("notes"), "{command} as {}: {said}", tenant.id);

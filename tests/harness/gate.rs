@@ -122,6 +122,22 @@ impl Gate {
         Wire::login(self.port, &Login { user: "app", dbname, password, more: &[] }).await
     }
 
+    /// Runs one of PostgreSQL's programs as a tenant of this gate.
+    pub async fn program(&self, tenant: &Tenant, name: &str, arguments: &[&str]) -> Output {
+        let program = cluster::template().binaries().program(name);
+        tokio::process::Command::new(program)
+            .args(arguments)
+            .env("PGHOST", "127.0.0.1")
+            .env("PGPORT", self.port.to_string())
+            .env("PGUSER", "app")
+            .env("PGDATABASE", &tenant.dbname)
+            .env("PGPASSWORD", &tenant.token)
+            .env("PGSSLMODE", "disable")
+            .output()
+            .await
+            .unwrap()
+    }
+
     /// Writes other settings over the file; the gate reads them when told to ([`Gate::reload`]).
     pub fn write_settings(&self, settings: &str) {
         let text = fill(settings, self.port, self.http);

@@ -5,7 +5,7 @@ use jsonwebtoken::{EncodingKey, Header};
 use serde_json::json;
 use tenantgate::catalog::new_token;
 use tenantgate::demo::{Cluster, ROWS_SQL};
-use tenantgate::isolation::{self, SealKeys, carrier, pack};
+use tenantgate::isolation::{Level, SealKeys, carrier, pack};
 use tenantgate::secret::Secret;
 
 use crate::harness::{cluster, unique};
@@ -27,36 +27,6 @@ pub async fn prepare(cluster: &Cluster) {
     app.batch_execute(ROWS_SQL).await.unwrap();
     let password = format!("ALTER ROLE tg_login PASSWORD '{LOGIN_PASSWORD}'");
     app.batch_execute(&password).await.unwrap();
-}
-
-/// A level of protection, as a cluster's settings name it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Level {
-    Plain,
-    Guard,
-    Sealed,
-    Strict,
-}
-
-impl Level {
-    /// The word in the settings.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Plain => "plain",
-            Self::Guard => "guard",
-            Self::Sealed => "sealed",
-            Self::Strict => "strict",
-        }
-    }
-
-    /// Sealed is for row tenants what strict is for the others: the last column of a table.
-    pub fn column(self) -> usize {
-        match self {
-            Self::Plain => 0,
-            Self::Guard => 1,
-            Self::Sealed | Self::Strict => 2,
-        }
-    }
 }
 
 /// The key file `seal.key` that every test's gate has.
@@ -294,8 +264,6 @@ ALTER POLICY own_rows ON app.notes USING (tenant_id = tenantgate.tenant_id())
 
 /// Schema `tenantgate` with its key and functions, as `tenantgate install` makes it.
 fn seal_sql(level: Level) -> String {
-    let level =
-        if level == Level::Strict { isolation::Level::Strict } else { isolation::Level::Sealed };
     let (enter, arguments) = (carrier::ENTER_BODY, carrier::ENTER_ARGUMENTS);
     let tenant_id = carrier::tenant_id_body(level, "app.tenant_id");
     let stored = SealKeys::parse(SEAL_KEY).unwrap().stored("app");

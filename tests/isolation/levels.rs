@@ -5,10 +5,11 @@ use crate::harness::cluster::{own, superuser};
 use crate::harness::eventually;
 use crate::harness::gate::Gate;
 use crate::harness::messages::transcript;
-use crate::harness::tenants::{Estate, Level, Tenant, Tweaks};
+use crate::harness::tenants::{Estate, Tenant, Tweaks};
 use crate::harness::wire::{Login, Wire};
 use crate::isolation::{NOTES, own_notes};
 use tenantgate::demo::Plan;
+use tenantgate::isolation::Level;
 
 /// A fault, what the log says of it, and how it is mended.
 const FAULTS: [(&str, &str, &str); 13] = [
