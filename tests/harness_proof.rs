@@ -62,7 +62,9 @@ async fn a_cancel_request_reaches_the_query_it_names() {
         frames = wire.until_ready() => frames,
         () = cancelling => unreachable!("it ends with the other"),
     };
-    assert_eq!(transcript(&frames), "T E(57014) Z(I)");
+    // It may hit before the description of the rows is sent.
+    let cancelled = transcript(&frames);
+    assert!(["T E(57014) Z(I)", "E(57014) Z(I)"].contains(&&*cancelled), "{cancelled}");
 }
 
 #[tokio::test]
