@@ -76,6 +76,13 @@ impl fmt::Debug for Frame {
     }
 }
 
+/// That a SELECT was cancelled: before or after its rows were described.
+#[track_caller]
+pub fn assert_cancelled(frames: &[Frame]) {
+    let cancelled = transcript(frames);
+    assert!(["T E(57014) Z(I)", "E(57014) Z(I)"].contains(&&*cancelled), "{cancelled}");
+}
+
 /// Frames in the notation, with blanks between: `T D(1) C(SELECT 1) Z(I)`.
 pub fn transcript(frames: &[Frame]) -> String {
     frames.iter().map(Frame::to_string).collect::<Vec<_>>().join(" ")
