@@ -45,8 +45,8 @@ impl Exchange<'_> {
             }
             Err(error) => return Ok(self.refuse_in_batch(header, error)),
         }
-        let held = self.lease.bound().map(|bound| &bound.statements);
-        let judged = judge(message.text, reading, bench(self.talk, &self.relay, held));
+        let bound = self.lease.bound().map(|bound| &*bound);
+        let judged = judge(message.text, reading, bench(self.talk, &self.relay, bound));
         let (plan, harmless) = match judged {
             Judged::Pass { harmless } => (None, harmless),
             Judged::Script(plan) => (Some(plan), true),

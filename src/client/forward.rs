@@ -6,7 +6,7 @@ use crate::client::judge::{Bench, Judged, Plan, judge};
 use crate::client::relay::{Ended, Exchange};
 use crate::error::Error;
 use crate::guard::Reading;
-use crate::server::Statements;
+use crate::server::Bound;
 use crate::wire::frame::{self, HEADER_BYTES, Header};
 use crate::wire::frontend::{self, Parse};
 
@@ -174,8 +174,8 @@ impl Exchange<'_> {
             Err(error) => return self.refuse_query(header, error),
         }
         let text = special.unwrap_or_default();
-        let held = self.lease.bound().map(|bound| &bound.statements);
-        match judge(&text, reading, bench(self.talk, &self.relay, held)) {
+        let bound = self.lease.bound().map(|bound| &*bound);
+        match judge(&text, reading, bench(self.talk, &self.relay, bound)) {
             Judged::Pass { harmless } => {
                 self.note_trace(harmless);
                 self.forget_unnamed();
@@ -341,7 +341,7 @@ impl Exchange<'_> {
 pub(super) fn bench<'talk>(
     talk: &'talk crate::client::talk::Talk,
     relay: &crate::client::relay::Relay,
-    held: Option<&'talk Statements>,
+    bound: Option<&'talk Bound>,
 ) -> Bench<'talk> {
     let outside = relay.status == b'I' && relay.due.is_empty() && !relay.batch_open;
     Bench {
@@ -349,7 +349,8 @@ pub(super) fn bench<'talk>(
         start: &talk.start,
         outside_transaction: outside,
         prepared: &talk.prepared,
-        held,
+        held: bound.map(|bound| &bound.statements),
+        stand_in: bound.filter(|bound| bound.facts().stand_in).and_then(|_| talk.read_options()),
     }
 }
 

@@ -1,6 +1,7 @@
 //! What a statement text means for this session: forward it, forward something else in its place,
 //! or refuse it. Decides; sends nothing.
 
+use std::ops::Range;
 use std::rc::Rc;
 
 use crate::catalog::Tenant;
@@ -10,7 +11,9 @@ use crate::client::due::{Effect, Step};
 use crate::client::prepared::Prepared;
 use crate::client::refuse;
 use crate::error::Error;
-use crate::guard::{Command, Denial, Denials, Part, Reading, SetValue, Touch};
+use crate::guard::{
+    self, Command, Denial, Denials, Part, ReadOptions, Reading, SetValue, Touch,
+};
 use crate::isolation::quote;
 use crate::server::{Settings, Statements};
 
@@ -58,12 +61,17 @@ pub struct Bench<'session> {
     pub prepared: &'session Prepared,
     /// What the server has prepared, for this session or another of the tenant.
     pub held: Option<&'session Statements>,
+    /// How the text was read, where the server has a function that stands in for `set_config`.
+    pub stand_in: Option<ReadOptions>,
 }
 
 /// What is sent in the place of a statement that the gate carries out itself: it does nothing on a
 /// server that listens to nothing, takes no snapshot, and is allowed on a standby (measured:
 /// 2.4 µs).
 const NOTHING: &str = "UNLISTEN *";
+
+/// The function that stands in for `set_config`, where the revoke pack has taken that.
+const STAND_IN: &[u8] = b"tenantgate.set_config";
 
 /// Judges a text that was read.
 pub fn judge(text: &[u8], reading: Reading, bench: Bench<'_>) -> Judged {
@@ -92,6 +100,11 @@ fn plan(text: &[u8], parts: &[Part], bench: Bench<'_>) -> Result<Plan, Error> {
             spliced.extend_from_slice(replacement.as_bytes());
             copied = part.range.end;
         }
+        for call in calls(text, part, bench) {
+            spliced.extend_from_slice(text.get(copied..call.start).unwrap_or_default());
+            spliced.extend_from_slice(STAND_IN);
+            copied = call.end;
+        }
     }
     if copied > 0 {
         spliced.extend_from_slice(text.get(copied..).unwrap_or_default());
@@ -103,6 +116,16 @@ fn plan(text: &[u8], parts: &[Part], bench: Bench<'_>) -> Result<Plan, Error> {
         }
     }
     Ok(plan)
+}
+
+/// Where a statement calls `set_config`, if another function stands in for it.
+fn calls(text: &[u8], part: &Part, bench: Bench<'_>) -> Vec<Range<usize>> {
+    let Command::Other { touches, .. } = &part.command else { return Vec::new() };
+    let Some(options) = bench.stand_in.filter(|_| !touches.is_empty()) else { return Vec::new() };
+    let start = part.range.start;
+    let statement = text.get(part.range.clone()).unwrap_or_default();
+    let calls = guard::set_config_calls(statement, options).unwrap_or_default();
+    calls.into_iter().map(|call| start + call.start..start + call.end).collect()
 }
 
 /// Refuses, unless the tenant has the rule only reported.

@@ -13,6 +13,7 @@ mod literal;
 mod quick;
 mod rules;
 mod session;
+mod stand_in;
 mod statement;
 #[cfg(test)]
 mod tests;
@@ -28,6 +29,7 @@ pub use cache::Cache;
 pub use denial::{Denial, Denials, Watch};
 pub use ledger::{Entry, Ledger};
 pub use lexer::{Kind, Lexer, Token, Unreadable};
+pub use stand_in::set_config_calls;
 
 /// What the server's scanner would read differently from session to session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

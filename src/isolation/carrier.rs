@@ -13,7 +13,7 @@ pub const CARRIER: &str = "backtrace_functions";
 pub const OWNER: &str = "tenantgate_owner";
 
 /// What is installed; rises with every change of the functions, tables or grants.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// Arguments of [`ENTER_BODY`], as in CREATE FUNCTION.
 pub const ENTER_ARGUMENTS: &str = "tenant pg_catalog.text, kid pg_catalog.text, \
@@ -90,6 +90,61 @@ BEGIN
     RETURN NULL;
   END IF;
   RETURN pg_catalog.current_setting({setting}, true);
+END
+"
+    )
+}
+
+/// Arguments of [`set_config_body`], as in CREATE FUNCTION; those of `pg_catalog.set_config`.
+pub const SET_CONFIG_ARGUMENTS: &str = "setting_name pg_catalog.text, \
+                                        new_value pg_catalog.text, is_local pg_catalog.bool";
+
+/// Settings that `tenantgate.set_config` leaves alone: they belong to the context, outlive every
+/// scrub, or would end a pooled connection behind the gate's back.
+const LEFT_ALONE: [&str; 11] = [
+    "role",
+    "session_authorization",
+    "row_security",
+    "seed",
+    CARRIER,
+    "idle_session_timeout",
+    "client_connection_check_interval",
+    "tcp_keepalives_idle",
+    "tcp_keepalives_interval",
+    "tcp_keepalives_count",
+    "tcp_user_timeout",
+];
+
+/// The body of `tenantgate.set_config(setting_name, new_value, is_local) RETURNS text`, which
+/// stands in for the function of PostgreSQL that the revoke pack takes from everybody: PL/pgSQL,
+/// volatile, SECURITY DEFINER, owned by [`OWNER`], without SET clause. It changes what any user may
+/// and no context depends on. Names are compared as PostgreSQL does, in which only the case of
+/// ASCII letters makes no difference; one that is not known, and so nobody's, has a dot.
+pub fn set_config_body(tenant_setting: &str) -> String {
+    let (upper, lower) = ("ABCDEFGHIJKLMNOPQRSTUVWXYZ", "abcdefghijklmnopqrstuvwxyz");
+    let tenant_setting = tenant_setting.to_ascii_lowercase();
+    let names = LEFT_ALONE.iter().copied().chain([tenant_setting.as_str()]);
+    let names: Vec<String> = names.map(quote::literal).collect();
+    let names = names.join(", ");
+    format!(
+        "
+DECLARE
+  folded pg_catalog.text := pg_catalog.translate(setting_name, '{upper}', '{lower}');
+BEGIN
+  IF folded OPERATOR(pg_catalog.=) ANY (ARRAY[{names}])
+    OR pg_catalog.starts_with(folded, 'tenantgate.')
+    OR folded OPERATOR(pg_catalog.=) 'search_path' AND
+      (new_value OPERATOR(pg_catalog.=) ANY (ARRAY['', 'pg_catalog'])) IS NOT TRUE
+    OR pg_catalog.strpos(folded, '.') OPERATOR(pg_catalog.=) 0 AND NOT EXISTS (
+      SELECT FROM pg_catalog.pg_settings AS s
+      WHERE s.context OPERATOR(pg_catalog.=) 'user'
+      AND pg_catalog.translate(s.name, '{upper}', '{lower}') OPERATOR(pg_catalog.=) folded)
+  THEN
+    RAISE EXCEPTION USING ERRCODE = '42501',
+      MESSAGE = pg_catalog.concat('setting \"', setting_name, '\" cannot be changed by a function'),
+      HINT = 'Use SET where it is allowed.';
+  END IF;
+  RETURN pg_catalog.set_config(setting_name, new_value, is_local);
 END
 "
     )

@@ -4,7 +4,7 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use crate::isolation::carrier::{CARRIER, ENTER_BODY, OWNER, tenant_id_body};
+use crate::isolation::carrier::{CARRIER, ENTER_BODY, OWNER, set_config_body, tenant_id_body};
 use crate::isolation::{Level, pack, quote};
 use crate::net::Connection;
 use crate::server::check::{CheckError, CheckPlan, ask};
@@ -36,6 +36,26 @@ pub async fn check_level(
     let missing: Vec<String> = wanted.map(|(_, words)| words).collect();
     let shortfall = (!missing.is_empty()).then(|| missing.join("; "));
     Ok(Standing { ahead, carrier, shortfall })
+}
+
+/// Whether nobody the login can become may call `set_config`, and the function that stands in for
+/// it is there, letter by letter.
+pub async fn has_stand_in(
+    connection: &mut Connection,
+    tenant_setting: &str,
+) -> Result<bool, CheckError> {
+    let body = quote::literal(&set_config_body(tenant_setting));
+    let sql = format!(
+        "BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL search_path TO pg_catalog; \
+         SELECT EXISTS (SELECT FROM pg_proc p JOIN pg_language l ON l.oid = p.prolang \
+         WHERE p.oid = to_regprocedure('tenantgate.set_config(text,text,boolean)') \
+         AND p.prosrc = {body} AND p.prosecdef AND p.proconfig IS NULL \
+         AND p.proowner = to_regrole('{OWNER}') AND l.lanname = 'plpgsql') \
+         AND NOT EXISTS (SELECT FROM pg_roles r WHERE pg_has_role(session_user, r.oid, 'MEMBER') \
+         AND has_function_privilege(r.oid, 'set_config(text,text,boolean)', 'EXECUTE')); COMMIT"
+    );
+    let reply = ask(connection, &sql).await?;
+    Ok(reply.text(0).ok_or_else(unread)? == "t")
 }
 
 /// What the columns of [`standing_sql`] behind the first say, in words, and the lowest level that

@@ -18,7 +18,7 @@ use crate::net::tls::{self, ConnectorPlan, TlsError, Verify};
 use crate::net::{Buffers, Clock, Connection, Socket, Stream};
 use crate::server::bound;
 use crate::server::check::{self, CheckError, CheckPlan};
-use crate::server::check_level::{Standing, check_level};
+use crate::server::check_level::{self, Standing, check_level};
 use crate::server::check_schema::{Reach, check_schema};
 use crate::server::conninfo::{Conninfo, Host, SslMode, SslNegotiation, TcpWish, TlsWish};
 use crate::server::login::{LoginError, Welcome, login};
@@ -105,6 +105,8 @@ async fn connect_host(
     };
     let rights = check::check(&mut connection, checks).await?;
     let (seal, ahead) = level(&mut connection, plan, checks).await?;
+    let stand_in = plan.level > Level::Plain
+        && check_level::has_stand_in(&mut connection, &plan.tenant_setting).await?;
     let Welcome { pid, secret, greeting } = welcome;
     let (conninfo, since, clock) = (conninfo.clone(), Instant::now(), clock.clone());
     let facts = ServerFacts {
@@ -115,6 +117,7 @@ async fn connect_host(
         greeting,
         rights,
         seal,
+        stand_in,
         ahead,
         secure,
         since,

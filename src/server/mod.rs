@@ -58,6 +58,8 @@ pub struct ServerFacts {
     pub rights: Rights,
     /// What signs its tenants in; `None` where tenants are not sealed.
     seal: Option<Seal>,
+    /// Its tenants may not call `set_config`, and `tenantgate.set_config` is there for them.
+    pub stand_in: bool,
     /// How many seconds its clock is ahead of this machine's.
     ahead: i64,
     pub secure: bool,

@@ -266,6 +266,8 @@ ALTER POLICY own_rows ON app.notes USING (tenant_id = tenantgate.tenant_id())
 fn seal_sql(level: Level) -> String {
     let (enter, arguments) = (carrier::ENTER_BODY, carrier::ENTER_ARGUMENTS);
     let tenant_id = carrier::tenant_id_body(level, "app.tenant_id");
+    let set_config = carrier::set_config_body("app.tenant_id");
+    let set_config_arguments = carrier::SET_CONFIG_ARGUMENTS;
     let stored = SealKeys::parse(SEAL_KEY).unwrap().stored("app");
     let hex = |secret: &Secret| -> String {
         secret.expose().iter().map(|byte| format!("{byte:02x}")).collect()
@@ -289,6 +291,8 @@ fn seal_sql(level: Level) -> String {
            PARALLEL SAFE AS $body${tenant_id}$body$;
          CREATE FUNCTION tenantgate.enter({arguments}) RETURNS text LANGUAGE plpgsql
            SECURITY DEFINER AS $body${enter}$body$;
+         CREATE FUNCTION tenantgate.set_config({set_config_arguments}) RETURNS text
+           LANGUAGE plpgsql SECURITY DEFINER AS $body${set_config}$body$;
          REVOKE EXECUTE ON FUNCTION tenantgate.enter FROM PUBLIC;
          GRANT EXECUTE ON FUNCTION tenantgate.enter TO tg_login;
          {keys}

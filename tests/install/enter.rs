@@ -88,7 +88,7 @@ async fn wrong_signatures(cluster: &Cluster, setup: &Setup) {
 }
 
 /// What a tenant may try, from inside its role and after leaving it.
-const ESCAPES: [&str; 22] = [
+const ESCAPES: [&str; 35] = [
     "SET backtrace_functions = '0globex'",
     "SET LOCAL backtrace_functions = '0globex'",
     "SET SESSION backtrace_functions TO DEFAULT",
@@ -112,6 +112,20 @@ const ESCAPES: [&str; 22] = [
     "SET ROLE tenantgate_owner",
     "SET SESSION AUTHORIZATION postgres",
     "GRANT SET ON PARAMETER backtrace_functions TO tg_login",
+    "SELECT tenantgate.set_config('backtrace_functions', '0globex', false)",
+    "SELECT tenantgate.set_config('BACKTRACE_Functions', '0globex', true)",
+    "SELECT tenantgate.set_config('backtrace' || '_functions', NULL, false)",
+    "SELECT tenantgate.set_config('App.Tenant_ID', 'globex', false)",
+    "SELECT tenantgate.set_config('role', 'tenantgate_owner', false)",
+    "SELECT tenantgate.set_config('ROLE', 'none', true)",
+    "SELECT tenantgate.set_config('session_authorization', 'postgres', false)",
+    "SELECT tenantgate.set_config('row_security', 'off', false)",
+    "SELECT tenantgate.set_config('search_path', 'app, public', false)",
+    "SELECT tenantgate.set_config('search_path', NULL, false)",
+    "SELECT tenantgate.set_config('seed', '0.5', false)",
+    "SELECT tenantgate.set_config('session_replication_role', 'replica', false)",
+    "CREATE OR REPLACE FUNCTION tenantgate.set_config(setting_name text, new_value text, \
+     is_local bool) RETURNS text LANGUAGE sql AS 'SELECT 1'",
 ];
 
 /// What is taken for a fault of another kind, and changes nothing.
@@ -133,6 +147,17 @@ async fn every_escape(cluster: &Cluster, setup: &Setup) {
         }
     }
     client.batch_execute("SET ROLE app_rw").await.unwrap();
+    // What changes no context it changes, as PostgreSQL's own function would.
+    let ordinary = "SELECT tenantgate.set_config('TimeZone', 'Asia/Tokyo', false)";
+    assert_eq!(rows(&client, ordinary).await.concat(), ["Asia/Tokyo"]);
+    assert_eq!(rows(&client, "SHOW timezone").await.concat(), ["Asia/Tokyo"]);
+    let own = "BEGIN; SELECT tenantgate.set_config('my.own', 'x', true), \
+               pg_catalog.current_setting('my.own'); COMMIT";
+    assert_eq!(rows(&client, own).await.concat(), ["x", "x"]);
+    for (name, wanted) in [("nothing", "42501"), ("work_mem", "22023")] {
+        let sql = format!("SELECT tenantgate.set_config('{name}', 'x', false)");
+        assert_eq!(state(&client, &sql).await, wanted, "{name}");
+    }
     // A transaction that is rolled back takes the tenant neither away nor elsewhere.
     client.batch_execute("BEGIN; SAVEPOINT s; ROLLBACK TO s; ROLLBACK").await.unwrap();
     // The setting that SQL may change is not what counts.

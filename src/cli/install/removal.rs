@@ -14,6 +14,7 @@ pub(super) fn steps(place: &Place) -> Vec<Step> {
     steps.push(
         step("schema tenantgate", "Its functions, its keys, and itself, if nothing else is in it.")
             .query(drop_functions("enter"))
+            .query(drop_functions("set_config"))
             .query(drop_functions("tenant_id"))
             .query(DROP_KEYS)
             .query(

@@ -20,11 +20,11 @@ pub(super) fn steps(place: &Place) -> Vec<Step> {
         steps.push(membership(&pair.login, &pair.role));
     }
     steps.extend([database(place), public_schema(place), owner(), schema()]);
-    steps.push(tenant_id(place));
+    steps.extend([tenant_id(place), writer(place.level), set_config(place)]);
     if place.keys.is_empty() {
         steps.push(no_keys());
     } else {
-        steps.extend([carrier(), writer(place.level), keys_table()]);
+        steps.extend([carrier(), keys_table()]);
         steps.extend(place.keys.iter().map(key));
         steps.extend([other_keys(place), enter(place)]);
     }
@@ -245,7 +245,7 @@ fn carrier() -> Step {
         .again(format!("GRANT SET ON PARAMETER {CARRIER} TO {OWNER}"), done)
 }
 
-/// The owner's functions go on writing the carrier after the pack took `set_config` from PUBLIC.
+/// The owner's functions go on calling `set_config` after the pack took it from PUBLIC.
 fn writer(level: Level) -> Step {
     let explicit = format!(
         "EXISTS (SELECT FROM pg_catalog.pg_proc p, pg_catalog.aclexplode(p.proacl) a\n  \
@@ -260,8 +260,8 @@ fn writer(level: Level) -> Step {
     );
     let sql =
         format!("GRANT EXECUTE ON FUNCTION pg_catalog.set_config(text, text, boolean) TO {OWNER}");
-    let why = "Only tenantgate.enter() calls it, after it has checked a signature.";
-    Step::new(format!("set_config for {OWNER}"), Sealed, why)
+    let why = "Its functions call it, after they have checked what they are asked for.";
+    Step::new(format!("set_config for {OWNER}"), Guard, why)
         .verb("granted")
         .again(sql, if level >= Guard { explicit } else { able })
 }
@@ -404,6 +404,27 @@ fn tenant_id(place: &Place) -> Step {
     function
         .steps(Step::new("tenantgate.tenant_id()", Plain, why))
         .again("GRANT EXECUTE ON FUNCTION tenantgate.tenant_id() TO PUBLIC", done)
+}
+
+fn set_config(place: &Place) -> Step {
+    let body = carrier::set_config_body(&place.tenant_setting);
+    let why = "What the gate puts in the place of set_config where a statement of a tenant calls\n\
+               it. It changes ordinary settings only.";
+    let function = Function {
+        name: "set_config",
+        arguments: carrier::SET_CONFIG_ARGUMENTS,
+        types: "25 25 16",
+        body: &body,
+        options: "VOLATILE SECURITY DEFINER",
+        property: "p.prosecdef AND p.provolatile = 'v'",
+    };
+    let done = "(SELECT pg_catalog.bool_and(\n  \
+                pg_catalog.has_function_privilege(0, p.oid, 'EXECUTE'))\n  \
+                FROM pg_catalog.pg_proc p WHERE p.proname = 'set_config'\n  \
+                AND p.pronamespace = pg_catalog.to_regnamespace('tenantgate'))";
+    function
+        .steps(Step::new("tenantgate.set_config()", Guard, why))
+        .again("GRANT EXECUTE ON FUNCTION tenantgate.set_config TO PUBLIC", done)
 }
 
 fn enter(place: &Place) -> Step {

@@ -1,0 +1,144 @@
+//! Statements that consist only of calls of `set_config` and `current_setting`: drivers and
+//! pg_dump send them, and the revoke pack takes the former from everybody.
+
+use std::ops::Range;
+
+use crate::guard::ReadOptions;
+use crate::guard::lexer::{Kind, Lexer, Token};
+
+/// Where such a statement names `set_config`, with its schema if it has one, in order; `None` for
+/// any other statement. A name in quotes, and a call inside another, make it another one.
+pub fn set_config_calls(text: &[u8], options: ReadOptions) -> Option<Vec<Range<usize>>> {
+    let lexer = Lexer::new(text, options.standard_conforming_strings);
+    let tokens: Vec<Token> = lexer.collect::<Result<_, _>>().ok()?;
+    let mut rest = Rest { text, tokens: &tokens };
+    rest.word("select")?;
+    let mut calls = Vec::new();
+    loop {
+        let first = *rest.tokens.first()?;
+        if rest.word("pg_catalog").is_some() {
+            rest.kind(Kind::Dot)?;
+        }
+        let name = *rest.tokens.first()?;
+        if rest.word("set_config").is_some() {
+            calls.push(first.range().start..name.range().end);
+        } else {
+            rest.word("current_setting")?;
+        }
+        rest.arguments()?;
+        rest.alias()?;
+        match rest.kind(Kind::Comma) {
+            Some(()) => {}
+            None => break,
+        }
+    }
+    (rest.tokens.is_empty() || rest.is_view()).then_some(calls).filter(|calls| !calls.is_empty())
+}
+
+/// Tokens that were not looked at yet.
+struct Rest<'text> {
+    text: &'text [u8],
+    tokens: &'text [Token],
+}
+
+impl Rest<'_> {
+    fn step(&mut self, is: bool) -> Option<()> {
+        let (_, rest) = self.tokens.split_first().filter(|_| is)?;
+        self.tokens = rest;
+        Some(())
+    }
+
+    fn word(&mut self, word: &str) -> Option<()> {
+        let is = self.tokens.first()?.is(self.text, word);
+        self.step(is)
+    }
+
+    fn kind(&mut self, kind: Kind) -> Option<()> {
+        let is = self.tokens.first()?.kind == kind;
+        self.step(is)
+    }
+
+    /// Parentheses and what is between them.
+    fn arguments(&mut self) -> Option<()> {
+        self.kind(Kind::Open)?;
+        let mut depth = 1_usize;
+        while depth > 0 {
+            let token = self.tokens.first()?;
+            match token.kind {
+                Kind::Open => depth += 1,
+                Kind::Close => depth -= 1,
+                Kind::Semicolon => return None,
+                _ if token.is(self.text, "set_config") => return None,
+                _ => {}
+            }
+            self.step(true)?;
+        }
+        Some(())
+    }
+
+    /// `AS name`, if it is there.
+    fn alias(&mut self) -> Option<()> {
+        if self.tokens.is_empty() || self.word("as").is_none() {
+            return Some(());
+        }
+        let named = self.tokens.first()?.kind.is_name();
+        self.step(named)
+    }
+
+    /// `FROM pg_settings WHERE name = 'setting'`, as pg_dump writes.
+    fn is_view(&mut self) -> bool {
+        let text = self.text;
+        let [from, view, filter, name, equals, value] = self.tokens else { return false };
+        from.is(text, "from")
+            && view.is(text, "pg_settings")
+            && filter.is(text, "where")
+            && name.is(text, "name")
+            && equals.bytes(text) == b"="
+            && value.kind.is_text()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::guard::Watch;
+
+    fn calls(text: &str) -> Option<Vec<&str>> {
+        let options = ReadOptions { standard_conforming_strings: true, watch: Watch::Row };
+        let found = set_config_calls(text.as_bytes(), options)?;
+        Some(found.into_iter().map(|range| &text[range]).collect())
+    }
+
+    #[test]
+    fn statements_of_nothing_but_such_calls_are_known() {
+        let dump = "SELECT pg_catalog.set_config('search_path', '', false)";
+        assert_eq!(calls(dump), Some(vec!["pg_catalog.set_config"]));
+        let asyncpg = "SELECT current_setting('jit') AS cur, set_config('jit', $1, false) AS new";
+        assert_eq!(calls(asyncpg), Some(vec!["set_config"]));
+        let two = "select SET_CONFIG('a', upper('b'), true), pg_catalog . set_config($1, $2, true)";
+        assert_eq!(calls(two), Some(vec!["SET_CONFIG", "pg_catalog . set_config"]));
+        let view = "SELECT set_config(name, 'view', false) FROM pg_settings WHERE name = 'x'";
+        assert_eq!(calls(view), Some(vec!["set_config"]));
+    }
+
+    #[test]
+    fn any_other_statement_is_left_as_it_is() {
+        let others = [
+            "SELECT current_setting('jit')",
+            "SELECT set_config('a', 'b', true) FROM t",
+            "SELECT set_config('a', set_config('b', 'c', true), true)",
+            "SELECT 1, set_config('a', 'b', true)",
+            "SELECT public.set_config('a', 'b', true)",
+            "SELECT \"set_config\"('a', 'b', true)",
+            "SELECT set_config('a', 'b', true) || 'x'",
+            "SELECT set_config('a', 'b', true); SELECT 1",
+            "SELECT set_config('a', 'b', true",
+            "SELECT set_config",
+            "INSERT INTO t SELECT set_config('a', 'b', true)",
+            "",
+        ];
+        for other in others {
+            assert_eq!(calls(other), None, "{other}");
+        }
+    }
+}
