@@ -87,11 +87,13 @@ fn schema_logins(tenants: &Tenants) -> Vec<Fault> {
         else {
             continue;
         };
-        for tenant in sharers.iter().filter(|tenant| tenant.id != schema.id) {
+        let allowed = |tenant: &&&Tenant| schema.may_share_login() && tenant.may_share_login();
+        let others = sharers.iter().filter(|tenant| tenant.id != schema.id);
+        for tenant in others.filter(|tenant| !allowed(tenant)) {
             let message = format!("login \"{login}\" is schema tenant \"{}\"'s", schema.id);
             faults.push(connection(tenant, message).hint(
                 "A schema tenant needs a login of its own on its cluster: what the login may do \
-                 is what keeps it apart.",
+                 is what keeps it apart (or name the risk: allow_shared_login).",
             ));
         }
     }
@@ -167,7 +169,8 @@ fn row_logins(plan: &CatalogPlan, sharers: &[&Tenant]) -> Vec<Fault> {
 fn one_role_each(sharers: &[&Tenant]) -> Vec<Fault> {
     let mut first: BTreeMap<&str, (&str, &TenantId)> = BTreeMap::new();
     let mut faults = Vec::new();
-    for tenant in sharers.iter().filter(|tenant| tenant.isolation == Isolation::Row) {
+    let shares = |tenant: &&&Tenant| tenant.isolation == Isolation::Row || tenant.may_share_login();
+    for tenant in sharers.iter().filter(shares) {
         let Some(role) = tenant.context.value("role") else { continue };
         let login = tenant.route.conninfo.user.as_str();
         let (other, owner) = *first.entry(login).or_insert((role, &tenant.id));

@@ -203,7 +203,7 @@ impl<'plan> Builder<'plan> {
 
     /// What a schema tenant's login may reach; a fault in its schema is told with its context.
     fn reach(&self, id: &str, plan: &TenantPlan, cluster: &Cluster) -> Option<Arc<Reach>> {
-        if plan.isolation != Isolation::Schema {
+        if plan.isolation != Isolation::Schema || cluster.allow_shared_login {
             return None;
         }
         let names = self.names.get(plan.cluster.as_str())?;

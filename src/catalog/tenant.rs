@@ -81,7 +81,21 @@ impl Tenant {
 
     /// The level of protection in force.
     pub fn level(&self) -> Level {
-        self.route.cluster.level.in_force(self.isolation)
+        let level = self.route.cluster.level.in_force(self.isolation);
+        if self.may_share_login() { level.min(Level::Guard) } else { level }
+    }
+
+    /// Whether it is kept apart by its `search_path` alone.
+    pub fn may_share_login(&self) -> bool {
+        self.isolation == Isolation::Schema && self.route.cluster.allow_shared_login
+    }
+
+    /// What the level leaves open, in a few words for log and console.
+    pub fn leaves_open(&self) -> &'static str {
+        match self.may_share_login() {
+            true => "names with another tenant's schema in front: logins may be shared",
+            false => self.level().leaves_open(self.isolation),
+        }
     }
 
     /// The same as people are told it: whether the database was held to it is part of it.
@@ -157,6 +171,8 @@ pub struct Cluster {
     /// Whether a server that does not hold the level is refused; default yes. Otherwise it is
     /// only told of in the log.
     pub enforce_level: bool,
+    /// Schema tenants may have a login in common: one statement can then name another's schema.
+    pub allow_shared_login: bool,
     /// What row tenants are sealed with.
     pub seal_keys: Option<Arc<SealKeys>>,
 }
@@ -176,6 +192,7 @@ impl Cluster {
             shared_schemas: Vec::new(),
             level: Level::default(),
             enforce_level: true,
+            allow_shared_login: false,
             seal_keys: None,
         }
     }

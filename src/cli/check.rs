@@ -40,7 +40,7 @@ pub(super) fn table(config: &Config) -> String {
 /// The levels in force and what each leaves open, once each.
 fn levels(config: &Config) -> BTreeSet<(String, &'static str)> {
     let tenants = config.catalog.tenants();
-    tenants.map(|it| (it.level_in_words(), it.level().leaves_open(it.isolation))).collect()
+    tenants.map(|it| (it.level_in_words(), it.leaves_open())).collect()
 }
 
 /// The same for programs.

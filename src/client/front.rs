@@ -199,8 +199,7 @@ impl Session {
             let (tenant, start, prepared) = (&talk.tenant, &talk.start, &talk.prepared);
             let outside_transaction = true;
             let (held, stand_in) = (None, None);
-            let bench =
-                Bench { tenant, start, prepared, outside_transaction, held, stand_in };
+            let bench = Bench { tenant, start, prepared, outside_transaction, held, stand_in };
             if let Judged::Refuse(error) = judge(text, reading.clone(), bench) {
                 return self.refuse_frame(header, error);
             }

@@ -11,9 +11,7 @@ use crate::client::due::{Effect, Step};
 use crate::client::prepared::Prepared;
 use crate::client::refuse;
 use crate::error::Error;
-use crate::guard::{
-    self, Command, Denial, Denials, Part, ReadOptions, Reading, SetValue, Touch,
-};
+use crate::guard::{self, Command, Denial, Denials, Part, ReadOptions, Reading, SetValue, Touch};
 use crate::isolation::quote;
 use crate::server::{Settings, Statements};
 

@@ -370,6 +370,7 @@ fn cluster(
             scrub_timeout: shape.scrub_timeout.unwrap_or(default.scrub_timeout),
             shared_schemas: shape.shared_schemas,
             level: shape.level.unwrap_or(default.level),
+            allow_shared_login: shape.allow_shared_login.unwrap_or(default.allow_shared_login),
             enforce_level: shape.enforce_level.unwrap_or(default.enforce_level),
             seal_keys: seal_keys.map(Arc::new),
             ..default

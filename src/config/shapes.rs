@@ -80,6 +80,7 @@ pub(super) struct ClusterShape {
     pub shared_schemas: Vec<String>,
     pub level: Option<Level>,
     pub enforce_level: Option<bool>,
+    pub allow_shared_login: Option<bool>,
     pub seal_key_file: Option<PathBuf>,
     #[serde(default, deserialize_with = "units::duration")]
     pub query_wait: Option<Duration>,

@@ -146,6 +146,8 @@ fn cluster(cluster: &Cluster) -> Vec<Setting> {
     table.push(live(key("level"), level, Some(plain)));
     let enforced = |cluster: &Cluster| cluster.enforce_level.to_string();
     table.push(live(key("enforce_level"), enforced(cluster), Some(enforced(&default))));
+    let shared = |cluster: &Cluster| cluster.allow_shared_login.to_string();
+    table.push(live(key("allow_shared_login"), shared(cluster), Some(shared(&default))));
     let pairs = times(cluster).into_iter().zip(times(&default));
     table
         .extend(pairs.map(|((name, value), (_, default))| {

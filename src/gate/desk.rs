@@ -219,7 +219,7 @@ impl Desk {
         self.common.metrics.catalog_tenants.set(tenants as f64);
         tracing::info!(tenants, workers = self.workers.len(), "ready");
         let facts = |tenant: &Arc<Tenant>| {
-            let leaves_open = tenant.level().leaves_open(tenant.isolation);
+            let leaves_open = tenant.leaves_open();
             let cluster = tenant.route.cluster.name.clone();
             (cluster, tenant.isolation.name(), tenant.level_in_words(), leaves_open)
         };

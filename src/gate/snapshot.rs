@@ -176,7 +176,7 @@ fn tenant_row(tenant: &Tenant, holds: &Holds, clients: u32, servers: u32) -> Ten
         tenant: tenant.id.to_string(),
         isolation: tenant.isolation.name().to_owned(),
         level: tenant.level_in_words(),
-        leaves_open: tenant.level().leaves_open(tenant.isolation).to_owned(),
+        leaves_open: tenant.leaves_open().to_owned(),
         cluster: tenant.route.cluster.name.clone(),
         database: conninfo.dbname.clone(),
         login: conninfo.user.clone(),

@@ -4,6 +4,7 @@
 mod eviction;
 mod logins;
 mod reach;
+mod shared;
 
 use std::fmt::Write;
 
