@@ -3,6 +3,7 @@
 
 mod eviction;
 mod logins;
+mod made;
 mod reach;
 mod shared;
 

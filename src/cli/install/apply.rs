@@ -162,7 +162,7 @@ pub(super) fn lost(error: &tokio_postgres::Error) -> Failure {
 }
 
 /// The administrator's connection to one database. Hosts are tried in order.
-async fn connect(admin: &Conninfo, dbname: &str) -> Result<Client, Failure> {
+pub(super) async fn connect(admin: &Conninfo, dbname: &str) -> Result<Client, Failure> {
     let mut last = "no host to connect to".to_owned();
     for host in 0..admin.hosts.len() {
         match tokio::time::timeout(LOGIN_TIMEOUT, connect_at(admin, host, dbname)).await {

@@ -2,6 +2,7 @@
 //! as SQL for psql or applied over a superuser's connection; and how it is taken away again.
 
 mod apply;
+mod own;
 mod removal;
 mod standing;
 mod step;
@@ -31,7 +32,7 @@ pub(super) struct InstallCommand {
     /// The cluster, as in [clusters.NAME]
     #[arg(long)]
     cluster: String,
-    /// Only what this tenant's database and login need
+    /// Only what this tenant's database and login need; the one way for a schema tenant
     #[arg(long, value_name = "ID", value_parser = token::tenant_id)]
     tenant: Option<TenantId>,
     /// Print the SQL for psql; nothing is run
@@ -79,6 +80,9 @@ impl Place {
 /// Does what the command line says.
 pub(super) fn run(command: &InstallCommand) -> Result<(), Failure> {
     let config = command.file.load()?;
+    if let Some(tenant) = own::find(&config, &command.cluster, command.tenant.as_ref()) {
+        return run_for(command, tenant);
+    }
     let places = places(&config, &command.cluster, command.tenant.as_ref())?;
     if command.print {
         return print(&sql(&command.cluster, &places, command.uninstall));
@@ -88,9 +92,25 @@ pub(super) fn run(command: &InstallCommand) -> Result<(), Failure> {
         return Err(Failure::Usage(message.to_owned()));
     }
     let admin = admin(command.admin.as_deref().unwrap_or_default())?;
+    runtime()?.block_on(apply::apply(&admin, &places, command.uninstall))
+}
+
+/// The same for a schema tenant.
+fn run_for(command: &InstallCommand, tenant: &Tenant) -> Result<(), Failure> {
+    if command.uninstall {
+        let message = "a schema tenant's login and schema hold its data: DROP them yourself";
+        return Err(Failure::Usage(message.to_owned()));
+    }
+    if command.print {
+        return print(&own::sql(tenant)?);
+    }
+    let admin = admin(command.admin.as_deref().unwrap_or_default())?;
+    runtime()?.block_on(own::apply(&admin, tenant))
+}
+
+fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let runtime = runtime.map_err(anyhow::Error::from)?;
-    runtime.block_on(apply::apply(&admin, &places, command.uninstall))
+    Ok(runtime.map_err(anyhow::Error::from)?)
 }
 
 fn steps_of(place: &Place, uninstall: bool) -> Vec<Step> {
@@ -125,7 +145,9 @@ pub(super) fn places(
     if places.is_empty() {
         let message = match only {
             None => format!("cluster \"{cluster}\" has no row tenant, so there is nothing to do"),
-            Some(id) => format!("there is no row tenant \"{id}\" on cluster \"{cluster}\""),
+            Some(id) => {
+                format!("there is no row or schema tenant \"{id}\" on cluster \"{cluster}\"")
+            }
         };
         return Err(Failure::Usage(message));
     }
