@@ -56,6 +56,7 @@ struct Questions {
     columns: Vec<String>,
     enter_body: &'static str,
     tenant_id_body: String,
+    set_config_body: String,
     context: String,
     poison: Vec<&'static str>,
 }
@@ -199,6 +200,7 @@ impl<'target> Asker<'target> {
                     &asked.tenant_id_body,
                     &asked.context,
                     &asked.poison,
+                    &asked.set_config_body,
                 ],
             )
             .await
@@ -222,6 +224,7 @@ impl Questions {
             tenants: Vec::new(),
             columns: plan.columns.iter().cloned().chain(own).collect(),
             enter_body: carrier::ENTER_BODY,
+            set_config_body: carrier::set_config_body(&setting),
             tenant_id_body: carrier::tenant_id_body(level, &setting),
             setting,
             context,

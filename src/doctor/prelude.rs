@@ -4,7 +4,8 @@
 
 /// Values, in this order: logins, roles, isolations, schemas and tenants of the routes; the tenant
 /// setting; names of tenant columns; the bodies of `tenantgate.enter` and `tenantgate.tenant_id`;
-/// the expression of a good policy; settings that nobody may carry.
+/// the expression of a good policy; settings that nobody may carry; the body of
+/// `tenantgate.set_config`.
 ///
 /// - `actor`: logins and roles of all routes; `tenant_role`: those of row tenants;
 /// - `relation`: tables and views of the database, and whether a row tenant reaches them;
@@ -17,7 +18,8 @@ pub(super) const PRELUDE: &str = "
 WITH RECURSIVE asked AS (
   SELECT $6::text AS setting, $7::text[] AS columns, $8::text AS enter_body,
     $9::text AS tenant_id_body, CASE WHEN to_regprocedure('tenantgate.tenant_id()') IS NULL
-      THEN $10::text ELSE 'tenantgate.tenant_id()' END AS context, $11::text[] AS poison),
+      THEN $10::text ELSE 'tenantgate.tenant_id()' END AS context, $11::text[] AS poison,
+    $12::text AS set_config_body),
 route AS (
   SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[])
     AS r(login, role, isolation, schema, tenant)),

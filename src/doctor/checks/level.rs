@@ -65,7 +65,8 @@ pub(super) const CHECKS: &[Check] = &[
                CASE WHEN l.lanname <> 'plpgsql' THEN 'language' END) AS detail
              FROM asked CROSS JOIN LATERAL (VALUES
                  ('tenantgate.enter(text,text,bigint,bytea)', asked.enter_body, true, 'v'),
-                 ('tenantgate.tenant_id()', asked.tenant_id_body, false, 's'))
+                 ('tenantgate.tenant_id()', asked.tenant_id_body, false, 's'),
+                 ('tenantgate.set_config(text,text,boolean)', asked.set_config_body, true, 'v'))
                  AS w(name, body, definer, volatile)
                JOIN pg_proc p ON p.oid = to_regprocedure(w.name)
                JOIN pg_roles o ON o.oid = p.proowner JOIN pg_language l ON l.oid = p.prolang
