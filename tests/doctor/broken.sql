@@ -184,6 +184,10 @@ ALTER TABLE tenantgate.keys OWNER TO tenantgate_owner;
 CREATE FUNCTION tenantgate.enter(tenant text, kid text, expires bigint, signature bytea)
   RETURNS text SECURITY DEFINER LANGUAGE plpgsql AS $$BEGIN RETURN tenant; END$$;
 ALTER FUNCTION tenantgate.enter(text, text, bigint, bytea) OWNER TO tenantgate_owner;
+CREATE FUNCTION tenantgate.set_config(setting_name text, new_value text, is_local bool)
+  RETURNS text SECURITY DEFINER LANGUAGE plpgsql
+  AS $$BEGIN RETURN pg_catalog.set_config(setting_name, new_value, is_local); END$$;
+ALTER FUNCTION tenantgate.set_config(text, text, bool) OWNER TO tenantgate_owner;
 GRANT SELECT ON tenantgate.keys TO shop_rw;
 GRANT CREATE ON SCHEMA tenantgate TO shop_rw;
 GRANT SET ON PARAMETER backtrace_functions TO shop_rw;
