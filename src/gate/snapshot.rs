@@ -259,6 +259,7 @@ impl Report {
             (counts.time_exceeded.get(), &metrics.query_time_exceeded),
             (pools.connects.get(), &metrics.server_connects),
             (pools.connect_failures.get(), &metrics.server_connect_failures),
+            (pools.level_shortfalls.get(), &metrics.level_shortfalls),
             (pools.binds.get(), &metrics.binds),
             (pools.bind_failures.get(), &metrics.bind_failures),
             (pools.scrubs.get(), &metrics.scrubs),

@@ -58,6 +58,9 @@ pub type Granted = (Grant, ServerSlot);
 /// How often a connection that turns out dead before a client byte went out is replaced.
 const ATTEMPTS: usize = 3;
 
+/// How often a worker tells the log that a cluster's level is not in force.
+const SHORTFALL_TOLD_EVERY: Duration = Duration::from_secs(60);
+
 impl Pool {
     /// A lease on a server bound to the tenant. Waits in line for at most the cluster's
     /// `query_wait`. Dropping the future leaves the line.
@@ -231,6 +234,18 @@ impl Pool {
         cluster.pump();
     }
 
+    /// Once a minute: a pool may open many connections to one database.
+    fn tell_of_shortfall(&self, shortfall: &str) {
+        count(&self.cluster.counts.level_shortfalls);
+        let told = self.cluster.shortfall_told.get();
+        if told.is_some_and(|told| told.elapsed() < SHORTFALL_TOLD_EVERY) {
+            return;
+        }
+        self.cluster.shortfall_told.set(Some(Instant::now()));
+        let (dbname, login) = (&self.plan.conninfo.dbname, &self.plan.conninfo.user);
+        tracing::warn!(dbname, login, %shortfall, "enforce_level is off, tenants are served");
+    }
+
     /// Connects for whoever waits. The task outlives the waiter: a handshake that was paid for is
     /// not thrown away because one client hung up.
     pub(super) fn start_connecting(self: &Rc<Self>, mut place: Place) {
@@ -243,6 +258,9 @@ impl Pool {
             match connected {
                 Ok(server) => {
                     count(&pool.cluster.counts.connects);
+                    if let Some(shortfall) = &server.facts().shortfall {
+                        pool.tell_of_shortfall(shortfall);
+                    }
                     // Held until the server has been offered: see `Pledge`.
                     let _pledge = place.take_pledge();
                     pool.offer(Idle { server, place, since: Instant::now(), fresh: true });

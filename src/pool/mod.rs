@@ -74,6 +74,8 @@ pub struct Counts {
     pub waits: RefCell<Vec<Duration>>,
     pub connects: Cell<u64>,
     pub connect_failures: Cell<u64>,
+    /// Servers opened in a database that lacks something of its level, which is not enforced.
+    pub level_shortfalls: Cell<u64>,
     pub binds: Cell<u64>,
     pub bind_failures: Cell<u64>,
     pub scrubs: Cell<u64>,
@@ -118,6 +120,8 @@ pub struct ClusterPools {
     /// The capacity may be less than what is taken.
     shrunk: Cell<bool>,
     closing: Rc<Cell<bool>>,
+    /// When the log was last told that the level is not in force.
+    shortfall_told: Cell<Option<Instant>>,
     /// Idle servers in all pools.
     idle: Cell<usize>,
     /// Tickets given so far.
@@ -311,6 +315,7 @@ impl Pools {
                 looking: Cell::new(false),
                 shrunk: Cell::new(true),
                 closing: self.closing.clone(),
+                shortfall_told: Cell::new(None),
                 idle: Cell::new(0),
                 tickets: Cell::new(0),
                 pools: RefCell::default(),

@@ -104,7 +104,7 @@ async fn connect_host(
         sealing: plan.seal_keys.is_some(),
     };
     let rights = check::check(&mut connection, checks).await?;
-    let (seal, ahead) = level(&mut connection, plan, checks).await?;
+    let (seal, ahead, shortfall) = level(&mut connection, plan, checks).await?;
     let stand_in = plan.level > Level::Plain
         && check_level::has_stand_in(&mut connection, &plan.tenant_setting).await?;
     let Welcome { pid, secret, greeting } = welcome;
@@ -117,6 +117,7 @@ async fn connect_host(
         greeting,
         rights,
         seal,
+        shortfall,
         stand_in,
         ahead,
         secure,
@@ -128,46 +129,43 @@ async fn connect_host(
     Ok(server)
 }
 
-/// Holds the level against the server: what row tenants are sealed with there, and how far its
-/// clock is ahead.
+/// Holds the level against the server: what row tenants are sealed with there, how far its clock
+/// is ahead, and what is missing and only told of.
 async fn level(
     connection: &mut Connection,
     plan: &ConnectPlan,
     checks: CheckPlan<'_>,
-) -> Result<(Option<Seal>, i64), ConnectError> {
+) -> Result<(Option<Seal>, i64, Option<Box<str>>), ConnectError> {
+    let mut told = None;
     if let (Some(reach), true) = (&plan.reach, plan.level > Level::Plain) {
         let excess = check_schema(connection, &plan.conninfo.user, reach).await?;
-        excess.map_or(Ok(()), |excess| fall_short(plan, excess))?;
+        told = excess.map(|excess| fall_short(plan, excess)).transpose()?;
     }
     let promised = plan.level > Level::Plain || plan.seal_keys.is_some();
     if plan.isolation != Isolation::Row || !promised {
-        return Ok((None, 0));
+        return Ok((None, 0, told));
     }
     let Standing { ahead, carrier, shortfall } = check_level(connection, checks).await?;
-    if let Some(shortfall) = shortfall {
-        fall_short(plan, shortfall)?;
-    }
+    let told = shortfall.map(|shortfall| fall_short(plan, shortfall)).transpose()?;
     if let Some(carrier) = carrier {
         if plan.level < Level::Sealed {
             let (dbname, login) = (&plan.conninfo.dbname, &plan.conninfo.user);
             tracing::warn!(dbname, login, carrier, "tenants are not sealed in this database yet");
         }
-        return Ok((None, ahead));
+        return Ok((None, ahead, told));
     }
     let seal = plan.seal_keys.as_ref().and_then(|keys| keys.seal(&plan.conninfo.dbname));
-    Ok((seal, ahead))
+    Ok((seal, ahead, told))
 }
 
-/// The level is not in force: a refusal, or a word in the log.
-fn fall_short(plan: &ConnectPlan, shortfall: String) -> Result<(), CheckError> {
+/// The level is not in force: a refusal, or words for the log.
+fn fall_short(plan: &ConnectPlan, shortfall: String) -> Result<Box<str>, CheckError> {
     let level = plan.level.in_force(plan.isolation);
     let error = CheckError::Level { level, shortfall };
-    if plan.enforce_level {
-        return Err(error);
+    match plan.enforce_level {
+        true => Err(error),
+        false => Ok(error.to_string().into()),
     }
-    let (dbname, login) = (&plan.conninfo.dbname, &plan.conninfo.user);
-    tracing::warn!(dbname, login, %error, "enforce_level is off, tenants are served");
-    Ok(())
 }
 
 /// The start-up values are the gate's own constants, because RESET ALL returns to them: nothing a

@@ -58,6 +58,8 @@ pub struct ServerFacts {
     pub rights: Rights,
     /// What signs its tenants in; `None` where tenants are not sealed.
     seal: Option<Seal>,
+    /// What the level wants and the database lacks, in words, where that is only told of.
+    pub shortfall: Option<Box<str>>,
     /// Its tenants may not call `set_config`, and `tenantgate.set_config` is there for them.
     pub stand_in: bool,
     /// How many seconds its clock is ahead of this machine's.

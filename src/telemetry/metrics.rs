@@ -32,7 +32,7 @@ pub enum Kind {
 }
 
 /// The series of the whole process.
-pub const METRICS: [Metric; 26] = [
+pub const METRICS: [Metric; 27] = [
     gauge("tenantgate_build_info", "", &["version"], "Always 1; the label carries the version."),
     gauge(
         "tenantgate_start_time_seconds",
@@ -83,6 +83,12 @@ pub const METRICS: [Metric; 26] = [
         "",
         &[],
         "Server connections that could not be opened.",
+    ),
+    counter(
+        "tenantgate_level_shortfalls_total",
+        "",
+        &[],
+        "Server connections opened although the level of protection is not in force.",
     ),
     counter(
         "tenantgate_server_moves_total",
@@ -213,6 +219,7 @@ pub struct Metrics {
     pub client_sent_bytes: Counter,
     pub server_connects: Counter,
     pub server_connect_failures: Counter,
+    pub level_shortfalls: Counter,
     pub server_moves: Counter,
     pub binds: Counter,
     pub bind_failures: Counter,
@@ -284,6 +291,7 @@ impl Metrics {
             client_sent_bytes: counter!("tenantgate_client_sent_bytes_total"),
             server_connects: counter!("tenantgate_server_connects_total"),
             server_connect_failures: counter!("tenantgate_server_connect_failures_total"),
+            level_shortfalls: counter!("tenantgate_level_shortfalls_total"),
             server_moves: counter!("tenantgate_server_moves_total"),
             binds: counter!("tenantgate_binds_total"),
             bind_failures: counter!("tenantgate_bind_failures_total"),

@@ -4,6 +4,7 @@
 use crate::harness::cluster::{own, superuser};
 use crate::harness::eventually;
 use crate::harness::gate::Gate;
+use crate::harness::http;
 use crate::harness::messages::transcript;
 use crate::harness::tenants::{Estate, Tenant, Tweaks};
 use crate::harness::wire::{Login, Wire};
@@ -128,11 +129,31 @@ async fn a_level_that_is_not_enforced_is_told_of_and_everybody_is_served() {
     let estate = Estate::at(&cluster, Level::Guard).await;
     let admin = superuser(&cluster, "app").await;
     admin.batch_execute("GRANT TEMPORARY ON DATABASE app TO app_rw").await.unwrap();
-    let tweaks = Tweaks { cluster: "enforce_level = false", ..Tweaks::default() };
+    let more = "[http]\naddress = \"127.0.0.1:$HTTP\"\n";
+    let tweaks = Tweaks {
+        gate: "workers = 1",
+        cluster: "enforce_level = false",
+        capacity: 2,
+        more,
+        ..Tweaks::default()
+    };
     let gate = Gate::start(&estate.settings(&tweaks)).await;
     gate.logs("guard (not enforced)").await;
     assert_eq!(gate.wire(&estate.acme).await.query(NOTES).await, own_notes(&estate.acme));
-    gate.logs("level \"guard\" is not in force: the revoke pack lacks: temporary").await;
+    let told = "level \"guard\" is not in force: the revoke pack lacks: temporary";
+    gate.logs(told).await;
+    // Each connection counts, and the log is told once a minute.
+    let mut wires = [gate.wire(&estate.acme).await, gate.wire(&estate.globex).await];
+    for wire in &mut wires {
+        assert_eq!(wire.query("BEGIN").await, "C(BEGIN) Z(T)");
+    }
+    eventually("both are counted", async || {
+        let (_, metrics) = http::get(gate.http, "/metrics").await;
+        metrics.contains("tenantgate_level_shortfalls_total 2").then_some(())
+    })
+    .await;
+    assert_eq!(gate.log().matches(told).count(), 1);
+    drop(wires);
     // The guard itself goes on.
     let denied = gate.wire(&estate.acme).await.query("DO $$BEGIN END$$").await;
     assert_eq!(denied, "E(42501) Z(I)");
