@@ -34,6 +34,14 @@ pub enum Error {
     QueryTimeExceeded {
         limit: Duration,
     },
+    /// One more session would keep a server between transactions.
+    TooManyPins {
+        limit: u32,
+    },
+    /// A session that keeps a server was idle for too long.
+    PinIdle {
+        limit: Duration,
+    },
     Cancelled,
     StatementTooLong {
         bytes_max: usize,
@@ -63,6 +71,8 @@ pub enum Error {
     },
     ServerLost,
     StateLost,
+    /// What the server held for the session is lost.
+    PinLost,
     UnknownStatement {
         name: String,
     },
@@ -71,6 +81,8 @@ pub enum Error {
     },
     LoginTimeout,
     ClientStalled,
+    ClientIdle,
+    IdleInTransaction,
     ShuttingDown,
     TenantEnded,
     /// What the client proved itself with is past its time.
@@ -78,8 +90,17 @@ pub enum Error {
     InvalidStartup {
         what: Cow<'static, str>,
     },
+    /// What the server says of a setting that the client asked for, by its SQLSTATE.
     InvalidSetting {
-        setting: String,
+        what: Cow<'static, str>,
+    },
+    UnknownSetting {
+        what: Cow<'static, str>,
+    },
+    FixedSetting {
+        what: Cow<'static, str>,
+    },
+    SettingDenied {
         what: Cow<'static, str>,
     },
     WorkerLost,
@@ -151,6 +172,8 @@ impl Error {
             Self::OverRate { .. } => ("over_rate", "53400", E, Tenant),
             Self::OverConcurrency { .. } => ("over_concurrency", "53400", E, Tenant),
             Self::QueryTimeExceeded { .. } => ("query_time_exceeded", "57014", E, Tenant),
+            Self::TooManyPins { .. } => ("too_many_pins", "53400", E, Tenant),
+            Self::PinIdle { .. } => ("pin_idle", "57P05", F, Tenant),
             Self::Cancelled => ("cancelled", "57014", E, Client),
             Self::StatementTooLong { .. } => ("statement_too_long", "54000", E, Client),
             Self::NotSupported { .. } => ("not_supported", "0A000", E, Client),
@@ -161,19 +184,36 @@ impl Error {
             Self::ClusterRefused { .. } => ("cluster_refused", "08001", E, Server),
             Self::ServerLost => ("server_lost", "08006", F, Server),
             Self::StateLost => ("state_lost", "08006", F, Server),
+            Self::PinLost => ("pin_lost", "08006", F, Server),
             Self::UnknownStatement { .. } => ("unknown_statement", "26000", E, Client),
             Self::Protocol { .. } => ("protocol_violation", "08P01", F, Client),
             Self::LoginTimeout => ("login_timeout", "08P01", F, Client),
             Self::ClientStalled => ("client_stalled", "08006", F, Client),
+            Self::ClientIdle => ("client_idle", "57P05", F, Client),
+            Self::IdleInTransaction => ("idle_in_transaction", "25P03", F, Client),
             Self::ShuttingDown => ("shutting_down", "57P01", F, Gate),
             Self::TenantEnded => ("tenant_ended", "57P01", F, Tenant),
             Self::CredentialExpired => ("credential_expired", "57P01", F, Client),
             Self::InvalidStartup { .. } => ("invalid_startup", "08P01", F, Client),
             Self::InvalidSetting { .. } => ("invalid_setting", "22023", E, Client),
+            Self::UnknownSetting { .. } => ("unknown_setting", "42704", E, Client),
+            Self::FixedSetting { .. } => ("fixed_setting", "55P02", E, Client),
+            Self::SettingDenied { .. } => ("setting_denied", "42501", E, Client),
             Self::WorkerLost => ("worker_lost", "57P03", F, Gate),
             Self::Internal => ("internal", "XX000", F, Gate),
         };
         Facts { name, sqlstate, severity, side }
+    }
+
+    /// Whether a server did not accept a setting that the client gave it.
+    pub fn is_about_a_setting(&self) -> bool {
+        matches!(
+            self,
+            Self::InvalidSetting { .. }
+                | Self::UnknownSetting { .. }
+                | Self::FixedSetting { .. }
+                | Self::SettingDenied { .. }
+        )
     }
 
     /// The primary message, in PostgreSQL's style (Error Message Style Guide).
@@ -194,6 +234,8 @@ impl Error {
             Self::QueryTimeExceeded { .. } => {
                 "canceling statement due to the tenant's query time limit".into()
             }
+            Self::TooManyPins { .. } => "too many sessions keep a server connection".into(),
+            Self::PinIdle { .. } => "terminating connection due to idle-session timeout".into(),
             Self::Cancelled => "canceling statement due to user request".into(),
             Self::StatementTooLong { .. } => "statement is too long".into(),
             Self::NotSupported { what, .. } => {
@@ -212,19 +254,27 @@ impl Error {
             }
             Self::ServerLost => "server closed the connection unexpectedly".into(),
             Self::StateLost => "session settings could not be carried over".into(),
+            Self::PinLost => "what the session holds on its server could not be kept".into(),
             Self::UnknownStatement { name } => {
                 format!("prepared statement \"{name}\" does not exist").into()
             }
             Self::Protocol { what } => what.clone(),
             Self::LoginTimeout => "canceling authentication due to timeout".into(),
             Self::ClientStalled => "client stopped reading or sending in mid-message".into(),
+            Self::ClientIdle => "terminating connection due to idle-session timeout".into(),
+            Self::IdleInTransaction => {
+                "terminating connection due to idle-in-transaction timeout".into()
+            }
             Self::ShuttingDown => "terminating connection due to administrator command".into(),
             Self::TenantEnded => "terminating connection because the tenant changed".into(),
             Self::CredentialExpired => {
                 "terminating connection because the credential has expired".into()
             }
             Self::InvalidStartup { what } => what.clone(),
-            Self::InvalidSetting { what, .. } => what.clone(),
+            Self::InvalidSetting { what }
+            | Self::UnknownSetting { what }
+            | Self::FixedSetting { what }
+            | Self::SettingDenied { what } => what.clone(),
             Self::WorkerLost => "the tenant cannot be served at the moment".into(),
             Self::Internal => "internal error".into(),
         }
@@ -239,7 +289,14 @@ impl Error {
             Self::OverConcurrency { limit } => {
                 Some(format!("The limit is {limit} transactions at the same time.").into())
             }
-            Self::QueryTimeExceeded { limit } => {
+            Self::TooManyPins { limit } => Some(
+                format!(
+                    "Temporary objects, session locks, held cursors and LISTEN keep it; the limit \
+                     is {limit}."
+                )
+                .into(),
+            ),
+            Self::QueryTimeExceeded { limit } | Self::PinIdle { limit } => {
                 Some(format!("The limit is {} s.", limit.as_secs_f32()).into())
             }
             Self::StatementTooLong { bytes_max } => {
@@ -274,12 +331,21 @@ impl Error {
             Self::OverRate { retry_after } => {
                 return Some(format!("Retry after {:.3} s.", retry_after.as_secs_f32()).into());
             }
+            Self::TooManyPins { .. } => {
+                "Let other sessions release theirs (DISCARD ALL), or raise the tier's \"pins\"."
+            }
+            Self::PinIdle { .. } => {
+                "Release what the session holds (DISCARD ALL) before it goes idle, or raise the \
+                 tier's \"pin_idle\"."
+            }
             Self::OverConcurrency { .. } => "Retry when another transaction has ended.",
             Self::NotSupported { hint, .. } | Self::GuardDenied { hint, .. } => hint,
             Self::ContextProtected { .. } => "Connect with the token of the tenant you mean.",
             Self::ClusterUnreachable { .. } => "Retry; the gate's log has the reason.",
             Self::ClusterRefused { .. } => "The gate's log names what the server login must lose.",
-            Self::ServerLost | Self::StateLost => "Reconnect and repeat the transaction.",
+            Self::ServerLost | Self::StateLost | Self::PinLost => {
+                "Reconnect and repeat the transaction."
+            }
             Self::ShuttingDown => "Reconnect.",
             Self::WorkerLost => "The gate must be restarted; its log has the reason.",
             Self::TenantEnded => "The tenant was disabled, removed or moved.",

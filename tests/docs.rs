@@ -84,10 +84,10 @@ fn every_key_of_connection_strings_is_in_the_manual() {
 }
 
 #[test]
-fn settings_that_follow_the_session_are_those_of_the_code() {
-    let (code, page) = (read("src/client/carried.rs"), read("docs/compatibility.md"));
-    let in_code = quoted(between(&code, "const CARRIED", "];"));
-    let in_page: BTreeSet<&str> = blocks(&page, "carried")[0].lines().collect();
+fn settings_that_are_the_gates_own_business_are_those_of_the_code() {
+    let (code, page) = (read("src/client/carry/carried.rs"), read("docs/compatibility.md"));
+    let in_code = quoted(between(&code, "const OF_THE_GATE", "];"));
+    let in_page: BTreeSet<&str> = blocks(&page, "refused")[0].lines().collect();
     assert_eq!(in_page, in_code);
 }
 

@@ -157,7 +157,7 @@ async fn the_container_example_serves_the_tenants_of_its_readme_and_feeds_its_bo
         let (mut wire, said) = connected(&gate, row, row.token).await;
         assert!(said.ends_with("Z(I)"), "{id}: {said}");
         assert_eq!(wire.query("SELECT body FROM notes ORDER BY id").await, notes, "{id}");
-        assert!(wire.query("LISTEN x").await.starts_with("E("));
+        assert!(wire.query("LOAD 'x'").await.starts_with("E("));
     }
     assert!(connected(&gate, &rows()[0], "tg_wrong").await.1.ends_with("E(28P01)"));
 

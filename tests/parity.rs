@@ -1,6 +1,15 @@
 //! What a tenant's own tools and drivers do at each level of protection, in a database that
 //! `tenantgate install` has prepared for it. `docs/compatibility.md` has the same table.
 
+mod corpus;
+mod page;
+mod player;
+mod regress;
+mod script;
+mod spell;
+mod stage;
+mod thieves;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;

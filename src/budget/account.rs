@@ -20,6 +20,8 @@ pub struct Account {
     servers: AtomicU32,
     /// How many of these are for those who wait in line.
     reserved: AtomicU32,
+    /// How many of these stay with their sessions, or may.
+    pinned: AtomicU32,
     rate: Rate,
     /// Told when a transaction ends, so that one that waits may start.
     freed: Notify,
@@ -67,6 +69,10 @@ pub struct ClientSlot(Arc<Account>);
 /// A server connection is leased, or will be in a moment; dropping this gives it back.
 #[derive(Debug)]
 pub struct ServerSlot(Arc<Account>);
+
+/// A session may keep its server; dropping this takes that back.
+#[derive(Debug)]
+pub struct PinSlot(Arc<Account>);
 
 /// A slot of one who waits in line for a server. Dropping it gives the slot back.
 #[derive(Debug)]
@@ -139,6 +145,11 @@ impl Account {
         Some(Reservation(Some(slot)))
     }
 
+    /// Lets one more session keep its server.
+    pub fn pin(self: &Arc<Self>, limit: u32) -> Option<PinSlot> {
+        take_below(&self.pinned, limit).then(|| PinSlot(self.clone()))
+    }
+
     /// Returns when a server slot may have been given back. One call is kept for whoever asks next.
     pub async fn slot_freed(&self) {
         self.slot_freed.notified().await;
@@ -186,6 +197,12 @@ impl Drop for ServerSlot {
     fn drop(&mut self) {
         self.0.servers.fetch_sub(1, Ordering::Relaxed);
         self.0.slot_freed.notify_one();
+    }
+}
+
+impl Drop for PinSlot {
+    fn drop(&mut self) {
+        self.0.pinned.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

@@ -15,8 +15,18 @@ pub struct Limits {
     pub queries_at_once: Option<u32>,
     /// Server connections at the same time.
     pub servers: Option<u32>,
+    /// Sessions that keep their server between transactions, because it holds something of theirs;
+    /// default: half of the cluster's capacity.
+    pub pins: Option<u32>,
+    /// How long such a session may be idle before it is ended.
+    pub pin_idle: Option<Duration>,
     /// Longest run of one request; longer ones are cancelled (57014).
     pub query_time: Option<Duration>,
+    /// Longest silence of a client between two transactions; then its session ends (57P05).
+    pub client_idle: Option<Duration>,
+    /// Longest time a server waits for the client within a transaction; then the session ends
+    /// (25P03).
+    pub idle_in_transaction: Option<Duration>,
     /// How long a request over its budget waits for it before it is refused (53400); zero refuses
     /// at once.
     pub budget_wait: Duration,

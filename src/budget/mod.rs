@@ -4,5 +4,7 @@ mod account;
 mod limits;
 mod rate;
 
-pub use account::{Account, Accounts, ClientSlot, Over, Permit, Reservation, ServerSlot, Totals};
+pub use account::{
+    Account, Accounts, ClientSlot, Over, Permit, PinSlot, Reservation, ServerSlot, Totals,
+};
 pub use limits::Limits;

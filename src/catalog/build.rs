@@ -118,6 +118,7 @@ impl<'plan> Builder<'plan> {
             context: Arc::new(context),
             tier: plan.tier.clone().unwrap_or_else(|| TIER_DEFAULT.to_owned()),
             limits: plan.limits.over(tier),
+            pooling: plan.limits.pooling(tier),
             report_only: plan.limits.reported(tier),
             version: 1,
         })
@@ -151,8 +152,13 @@ impl<'plan> Builder<'plan> {
             queries_burst: None,
             queries_at_once: None,
             servers: None,
+            pins: None,
+            pin_idle: None,
             query_time: None,
+            client_idle: None,
+            idle_in_transaction: None,
             budget_wait: None,
+            pooling: None,
             report_only: None,
         };
         let name = plan.tier.as_deref().unwrap_or(TIER_DEFAULT);

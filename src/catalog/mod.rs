@@ -21,7 +21,7 @@ pub use plan::{
     CatalogPlan, ClusterPlan, Fault, LimitsPlan, NamesPlan, Place, TENANT_SETTING_DEFAULT,
     TIER_DEFAULT, TenantPlan,
 };
-pub use tenant::{Cluster, Route, Tenant, TenantId, TenantState};
+pub use tenant::{Cluster, Pooling, Route, Tenant, TenantId, TenantState};
 pub use token::{
     NewToken, TOKEN_PREFIX, TokenRecord, new_token, token_id, token_line, token_sha256,
 };
@@ -116,6 +116,7 @@ fn at_version(tenant: &Tenant, context: Arc<Context>, version: u64) -> Tenant {
         context,
         tier: tenant.tier.clone(),
         limits: tenant.limits.clone(),
+        pooling: tenant.pooling,
         report_only: tenant.report_only,
         version,
     }

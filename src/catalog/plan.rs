@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::budget::Limits;
-use crate::catalog::{Cluster, TenantState};
+use crate::catalog::{Cluster, Pooling, TenantState};
 use crate::guard::Denials;
 use crate::isolation::Isolation;
 use crate::isolation::tenancy::LoginSecret;
@@ -71,8 +71,13 @@ pub struct LimitsPlan {
     pub queries_burst: Option<u32>,
     pub queries_at_once: Option<u32>,
     pub servers: Option<u32>,
+    pub pins: Option<u32>,
+    pub pin_idle: Option<Duration>,
     pub query_time: Option<Duration>,
+    pub client_idle: Option<Duration>,
+    pub idle_in_transaction: Option<Duration>,
     pub budget_wait: Option<Duration>,
+    pub pooling: Option<Pooling>,
     /// Names of rules of level guard, or `all`.
     pub report_only: Option<Vec<String>>,
 }
@@ -86,9 +91,18 @@ impl LimitsPlan {
             queries_burst: self.queries_burst.or(tier.queries_burst),
             queries_at_once: self.queries_at_once.or(tier.queries_at_once),
             servers: self.servers.or(tier.servers),
+            pins: self.pins.or(tier.pins),
+            pin_idle: self.pin_idle.or(tier.pin_idle),
             query_time: self.query_time.or(tier.query_time),
+            client_idle: self.client_idle.or(tier.client_idle),
+            idle_in_transaction: self.idle_in_transaction.or(tier.idle_in_transaction),
             budget_wait: self.budget_wait.or(tier.budget_wait).unwrap_or_default(),
         }
+    }
+
+    /// For how long a session has a server when these are laid over a tier's.
+    pub(super) fn pooling(&self, tier: &Self) -> Pooling {
+        self.pooling.or(tier.pooling).unwrap_or_default()
     }
 
     /// The rules that only report when these words are laid over a tier's. Words that name no rule
@@ -108,7 +122,14 @@ impl LimitsPlan {
             ("servers", self.servers),
         ];
         let counts = counts.into_iter().filter(|(_, count)| *count == Some(0)).map(|(key, _)| key);
-        counts.chain((self.query_time == Some(Duration::ZERO)).then_some("query_time"))
+        let times = [
+            ("query_time", self.query_time),
+            ("client_idle", self.client_idle),
+            ("idle_in_transaction", self.idle_in_transaction),
+            ("pin_idle", self.pin_idle),
+        ];
+        let times = times.into_iter().filter(|(_, time)| *time == Some(Duration::ZERO));
+        counts.chain(times.map(|(key, _)| key))
     }
 }
 

@@ -58,6 +58,7 @@ pub struct Tenant {
     pub tier: String,
     /// The tier's limits with the tenant's own laid over them.
     pub limits: Limits,
+    pub pooling: Pooling,
     /// Rules of level guard that are counted for this tenant and refuse nothing.
     pub report_only: Denials,
     /// Rises whenever anything above changes; a session looks its tenant up again when it does.
@@ -67,8 +68,8 @@ pub struct Tenant {
 impl Tenant {
     /// Whether everything but the version is the same.
     pub fn same_facts(&self, other: &Self) -> bool {
-        let Self { id, isolation, state, route, context, tier, limits, report_only, version: _ } =
-            self;
+        let Self { id, isolation, state, route, context, tier, limits, pooling, .. } = self;
+        let Self { report_only, version: _, .. } = self;
         *id == other.id
             && *isolation == other.isolation
             && *state == other.state
@@ -76,6 +77,7 @@ impl Tenant {
             && *context == other.context
             && *tier == other.tier
             && *limits == other.limits
+            && *pooling == other.pooling
             && *report_only == other.report_only
     }
 
@@ -112,6 +114,27 @@ impl Tenant {
             (_, Isolation::Silo) => Watch::Silo,
             (_, Isolation::Schema) => Watch::Schema,
             (_, Isolation::Row) => Watch::Row,
+        }
+    }
+}
+
+/// For how long a session has a server.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Pooling {
+    /// For a transaction, or as long as it holds something there.
+    #[default]
+    Transaction,
+    /// For as long as it lives.
+    Session,
+}
+
+impl Pooling {
+    /// The word used in settings and console.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Transaction => "transaction",
+            Self::Session => "session",
         }
     }
 }

@@ -11,8 +11,19 @@ use crate::wire::frame::{self, HEADER_BYTES, Header};
 /// Longest frame that is held whole before it is passed on. Rows and copy data are not held.
 const HELD_BYTES_MAX: usize = 16 * 1024 * 1024;
 
+/// How much of a longer error or notice is read: severity and SQLSTATE come first.
+const LONG_FRONT_BYTES: usize = 4 * 1024;
+
 /// ParameterStatus of these would tell the client how its tenant is kept, or is a label of ours.
-const HIDDEN: [&str; 4] = ["search_path", "role", "session_authorization", "is_superuser"];
+const HIDDEN: [&str; 3] = ["role", "session_authorization", "is_superuser"];
+
+/// The path tells it where the context owns it.
+const PATH: &str = "search_path";
+
+/// Whether a client is not told of this parameter.
+pub(super) fn is_hidden(name: &str) -> bool {
+    HIDDEN.contains(&name)
+}
 
 /// Every error has a code of so many characters (PostgreSQL manual, 55.8).
 const SQLSTATE_BYTES: usize = 5;
@@ -56,22 +67,41 @@ impl Exchange<'_> {
         }
     }
 
+    /// A report too long to be held. The fields that the gate has to know stand at its front.
+    fn pass_long(&mut self, header: Header) -> Result<bool, Ended> {
+        if !matches!(header.tag, b'E' | b'N') {
+            return Err(out_of_step());
+        }
+        let Some(bound) = self.lease.bound() else { return Err(Ended::ServerGone) };
+        let rest = bound.connection().input.data().get(self.relay.to_client..).unwrap_or_default();
+        let Some(front) = rest.get(HEADER_BYTES..LONG_FRONT_BYTES) else { return Ok(false) };
+        let front = front.to_vec();
+        match self.report(header.tag, &front)? {
+            Fate::Pass => self.relay.server_left = header.length,
+            Fate::Keep | Fate::Replace(_) => return Err(out_of_step()),
+        }
+        Ok(true)
+    }
+
     /// One frame; false if more of it must come first.
     fn walk_reply(&mut self, header: Header) -> Result<bool, Ended> {
         if self.relay.server_fatal && !self.relay.due.is_empty() {
             // The client was told that it is over: nothing may come behind that.
             return Err(Ended::ServerGone);
         }
+        if self.relay.doubts && !matches!(header.tag, b'Z' | b'N' | b'S' | b'A') {
+            self.relay.due.forget_doubts();
+        }
         match header.tag {
-            b'D' | b'd' | b'T' => {
+            b'D' | b'd' | b'T' | b'V' => {
                 self.expect_data(header.tag)?;
                 self.relay.server_left = header.length;
-                if header.tag != b'T' {
+                if !matches!(header.tag, b'T' | b'V') {
                     self.pass_rows(header)?;
                 }
                 return Ok(true);
             }
-            _ if header.length > HELD_BYTES_MAX => return Err(out_of_step()),
+            _ if header.length > HELD_BYTES_MAX => return self.pass_long(header),
             _ => {}
         }
         let Some(bound) = self.lease.bound() else { return Err(Ended::ServerGone) };
@@ -89,7 +119,10 @@ impl Exchange<'_> {
             }
             b'C' => self.complete()?,
             b'1' | b'2' | b'3' | b'n' | b't' | b's' | b'I' => self.progress(header.tag)?,
-            b'G' => self.copy_in()?,
+            b'G' => {
+                self.copy_begins()?;
+                Fate::Pass
+            }
             b'H' | b'c' => {
                 self.expect_data(header.tag)?;
                 Fate::Pass
@@ -147,8 +180,9 @@ impl Exchange<'_> {
     /// Rows and copy data belong to a Query or an Execute; a row description also to a Describe.
     fn expect_data(&mut self, tag: u8) -> Result<(), Ended> {
         match self.relay.due.front() {
-            Some(Due::Query(_)) => Ok(()),
-            Some(Due::Execute(_)) if tag != b'T' => Ok(()),
+            Some(Due::Query(_)) if tag != b'V' => Ok(()),
+            Some(Due::Execute(_)) if !matches!(tag, b'T' | b'V') => Ok(()),
+            Some(Due::Call) if tag == b'V' => Ok(()),
             Some(Due::DescribeStatement | Due::DescribePortal) if tag == b'T' => {
                 self.relay.due.pop();
                 Ok(())
@@ -166,6 +200,7 @@ impl Exchange<'_> {
                 }
                 return Ok(Fate::Pass);
             }
+            (b'I', Some(Due::Probe)) => return Ok(Fate::Keep),
             // The parameter description comes ahead of the row description.
             (b't', Some(Due::DescribeStatement)) => return Ok(Fate::Pass),
             _ => self.relay.due.pop(),
@@ -176,12 +211,18 @@ impl Exchange<'_> {
             | (b'2', Some(Due::Bind))
             | (b'3', Some(Due::Close(_)))
             | (b'n', Some(Due::DescribeStatement | Due::DescribePortal))
-            | (b's' | b'I', Some(Due::Execute(_))) => Ok(Fate::Pass),
+            | (b'I', Some(Due::Execute(_))) => Ok(Fate::Pass),
+            (b's', Some(Due::Execute(step))) => {
+                // More rows are to come; what it does to settings may be done already.
+                step.iter().for_each(|step| self.talk.touch(&step.touched));
+                Ok(Fate::Pass)
+            }
             _ => Err(out_of_step()),
         }
     }
 
     fn complete(&mut self) -> Result<Fate, Ended> {
+        self.copy_ends();
         let step = match self.relay.due.front() {
             Some(Due::Query(None)) => return Ok(Fate::Pass),
             Some(Due::Query(Some(script))) => script.steps.pop_front().unwrap_or_default(),
@@ -196,13 +237,16 @@ impl Exchange<'_> {
 
     /// A statement the gate has a part in has succeeded.
     fn carry_out(&mut self, step: Step) -> Fate {
+        self.talk.touch(&step.touched);
         match step.effect {
             None => {}
-            Some(Effect::ResetAll(behind)) => self.reset_session(behind),
-            Some(Effect::DiscardAll(behind)) => {
-                self.reset_session(behind);
+            Some(Effect::ResetAll) => self.reset_session(),
+            Some(Effect::DiscardAll) => {
+                self.reset_session();
                 self.talk.prepared.clear();
+                self.let_go();
             }
+            Some(Effect::UnlockAll) => self.talk.locked = false,
             Some(Effect::DeallocateAll) => self.talk.prepared.clear(),
             Some(Effect::Deallocate(name)) => {
                 self.talk.prepared.remove(&name);
@@ -214,45 +258,34 @@ impl Exchange<'_> {
         Fate::Replace(replaced)
     }
 
-    /// Back to the start-up values, except for settings that statements `behind` this one may
-    /// change. A server that has others is not for this session any more.
-    fn reset_session(&mut self, behind: Vec<String>) {
+    /// Back to the start-up values. A server that has others is not for this session any more.
+    fn reset_session(&mut self) {
         self.relay.was_reset = true;
         self.talk.now = self.talk.start.clone();
         let same = |bound: &mut crate::server::Bound| bound.settings == self.talk.start;
-        let untouched = self.talk.touched.is_empty();
-        self.talk.touched = behind;
-        let dismiss = !(untouched && self.lease.bound().is_some_and(same));
+        let untouched = std::mem::take(&mut self.talk.touched).is_empty();
+        let as_before = untouched && self.lease.bound().is_some_and(same);
+        let dismiss = self.is_pinned() || !as_before;
         self.relay.dismiss |= dismiss;
         self.talk.in_doubt |= dismiss;
     }
 
-    fn copy_in(&mut self) -> Result<Fate, Ended> {
-        match self.relay.due.front() {
-            // The copy's end went out before the server asked for its beginning.
-            Some(Due::Query(_)) if self.relay.copy_ended_early => return Ok(Fate::Pass),
-            Some(Due::Query(_)) => {}
-            Some(Due::Execute(_)) => self.relay.batch_open = true,
-            _ => return Err(out_of_step()),
-        }
-        if !self.relay.due.forget_syncs_behind_front() {
-            // Something other than a Sync is on its way into the copy data: nobody can say what
-            // the server makes of it.
-            return Err(out_of_step());
-        }
-        self.relay.copy_in = true;
-        Ok(Fate::Pass)
-    }
-
     fn ready(&mut self, status: u8) -> Result<Fate, Ended> {
-        let fate = match self.relay.due.pop() {
-            Some(Due::Query(_) | Due::Sync) => Fate::Pass,
-            Some(Due::OwnSync) => Fate::Keep,
+        let fate = match self.relay.due.pop_ready() {
+            Some(Due::Query(_) | Due::Sync | Due::Call) => Fate::Pass,
+            Some(Due::CopySync) => {
+                // The copy had failed before the server read it: it ended the batch.
+                if self.relay.skipping {
+                    self.relay.end_batch();
+                }
+                Fate::Pass
+            }
+            Some(Due::Probe) => Fate::Keep,
             _ => return Err(out_of_step()),
         };
         self.relay.status = status;
         self.relay.copy_in = false;
-        self.relay.copy_ended_early = false;
+        self.relay.copying = false;
         self.relay.query_deadline = None;
         if status == b'I' {
             self.talk.prepared.forget_portals();
@@ -265,32 +298,38 @@ impl Exchange<'_> {
             self.start_clock();
         }
         if !std::mem::take(&mut self.relay.was_reset) {
-            return Ok(fate);
+            let held = matches!(fate, Fate::Pass) && self.holds_ready();
+            return Ok(if held { Fate::Keep } else { fate });
         }
         // Ahead of ReadyForQuery, as PostgreSQL tells what changed.
         let mut told = Vec::new();
         self.talk.put_parameters_of_start(&mut told);
         backend::put_ready(&mut told, status);
-        Ok(Fate::Replace(told))
+        match self.owes(told) {
+            Some(told) => Ok(Fate::Replace(told)),
+            None => Ok(Fate::Keep),
+        }
     }
 
     /// Messages that may come at any time, and errors.
     fn report(&mut self, tag: u8, body: &[u8]) -> Result<Fate, Ended> {
         match tag {
+            b'A' if self.hears() => Ok(Fate::Pass),
             // Whoever sent a notification cannot be known to be of this tenant.
             b'A' => Ok(Fate::Keep),
             // Only what the client's own statements caused.
-            b'N' if self.relay.due.is_empty() => Ok(Fate::Keep),
+            b'N' if self.relay.due.is_empty() && !self.is_pinned() => Ok(Fate::Keep),
             b'N' => Ok(Fate::Pass),
             b'S' => match backend::read_parameter_status(body) {
-                Some((name, _)) if HIDDEN.contains(&name) => Ok(Fate::Keep),
+                Some((name, _)) if is_hidden(name) => Ok(Fate::Keep),
+                Some((PATH, _)) if self.talk.tenant.context.owns(PATH) => Ok(Fate::Keep),
                 Some((name, value)) => {
                     if name == "application_name" {
                         *self.talk.shared.application_name.borrow_mut() = value.to_owned();
                     }
                     if name == "standard_conforming_strings" {
                         // A function may have set it. How texts are read depends on it.
-                        self.talk.touch(&[name.to_owned()]);
+                        self.talk.touched.add(name);
                     }
                     match self.talk.note_reported(name, value) {
                         true => Ok(Fate::Pass),
@@ -314,15 +353,18 @@ impl Exchange<'_> {
             let relay = &self.relay;
             // Between two transactions it is the server that ends, not the session.
             let idle = relay.due.is_empty() && relay.status == b'I' && !relay.batch_open;
+            let idle = idle && !self.is_pinned();
             return Ok(if idle { Fate::Keep } else { Fate::Pass });
         }
         self.relay.copy_in = false;
+        self.relay.copying = false;
         let refusal = match self.relay.due.front() {
             Some(Due::Query(script)) => script.as_deref_mut().and_then(take_refusal),
             // A commit that fails: the batch's implicit transaction ends with its Sync.
-            Some(Due::Sync | Due::OwnSync) => None,
+            Some(Due::Sync | Due::Call) => None,
+            Some(Due::Probe) => return Ok(Fate::Keep),
             None => return Err(out_of_step()),
-            Some(_) => self.skip_batch(),
+            Some(_) => self.skip_batch()?,
         };
         let refusal = refusal.or_else(|| {
             let limit = self.talk.tenant.limits.query_time?;
@@ -337,9 +379,11 @@ impl Exchange<'_> {
     }
 
     /// The server ignores the rest of the batch. What that rest had entered in the books goes.
-    fn skip_batch(&mut self) -> Option<Error> {
-        let (skipped, has_sync) = self.relay.due.skip_to_sync();
+    fn skip_batch(&mut self) -> Result<Option<Error>, Ended> {
+        let (skipped, has_sync) = self.relay.due.skip_to_sync().ok_or_else(out_of_step)?;
         self.relay.skipping = !has_sync;
+        // A Query that was skipped with it did not end the batch.
+        self.relay.batch_open |= !has_sync;
         let mut refusal = None;
         // Backwards, so that what stood first in the books stands in them again.
         for (position, due) in skipped.into_iter().enumerate().rev() {
@@ -349,7 +393,7 @@ impl Exchange<'_> {
                 other => self.undo(other),
             }
         }
-        refusal
+        Ok(refusal)
     }
 }
 
@@ -357,6 +401,6 @@ fn take_refusal(script: &mut Script) -> Option<Error> {
     script.refused.take()
 }
 
-fn out_of_step() -> Ended {
+pub(super) fn out_of_step() -> Ended {
     Ended::Fatal(Error::ServerLost)
 }

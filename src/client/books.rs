@@ -60,6 +60,21 @@ impl Exchange<'_> {
         }
     }
 
+    /// Closes the unnamed statement, in a batch in which that may be skipped.
+    pub(super) fn close_unnamed(&mut self) {
+        let known = self.talk.prepared.remove(b"");
+        let held = self.lease.bound().and_then(|bound| bound.statements.remove(b""));
+        if known.is_none() && held.is_none() {
+            return;
+        }
+        self.flush_judged();
+        if let Some(bound) = self.lease.bound() {
+            frontend::put_close_statement(&mut bound.connection().output, b"");
+        }
+        let closed = Closed { name: self.talk.prepared.unnamed_name(), known, held };
+        self.begin(Due::OwnClose(Box::new(closed)));
+    }
+
     /// Takes back what a message that will never be answered had entered in the books.
     pub(super) fn undo(&mut self, due: Due) {
         let name = match due {

@@ -4,6 +4,7 @@
 use std::collections::VecDeque;
 use std::rc::Rc;
 
+use crate::client::carry::Touched;
 use crate::client::prepared::Known;
 use crate::error::Error;
 use crate::server::Statement;
@@ -26,8 +27,15 @@ pub enum Due {
     Execute(Option<Box<Step>>),
     Close(Option<Box<Closed>>),
     Sync,
-    /// A Sync of the gate's own, in front of a Query; its ReadyForQuery is not for the client.
-    OwnSync,
+    /// A FunctionCall, up to its ReadyForQuery.
+    Call,
+    /// A Sync among copy data: swallowed by the copy, unless that failed before it was read.
+    CopySync,
+    /// CopyDone or CopyFail; never answered itself.
+    CopyEnd,
+    /// An empty Query of the gate's own, to see whether a CopySync is answered. Its answer is not
+    /// for the client.
+    Probe,
     /// A statement that fails, sent in a refused one's place.
     Refused(Box<Error>),
 }
@@ -56,15 +64,18 @@ pub struct Step {
     /// The command tag the client shall see in place of the server's.
     pub tag: Option<&'static str>,
     pub effect: Option<Effect>,
+    /// Settings it may change.
+    pub touched: Touched,
 }
 
 /// What a statement does to the session when it succeeds.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Effect {
-    /// The settings that statements behind it in the same text may change.
-    ResetAll(Vec<String>),
-    DiscardAll(Vec<String>),
+    ResetAll,
+    DiscardAll,
     DeallocateAll,
+    /// No advisory lock of the session is left.
+    UnlockAll,
     Deallocate(Rc<[u8]>),
 }
 
@@ -92,7 +103,7 @@ impl Queue {
 
     /// Whether a ReadyForQuery will come by itself.
     pub fn awaits_ready(&self) -> bool {
-        let ends = |due: &Due| matches!(due, Due::Query(_) | Due::Sync | Due::OwnSync);
+        let ends = |due: &Due| matches!(due, Due::Query(_) | Due::Sync | Due::Call);
         self.0.iter().any(ends)
     }
 
@@ -111,25 +122,100 @@ impl Queue {
     /// Takes the answered one off.
     #[inline]
     pub fn pop(&mut self) -> Option<Due> {
-        self.0.pop_front()
+        let answered = self.0.pop_front();
+        while let Some(Due::CopyEnd) = self.0.front() {
+            // The server read it when nothing was copied, and ignored it.
+            self.0.pop_front();
+        }
+        answered
     }
 
     /// After an error the server skips to the next Sync: takes everything before it off. The flag
-    /// says whether a Sync was there.
-    pub fn skip_to_sync(&mut self) -> (Vec<Due>, bool) {
-        let sync = self.0.iter().position(|due| matches!(due, Due::Sync | Due::OwnSync));
-        let skipped = self.0.drain(..sync.unwrap_or(self.0.len())).collect();
-        (skipped, sync.is_some())
+    /// says whether a Sync was there. `None` if that cannot be told: whether a Sync counts that may
+    /// have been swallowed by a copy.
+    pub fn skip_to_sync(&mut self) -> Option<(Vec<Due>, bool)> {
+        let sync = self.0.iter().position(|due| matches!(due, Due::Sync));
+        let doubted = self.0.iter().position(|due| matches!(due, Due::CopySync));
+        let end = sync.unwrap_or(self.0.len());
+        if let Some(doubted) = doubted.filter(|at| *at < end) {
+            let sure = |due: &Due| !matches!(due, Due::CopySync | Due::CopyEnd);
+            if self.0.range(doubted..end).any(sure) {
+                return None;
+            }
+            return Some((self.0.drain(..doubted).collect(), sync.is_some()));
+        }
+        Some((self.0.drain(..end).collect(), sync.is_some()))
     }
 
-    /// A server that starts COPY FROM STDIN ignores the Syncs that were sent before it said so (a
-    /// driver may send one with its Execute). True if nothing but those was sent behind it; then
-    /// they are taken off.
-    pub fn forget_syncs_behind_front(&mut self) -> bool {
-        let only_syncs = self.0.iter().skip(1).all(|due| matches!(due, Due::Sync));
-        if only_syncs {
-            self.0.truncate(1);
+    /// The front begins to copy: Syncs behind it, up to the copy's end, are in doubt. `None` if
+    /// something else was sent into the copy data.
+    pub fn begin_copy(&mut self) -> Option<Copy> {
+        let last = self.0.len().saturating_sub(1);
+        for (at, due) in self.0.iter_mut().enumerate().skip(1) {
+            match due {
+                Due::Sync | Due::CopySync => *due = Due::CopySync,
+                Due::CopyEnd if at == last => return Some(Copy::Ended),
+                Due::CopyEnd => return Some(Copy::EndedAndMore),
+                _ => return None,
+            }
         }
-        only_syncs
+        Some(Copy::Open)
     }
+
+    /// The front's copy succeeded: the server has read everything up to the copy's end.
+    pub fn end_copy(&mut self) {
+        while let Some(Due::CopySync) = self.0.get(1) {
+            self.0.remove(1);
+        }
+        if let Some(Due::CopyEnd) = self.0.get(1) {
+            self.0.remove(1);
+        }
+    }
+
+    /// Takes off what a ReadyForQuery answers: among Syncs of which some are in doubt one that is
+    /// not, so that the others stay in doubt.
+    pub fn pop_ready(&mut self) -> Option<Due> {
+        if !matches!(self.0.front(), Some(Due::CopySync)) {
+            return self.pop();
+        }
+        let in_doubt = |due: &&Due| matches!(due, Due::CopySync | Due::CopyEnd);
+        let sure = self.0.iter().take_while(in_doubt).count();
+        match self.0.get(sure) {
+            Some(Due::Sync) => self.0.remove(sure),
+            _ => self.pop(),
+        }
+    }
+
+    /// Another answer than a ReadyForQuery has come: the Syncs in doubt in front were swallowed.
+    pub fn forget_doubts(&mut self) {
+        while let Some(Due::CopySync) = self.0.front() {
+            self.pop();
+        }
+    }
+
+    /// Whether anything is in doubt.
+    pub fn has_doubts(&self) -> bool {
+        self.0.iter().any(|due| matches!(due, Due::CopySync))
+    }
+
+    /// Whether there is something, and all of it is in doubt.
+    pub fn is_only_doubts(&self) -> bool {
+        let in_doubt = |due: &Due| matches!(due, Due::CopySync | Due::CopyEnd);
+        !self.0.is_empty() && self.0.iter().all(in_doubt)
+    }
+
+    /// Whether the next answer, if it is a ReadyForQuery, is to a Sync in doubt.
+    pub fn is_in_doubt(&self) -> bool {
+        matches!(self.0.front(), Some(Due::CopySync))
+    }
+}
+
+/// How much of a copy was sent before the server asked for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Copy {
+    /// Not its end.
+    Open,
+    Ended,
+    /// Its end, and messages behind that.
+    EndedAndMore,
 }

@@ -3,13 +3,14 @@
 
 use std::rc::Rc;
 
+use crate::client::carry::carried;
 use crate::client::due::{Closed, Due};
 use crate::client::forward::{SMALL_BYTES_MAX, Went, bench, control, violation};
 use crate::client::judge::{Judged, judge};
-use crate::client::prepared::{Known, Special};
+use crate::client::prepared::Known;
 use crate::client::relay::{Ended, Exchange};
 use crate::error::Error;
-use crate::guard::Reading;
+use crate::guard::{Reading, Suspicion};
 use crate::server::Statement;
 use crate::wire::frame::{HEADER_BYTES, Header};
 use crate::wire::frontend::{self, Parse};
@@ -35,7 +36,7 @@ impl Exchange<'_> {
         let (control, ends_transaction) = control(&reading);
         let special = matches!(reading, Reading::Special(_));
         if special && !self.relay.batch_open && !self.relay.due.is_empty() {
-            return Ok(self.wait_for_answers(reading));
+            return Ok(self.wait_for_answers(Some(reading)));
         }
         match self.charge(control || ends_transaction) {
             Ok(true) => {}
@@ -47,25 +48,27 @@ impl Exchange<'_> {
         }
         let bound = self.lease.bound().map(|bound| &*bound);
         let judged = judge(message.text, reading, bench(self.talk, &self.relay, bound));
-        let (plan, harmless) = match judged {
-            Judged::Pass { harmless } => (None, harmless),
-            Judged::Script(plan) => (Some(plan), true),
+        let (plan, harmless, suspicion) = match judged {
+            Judged::Pass { harmless, suspicion } => (None, harmless, suspicion),
+            Judged::Script(plan) => (Some(plan), true, Suspicion::None),
             Judged::Refuse(error) => return Ok(self.refuse_in_batch(header, error)),
         };
         let would_refuse = plan.as_ref().map(|plan| plan.would_refuse).unwrap_or_default();
         self.talk.count_would_refuse(message.text, would_refuse);
         let harmless = plan.as_ref().map_or(harmless, |plan| plan.harmless);
+        let suspicion = plan.as_ref().map_or(suspicion, |plan| plan.suspicion);
         let text = plan.as_ref().and_then(|plan| plan.text.clone());
         let spliced = text.is_some();
         let text = text.unwrap_or_else(|| message.text.to_vec());
         let special = plan.map(|mut plan| {
             let step = if plan.steps.len() == 1 { plan.steps.pop() } else { None };
-            Box::new(Special { step: step.unwrap_or_default(), touches: plan.touches })
+            Box::new(step.unwrap_or_default())
         });
         let statement = Statement { text: text.into(), types: message.types.into() };
         let (statement, spliced) = (Rc::new(statement), spliced);
         let read_as = options;
-        let known = Known { statement, harmless, control, ends_transaction, read_as, special };
+        let known =
+            Known { statement, harmless, suspicion, control, ends_transaction, read_as, special };
         self.prepare(header, message.name, Rc::new(known), spliced)
     }
 
@@ -140,20 +143,30 @@ impl Exchange<'_> {
             };
         };
         let known = self.talk.prepared.find(name).cloned();
+        let computes = known.as_ref().and_then(|known| known.special.as_deref());
+        let named = match computes.is_some_and(|step| step.touched.unknown) {
+            true if input.len() < end => return Ok(Went::Wait),
+            true => named_by_values(body),
+            false => Vec::new(),
+        };
         let free = known.as_ref().is_some_and(|it| it.control || it.ends_transaction);
         let special = known.as_ref().and_then(|known| known.special.as_deref());
-        if special.is_some_and(|special| special.step.effect.is_some()) {
+        if special.is_some_and(|special| special.effect.is_some()) {
             self.relay.barrier_at_sync = true;
         }
-        self.talk.prepared.bind(portal, known.as_ref());
+        self.talk.prepared.bind(portal, known.as_ref(), named);
         if let Some(special) = special {
-            self.talk.touch(&special.touches);
+            self.talk.touches_soon(&special.touched);
         }
         let name = self.talk.prepared.name(name);
         match self.charge(free) {
             Ok(true) => {}
             Ok(false) => return Ok(Went::Wait),
             Err(error) => return Ok(self.refuse_in_batch(header, error)),
+        }
+        let suspicion = known.as_ref().map(|known| known.suspicion).unwrap_or_default();
+        if let Err(error) = self.note_suspicion(suspicion) {
+            return Ok(self.refuse_in_batch(header, error));
         }
         self.note_trace(known.is_none_or(|known| known.harmless));
         if let Err(error) = self.ensure_prepared(&name) {
@@ -208,7 +221,7 @@ impl Exchange<'_> {
             return Err(violation("invalid Sync message".to_owned()));
         }
         if self.relay.copy_in {
-            // The server ignores it while it reads copy data, so no answer is due.
+            self.send_copy_sync();
             return Ok(self.pass_any(header));
         }
         self.relay.to_server += header.length;
@@ -218,3 +231,15 @@ impl Exchange<'_> {
         Ok(Went::Next)
     }
 }
+
+/// Values that may be the names of settings that no module has defined, which a server does not
+/// list: a call of set_config has its name among them.
+fn named_by_values(body: &[u8]) -> Vec<String> {
+    let is_name = |text: &&str| text.contains('.') && carried::check_name(text).is_ok();
+    let values = frontend::bind_values(body).unwrap_or_default();
+    let texts = values.into_iter().filter_map(|value| std::str::from_utf8(value).ok());
+    texts.filter(is_name).map(str::to_ascii_lowercase).take(NAMES_MAX).collect()
+}
+
+/// Most names taken from the values of one Bind.
+const NAMES_MAX: usize = 16;

@@ -3,9 +3,10 @@
 
 use crate::client::due::{Due, Script};
 use crate::client::judge::{Bench, Judged, Plan, judge};
+use crate::client::refuse;
 use crate::client::relay::{Ended, Exchange};
 use crate::error::Error;
-use crate::guard::Reading;
+use crate::guard::{Reading, Suspicion};
 use crate::server::Bound;
 use crate::wire::frame::{self, HEADER_BYTES, Header};
 use crate::wire::frontend::{self, Parse};
@@ -71,6 +72,7 @@ impl Exchange<'_> {
             self.relay.starved = false;
             return Ok(Went::Wait);
         }
+        self.pay();
         let rest = self.client.input.data().get(self.relay.to_server..).unwrap_or_default();
         let header = match frame::header(rest) {
             Ok(Some(header)) => header,
@@ -79,9 +81,8 @@ impl Exchange<'_> {
         };
         match header.tag {
             // The server will not answer it; only the Sync behind it counts.
-            b'P' | b'B' | b'D' | b'C' | b'E' if self.relay.skipping => {
-                self.relay.front = None;
-                Ok(self.pass_any(header))
+            b'P' | b'B' | b'D' | b'C' | b'E' | b'Q' | b'F' if self.relay.skipping => {
+                self.skip(header)
             }
             b'Q' => self.query(header),
             b'P' => self.parse(header),
@@ -92,9 +93,7 @@ impl Exchange<'_> {
             b'H' => self.pass_whole(header),
             b'd' => Ok(self.pass_any(header)),
             b'c' | b'f' => {
-                // From here on the server reads Syncs again.
-                self.relay.copy_ended_early |= !self.relay.copy_in && !self.relay.due.is_empty();
-                self.relay.copy_in = false;
+                self.send_copy_end();
                 Ok(self.pass_any(header))
             }
             b'X' => self.goodbye(),
@@ -139,14 +138,19 @@ impl Exchange<'_> {
         Ok(frame.and_then(|frame| frame.get(HEADER_BYTES..)))
     }
 
-    fn query(&mut self, header: Header) -> Result<Went, Ended> {
-        if self.relay.batch_runs || self.relay.skipping {
-            // Measured on PostgreSQL 18: a Query behind an Execute without its Sync loses work
-            // that was acknowledged.
-            return Err(violation("simple query inside an extended query batch".to_owned()));
+    /// A message that the server will not answer.
+    fn skip(&mut self, header: Header) -> Result<Went, Ended> {
+        if self.relay.due.is_in_doubt() {
+            // It may be answered after all.
+            return Err(violation("a batch goes on behind a COPY that failed".to_owned()));
         }
-        if self.relay.batch_open {
-            self.close_batch();
+        self.relay.front = None;
+        Ok(self.pass_any(header))
+    }
+
+    fn query(&mut self, header: Header) -> Result<Went, Ended> {
+        if self.relay.barrier_at_sync && !self.relay.due.is_empty() {
+            return Ok(self.wait_for_answers(None));
         }
         let bytes_max = self.talk.env.settings.borrow().statement_bytes;
         let start = self.relay.to_server + HEADER_BYTES;
@@ -163,8 +167,9 @@ impl Exchange<'_> {
         let special = matches!(reading, Reading::Special(_)).then(|| text.to_vec());
         let (free, ends) = control(&reading);
         if special.is_some() && !self.relay.due.is_empty() {
-            return Ok(self.wait_for_answers(reading));
+            return Ok(self.wait_for_answers(Some(reading)));
         }
+        self.relay.charged &= !self.relay.batch_open;
         match self.charge(free || ends) {
             Ok(true) => {}
             Ok(false) => {
@@ -175,45 +180,63 @@ impl Exchange<'_> {
         }
         let text = special.unwrap_or_default();
         let bound = self.lease.bound().map(|bound| &*bound);
-        match judge(&text, reading, bench(self.talk, &self.relay, bound)) {
-            Judged::Pass { harmless } => {
+        let mut bench = bench(self.talk, &self.relay, bound);
+        // What was only prepared or described has begun nothing that a Query could be inside of.
+        let begun = !self.relay.due.is_empty() || self.relay.batch_runs;
+        bench.outside_transaction |= self.relay.status == b'I' && !begun;
+        match judge(&text, reading, bench) {
+            Judged::Pass { harmless, suspicion } => {
+                if let Err(error) = self.note_suspicion(suspicion) {
+                    return self.refuse_query(header, error);
+                }
                 self.note_trace(harmless);
-                self.forget_unnamed();
+                self.end_batch_with_query();
                 self.send_frame(header, Due::Query(None));
                 Ok(Went::Next)
             }
             Judged::Refuse(error) => self.refuse_query(header, error),
             Judged::Script(plan) => {
+                if let Err(error) = self.note_suspicion(plan.suspicion) {
+                    return self.refuse_query(header, error);
+                }
                 self.talk.count_would_refuse(&text, plan.would_refuse);
-                self.forget_unnamed();
+                self.end_batch_with_query();
                 self.send_script(header, *plan);
                 Ok(Went::Next)
             }
         }
     }
 
-    /// A driver may prepare and describe, Flush, and go on with a Query (asyncpg's COPY does): the
-    /// Sync it left out goes ahead of the Query.
-    fn close_batch(&mut self) {
-        self.flush_judged();
-        if let Some(bound) = self.lease.bound() {
-            frontend::put_sync(&mut bound.connection().output);
+    /// A Query ends a batch that has no Sync, and the transaction that the batch began by itself
+    /// (asyncpg's COPY prepares, describes, flushes, and goes on with a Query). It destroys the
+    /// unnamed statement, unless the server skips it together with the batch.
+    fn end_batch_with_query(&mut self) {
+        if self.relay.batch_open {
+            self.close_unnamed();
+            self.relay.end_batch();
+        } else {
+            self.forget_unnamed();
         }
-        self.relay.due.push(Due::OwnSync);
-        self.relay.end_batch();
     }
 
     /// What a special text means depends on whether a transaction is open: wait until that is
     /// known.
-    pub(super) fn wait_for_answers(&mut self, reading: Reading) -> Went {
-        self.relay.front = Some(reading);
+    pub(super) fn wait_for_answers(&mut self, reading: Option<Reading>) -> Went {
+        self.relay.front = reading.or(self.relay.front.take());
         self.relay.barrier = true;
+        if self.relay.batch_open {
+            // Without it the server keeps the answers of an open batch to itself.
+            self.flush_judged();
+            if let Some(bound) = self.lease.bound() {
+                frontend::put_flush(&mut bound.connection().output);
+            }
+        }
         Went::Wait
     }
 
     fn send_script(&mut self, header: Header, plan: Plan) {
         self.note_trace(plan.harmless);
-        self.talk.touch(&plan.touches);
+        plan.steps.iter().for_each(|step| self.talk.touches_soon(&step.touched));
         self.relay.barrier |= plan.has_effect();
         let script = Script { steps: plan.steps.into(), refused: None };
         let due = Due::Query(Some(Box::new(script)));
@@ -228,26 +251,37 @@ impl Exchange<'_> {
 
     fn refuse_query(&mut self, header: Header, error: Error) -> Result<Went, Ended> {
         self.relay.front = None;
+        if self.relay.batch_open {
+            self.relay.end_batch();
+        }
         self.replace_frame(header, |out| frontend::put_query(out, REFUSED_TEXT));
         let script = Script { refused: Some(error), ..Script::default() };
         self.begin(Due::Query(Some(Box::new(script))));
         Ok(Went::Next)
     }
 
+    /// The fast path: a function by its number. Nobody reads what it does, so it is for tenants
+    /// whose server connections have no rights but their own.
     fn function_call(&mut self, header: Header) -> Result<Went, Ended> {
+        if let Some(error) = refuse::function_call(&self.talk.tenant) {
+            return self.refuse_query(header, error);
+        }
+        self.relay.charged &= !self.relay.batch_open;
+        match self.charge(false) {
+            Ok(true) => {}
+            Ok(false) => return Ok(Went::Wait),
+            Err(error) => return self.refuse_query(header, error),
+        }
+        // Not as a lock: where locks cannot be looked at, every call would keep its server.
+        if let Err(error) = self.note_suspicion(Suspicion::Some) {
+            return self.refuse_query(header, error);
+        }
+        self.note_trace(false);
         if self.relay.batch_open {
-            return Err(violation("function call inside an extended query batch".to_owned()));
+            self.relay.end_batch();
         }
-        if header.length > SMALL_BYTES_MAX {
-            return Err(violation("function call is too long".to_owned()));
-        }
-        let start = self.relay.to_server;
-        if self.client.input.len() < start + header.length {
-            return Ok(Went::Wait);
-        }
-        let hint = "Call the function with SELECT.";
-        let what = "the function call message (fast path)".into();
-        self.refuse_query(header, Error::NotSupported { what, hint })
+        self.send_frame(header, Due::Call);
+        Ok(Went::Next)
     }
 
     /// Terminate: what was sent before it is still carried out, as PostgreSQL does.
@@ -307,7 +341,7 @@ impl Exchange<'_> {
     }
 
     pub(super) fn begin(&mut self, due: Due) {
-        let query = matches!(due, Due::Query(_));
+        let query = matches!(due, Due::Query(_) | Due::Call);
         self.relay.batch_runs |= matches!(due, Due::Bind | Due::Execute(_) | Due::Refused(_));
         self.relay.due.push(due);
         match query {
@@ -334,6 +368,7 @@ impl Exchange<'_> {
     pub(super) fn note_trace(&mut self, harmless: bool) {
         if !harmless {
             self.lease.leaves_trace();
+            self.relay.left.trace = true;
         }
     }
 }
@@ -346,9 +381,8 @@ pub(super) fn bench<'talk>(
     let outside = relay.status == b'I' && relay.due.is_empty() && !relay.batch_open;
     Bench {
         tenant: &talk.tenant,
-        start: &talk.start,
+        talk,
         outside_transaction: outside,
-        prepared: &talk.prepared,
         held: bound.map(|bound| &bound.statements),
         stand_in: bound.filter(|bound| bound.facts().stand_in).and_then(|_| talk.read_options()),
     }

@@ -5,15 +5,18 @@ use std::ops::Range;
 use std::rc::Rc;
 
 use crate::catalog::Tenant;
-use crate::client::caps;
-use crate::client::carried;
+use crate::client::carry::Touched;
+use crate::client::carry::caps;
+use crate::client::carry::carried;
 use crate::client::due::{Effect, Step};
-use crate::client::prepared::Prepared;
 use crate::client::refuse;
+use crate::client::talk::Talk;
 use crate::error::Error;
-use crate::guard::{self, Command, Denial, Denials, Part, ReadOptions, Reading, SetValue, Touch};
-use crate::isolation::quote;
-use crate::server::{Settings, Statements};
+use crate::guard::{
+    self, Command, Denial, Denials, Part, ReadOptions, Reading, SetValue, Suspicion, Touch,
+};
+use crate::isolation::{Isolation, quote, set_sql};
+use crate::server::Statements;
 
 /// What to do with a text.
 #[derive(Debug)]
@@ -21,6 +24,7 @@ pub enum Judged {
     /// Forward it as it is.
     Pass {
         harmless: bool,
+        suspicion: Suspicion,
     },
     /// The gate has a part in it.
     Script(Box<Plan>),
@@ -34,8 +38,8 @@ pub struct Plan {
     pub text: Option<Vec<u8>>,
     /// One per statement.
     pub steps: Vec<Step>,
-    pub touches: Vec<String>,
     pub harmless: bool,
+    pub suspicion: Suspicion,
     /// Rules of level guard that would have refused it, were they not only reported.
     pub would_refuse: Denials,
 }
@@ -52,11 +56,9 @@ impl Plan {
 #[derive(Clone, Copy, Debug)]
 pub struct Bench<'session> {
     pub tenant: &'session Tenant,
-    /// Values of the start-up packet, which RESET returns to.
-    pub start: &'session Settings,
+    pub talk: &'session Talk,
     /// No transaction is open, for certain.
     pub outside_transaction: bool,
-    pub prepared: &'session Prepared,
     /// What the server has prepared, for this session or another of the tenant.
     pub held: Option<&'session Statements>,
     /// How the text was read, where the server has a function that stands in for `set_config`.
@@ -74,7 +76,10 @@ const STAND_IN: &[u8] = b"tenantgate.set_config";
 /// Judges a text that was read.
 pub fn judge(text: &[u8], reading: Reading, bench: Bench<'_>) -> Judged {
     match reading {
-        Reading::Ordinary(ordinary) => Judged::Pass { harmless: ordinary.harmless },
+        Reading::Ordinary(ordinary) => {
+            let (harmless, suspicion) = (ordinary.harmless, ordinary.suspicion);
+            Judged::Pass { harmless, suspicion }
+        }
         Reading::Refused { what, hint } => Judged::Refuse(Error::NotSupported { what, hint }),
         Reading::Special(parts) => match plan(text, &parts, bench) {
             Ok(plan) => Judged::Script(Box::new(plan)),
@@ -87,12 +92,11 @@ fn plan(text: &[u8], parts: &[Part], bench: Bench<'_>) -> Result<Plan, Error> {
     let mut plan = Plan { harmless: true, ..Plan::default() };
     let mut spliced = Vec::new();
     let mut copied = 0;
-    let mut touched = Vec::new();
     for part in parts {
         part.denied.iter().try_for_each(|rule| deny(rule, bench, &mut plan))?;
         let (step, replacement) = command(&part.command, bench, &mut plan)?;
+        plan.suspicion = plan.suspicion.max(part.suspicion);
         plan.steps.push(step);
-        touched.push(plan.touches.len());
         if let Some(replacement) = replacement {
             spliced.extend_from_slice(text.get(copied..part.range.start).unwrap_or_default());
             spliced.extend_from_slice(replacement.as_bytes());
@@ -108,9 +112,10 @@ fn plan(text: &[u8], parts: &[Part], bench: Bench<'_>) -> Result<Plan, Error> {
         spliced.extend_from_slice(text.get(copied..).unwrap_or_default());
         plan.text = Some(spliced);
     }
-    for (step, touched) in plan.steps.iter_mut().zip(touched) {
-        if let Some(Effect::ResetAll(behind) | Effect::DiscardAll(behind)) = &mut step.effect {
-            *behind = plan.touches.get(touched..).unwrap_or_default().to_vec();
+    for step in &mut plan.steps {
+        if plan.suspicion == Suspicion::Lock && step.effect == Some(Effect::UnlockAll) {
+            // Which came first is not looked at.
+            step.effect = None;
         }
     }
     Ok(plan)
@@ -142,21 +147,25 @@ fn command(command: &Command, bench: Bench<'_>, plan: &mut Plan) -> Outcome {
     match command {
         Command::Other { harmless, touches, unknown_settings } => {
             plan.harmless &= harmless & !unknown_settings & touches.is_empty();
+            let mut touched = Touched { unknown: *unknown_settings, ..Touched::default() };
             for touch in touches {
-                touched(touch, bench, plan)?;
+                if called(touch, bench, plan)? {
+                    touched.add(&touch.name);
+                }
             }
-            untouched()
+            Ok((Step { touched, ..Step::default() }, None))
         }
         Command::Set { names, value, local } => set(names, value, *local, bench, plan),
-        Command::Reset { name } => reset(name, "RESET", bench, plan),
-        Command::ResetAll => itself("RESET", Effect::ResetAll(Vec::new()), bench),
-        Command::DiscardAll => itself("DISCARD ALL", Effect::DiscardAll(Vec::new()), bench),
+        Command::Reset { name } => reset(name, "RESET", false, bench),
+        Command::ResetAll => itself("RESET", Effect::ResetAll, bench),
+        Command::DiscardAll => itself("DISCARD ALL", Effect::DiscardAll, bench),
         Command::DeallocateAll => {
-            let step = Step { tag: Some("DEALLOCATE ALL"), effect: Some(Effect::DeallocateAll) };
+            let (tag, effect) = (Some("DEALLOCATE ALL"), Some(Effect::DeallocateAll));
+            let step = Step { tag, effect, ..Step::default() };
             Ok((step, Some(NOTHING.to_owned())))
         }
         Command::Deallocate { name } => {
-            if bench.prepared.find(name.as_bytes()).is_none() {
+            if bench.talk.prepared.find(name.as_bytes()).is_none() {
                 // The server says that it does not exist, in its own words, unless it has one
                 // that is not this session's (any more).
                 return match bench.held.is_some_and(|held| held.knows(name.as_bytes())) {
@@ -165,25 +174,32 @@ fn command(command: &Command, bench: Bench<'_>, plan: &mut Plan) -> Outcome {
                 };
             }
             let effect = Effect::Deallocate(Rc::from(name.as_bytes()));
-            let step = Step { tag: Some("DEALLOCATE"), effect: Some(effect) };
+            let step = Step { tag: Some("DEALLOCATE"), effect: Some(effect), ..Step::default() };
             Ok((step, Some(NOTHING.to_owned())))
         }
-        // These end what a pooled server never holds for a session, or holds for this one only.
-        Command::DiscardPart
-        | Command::CloseAll
-        | Command::UnlistenAll
-        | Command::AdvisoryUnlockAll => untouched(),
+        Command::Listen if bench.tenant.isolation == Isolation::Silo => untouched(),
+        Command::Listen => {
+            let what = "LISTEN in a database of several tenants".into();
+            let hint = "Give the tenant a database of its own, or listen over a direct connection.";
+            Err(Error::NotSupported { what, hint })
+        }
+        // What these end the server holds for this session only: see `pin.rs`.
+        Command::DiscardPart | Command::CloseAll | Command::UnlistenAll => untouched(),
+        Command::AdvisoryUnlockAll => {
+            Ok((Step { effect: Some(Effect::UnlockAll), ..Step::default() }, None))
+        }
     }
 }
 
-/// A call of set_config is SET in other words; whether it is LOCAL cannot be told.
-fn touched(touch: &Touch, bench: Bench<'_>, plan: &mut Plan) -> Result<(), Error> {
+/// A call of set_config is SET in other words; whether it is LOCAL cannot be told. True if the
+/// setting must be read back.
+fn called(touch: &Touch, bench: Bench<'_>, plan: &mut Plan) -> Result<bool, Error> {
     let Touch { name, value } = touch;
     if name == "search_path" && value.as_deref().is_some_and(carried::is_system_path) {
-        plan.touches.push(name.clone());
-        return Ok(());
+        return Ok(true);
     }
     check_protected(name, value.as_deref(), bench)?;
+    carried::check_name(name)?;
     carried::check_seed(name, bench.tenant.isolation)?;
     if name == "client_encoding" {
         match value {
@@ -192,10 +208,18 @@ fn touched(touch: &Touch, bench: Bench<'_>, plan: &mut Plan) -> Result<(), Error
         }
     }
     check_cap(name, value.as_deref(), bench, plan)?;
-    if carried::is_carried(name) {
-        plan.touches.push(name.clone());
+    follows(name, value.as_deref(), bench)
+}
+
+/// Whether the setting is to be read back; refused if the session has too many.
+fn follows(name: &str, value: Option<&str>, bench: Bench<'_>) -> Result<bool, Error> {
+    if !carried::follows(name) {
+        return Ok(false);
     }
-    Ok(())
+    match bench.talk.has_room(name, value.map_or(0, str::len)) {
+        true => Ok(true),
+        false => Err(carried::too_many()),
+    }
 }
 
 /// Refuses a value above the setting's cap, or one that cannot be told.
@@ -220,7 +244,7 @@ fn itself(tag: &'static str, effect: Effect, bench: Bench<'_>) -> Outcome {
         let hint = "Send it alone, after COMMIT or ROLLBACK.";
         return Err(Error::NotSupported { what, hint });
     }
-    Ok((Step { tag: Some(tag), effect: Some(effect) }, Some(NOTHING.to_owned())))
+    Ok((Step { tag: Some(tag), effect: Some(effect), ..Step::default() }, Some(NOTHING.to_owned())))
 }
 
 fn set(
@@ -230,19 +254,21 @@ fn set(
     bench: Bench<'_>,
     plan: &mut Plan,
 ) -> Outcome {
+    let mut touched = Touched::default();
     for name in names {
         let text = match value {
             SetValue::Text(text) => Some(text.as_str()),
             SetValue::Default | SetValue::Other => None,
         };
         if name == "search_path" && bench.tenant.context.owns(name) {
-            return set_path(value, local, bench, plan);
+            return set_path(value, local, bench);
         }
         if check_protected(name, text, bench)? {
             // One's own value: accepted, and nothing to do.
-            let step = Step { tag: Some("SET"), effect: None };
+            let step = Step { tag: Some("SET"), ..Step::default() };
             return Ok((step, Some(NOTHING.to_owned())));
         }
+        carried::check_name(name)?;
         carried::check_seed(name, bench.tenant.isolation)?;
         if name == "client_encoding" {
             carried::check_encoding(text.unwrap_or("default"))?;
@@ -250,62 +276,57 @@ fn set(
         if *value != SetValue::Default {
             check_cap(name, text, bench, plan)?;
         }
-        if local {
-            if name == "standard_conforming_strings" {
-                // It decides how the texts behind it are read.
-                plan.touches.push(name.clone());
-            }
-            continue;
+        // SET LOCAL ends with its transaction, but this one decides how the texts behind are read.
+        let lasts = !local || name == "standard_conforming_strings";
+        if lasts && follows(name, text, bench)? {
+            touched.add(name);
         }
-        if !carried::is_carried(name) {
-            return Err(carried::not_carried(name));
-        }
-        plan.touches.push(name.clone());
     }
     match (names, value) {
-        ([name], SetValue::Default) if !local => reset(name, "SET", bench, plan),
-        _ => Ok((Step::default(), None)),
+        ([name], SetValue::Default) => reset(name, "SET", local, bench),
+        _ => Ok((Step { touched, ..Step::default() }, None)),
     }
 }
 
 /// The path belongs to the context, but may be left for PostgreSQL's own schema and come back.
-fn set_path(value: &SetValue, local: bool, bench: Bench<'_>, plan: &mut Plan) -> Outcome {
+fn set_path(value: &SetValue, local: bool, bench: Bench<'_>) -> Outcome {
     let text = match value {
-        SetValue::Default => return reset("search_path", "SET", bench, plan),
+        SetValue::Default => return reset("search_path", "SET", local, bench),
         SetValue::Text(text) => Some(text.as_str()),
         SetValue::Other => None,
     };
     if !text.is_some_and(carried::is_system_path) {
         check_protected("search_path", text, bench)?;
     }
-    if !local {
-        plan.touches.push("search_path".to_owned());
-    }
-    Ok((Step::default(), None))
+    Ok((touches("search_path", local), None))
 }
 
 /// RESET returns to the session's start-up value, which the server's own start-up does not know.
-fn reset(name: &str, tag: &'static str, bench: Bench<'_>, plan: &mut Plan) -> Outcome {
+fn reset(name: &str, tag: &'static str, local: bool, bench: Bench<'_>) -> Outcome {
+    let scope = if local { "LOCAL " } else { "" };
+    let step = Step { tag: Some(tag), ..touches(name, local) };
     let path = bench.tenant.context.value(name).filter(|_| name == "search_path");
     if let Some(path) = path {
-        plan.touches.push(name.to_owned());
         // As the context binds it: quoted already.
-        let sql = format!("SET search_path TO {path}");
-        return Ok((Step { tag: Some(tag), effect: None }, Some(sql)));
+        return Ok((step, Some(format!("SET {scope}search_path TO {path}"))));
     }
     check_protected(name, None, bench)?;
-    if !carried::is_carried(name) {
-        return Err(carried::not_carried(name));
+    carried::check_name(name)?;
+    let follows = follows(name, None, bench)?;
+    match bench.talk.start.get(name).filter(|_| follows) {
+        Some(value) => Ok((step, Some(format!("SET {scope}{}", set_sql(name, value))))),
+        None if follows => Ok((touches(name, local), None)),
+        None => Ok((Step::default(), None)),
     }
-    plan.touches.push(name.to_owned());
-    let Some(value) = bench.start.get(name) else { return Ok((Step::default(), None)) };
-    if name == "search_path" {
-        // SET would take the quoted constant for one name; the list as the client wrote it is
-        // text that nobody has read.
-        return Err(carried::not_carried("search_path from the start-up packet"));
+}
+
+/// A step that changes one setting, for as long as the session or only its transaction lasts.
+fn touches(name: &str, local: bool) -> Step {
+    let mut touched = Touched::default();
+    if !local || name == "standard_conforming_strings" {
+        touched.add(name);
     }
-    let sql = format!("SET {} TO {}", quote::identifier(name), quote::literal(value));
-    Ok((Step { tag: Some(tag), effect: None }, Some(sql)))
+    Step { touched, ..Step::default() }
 }
 
 /// Refuses what would change the context. True if it is set to the very value it has.
@@ -313,8 +334,7 @@ fn check_protected(name: &str, value: Option<&str>, bench: Bench<'_>) -> Result<
     let tenant = bench.tenant;
     let context = &tenant.context;
     let tenant_setting = &tenant.route.cluster.tenant_setting;
-    let owned = context.owns(name) || name.eq_ignore_ascii_case(tenant_setting);
-    if !owned && !carried::is_protected(name, tenant.isolation) {
+    if !carried::is_owned(name, tenant) {
         return Ok(false);
     }
     let own = match name {

@@ -9,9 +9,10 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::auth::{Authenticator, Identity};
 use crate::catalog::{Catalog, Tenant};
+use crate::client::carry::{caps, carried};
+use crate::client::refuse;
 use crate::client::settings::ClientSettings;
 use crate::client::startup::Ended;
-use crate::client::{caps, carried, refuse};
 use crate::error::Error;
 use crate::guard::Denial;
 use crate::net::Stream;
@@ -51,14 +52,13 @@ impl Wishes {
         if !tenant.is_empty() {
             wishes.tenants.push(tenant.to_owned());
         }
+        // The packet's own settings are laid over those in `options`, as PostgreSQL does.
+        for (name, value) in options(startup.parameter("options").unwrap_or_default())? {
+            wishes.take(&name, &value)?;
+        }
         for (name, value) in &startup.parameters {
             match name.as_str() {
-                "user" | "database" => {}
-                "options" => {
-                    for (name, value) in options(value)? {
-                        wishes.take(&name, &value)?;
-                    }
-                }
+                "user" | "database" | "options" => {}
                 "replication" if !is_off(value) => {
                     let hint = "Connect to the server directly for replication.";
                     return Err(Error::NotSupported { what: "replication".into(), hint });
@@ -87,27 +87,32 @@ impl Wishes {
         if carried::is_context(&name) {
             return Err(Error::ContextProtected { setting: name });
         }
-        if !carried::is_carried(&name) {
-            return Err(carried::not_carried(&name));
+        carried::check_name(&name)?;
+        if !carried::follows(&name) {
+            // It ends with its transaction, or has no value: there is nothing to start with.
+            return Ok(());
         }
         if name == "standard_conforming_strings" {
             // The gate reads texts by it, so it must know it as the server does.
             let on = matches!(value.to_ascii_lowercase().as_str(), "on" | "true" | "yes" | "1");
             if !on && !is_off(value) {
                 let what = format!("invalid value for parameter \"{name}\": \"{value}\"").into();
-                return Err(Error::InvalidSetting { setting: name, what });
+                return Err(Error::InvalidSetting { what });
             }
             self.settings.set(&name, if on { "on" } else { "off" });
             return Ok(());
         }
         self.settings.set(&name, value);
-        Ok(())
+        match self.settings.count() <= carried::SETTINGS_MAX {
+            true => Ok(()),
+            false => Err(carried::too_many()),
+        }
     }
 
     /// Refuses start-up settings that the tenant's context owns.
     pub fn check(&self, tenant: &Tenant) -> Result<(), Error> {
         for (name, _) in self.settings.iter() {
-            if tenant.context.owns(name) || carried::is_protected(name, tenant.isolation) {
+            if carried::is_owned(name, tenant) {
                 return Err(Error::ContextProtected { setting: name.to_owned() });
             }
         }
@@ -254,7 +259,8 @@ mod tests {
 
     #[test]
     fn what_cannot_be_carried_is_refused_at_the_door() {
-        let refused = [("replication", "database"), ("geqo", "off"), ("client_encoding", "SJIS")];
+        let refused =
+            [("replication", "on"), ("tcp_user_timeout", "1"), ("client_encoding", "SJIS")];
         for parameter in refused {
             let read = Wishes::read(&startup(&[("user", "app"), parameter]));
             assert!(matches!(read, Err(Error::NotSupported { .. })), "{parameter:?}");

@@ -3,12 +3,10 @@
 
 mod back;
 mod books;
-mod caps;
-mod carried;
+mod carry;
 mod due;
 mod extended;
 mod forward;
-mod front;
 mod judge;
 mod login;
 mod prepared;
@@ -19,7 +17,6 @@ mod session;
 mod settings;
 mod startup;
 mod talk;
-mod timer;
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -28,7 +25,7 @@ use std::time::Instant;
 
 pub use login::{Arrival, Wishes, authenticate};
 pub use refuse::put as put_refusal;
-pub use registry::{CancelKey, Entry, Place, Registry};
+pub use registry::{Entry, Place, Registry};
 pub use relay::Relays;
 pub use session::{End, Session};
 pub use settings::ClientSettings;

@@ -6,7 +6,7 @@ use std::rc::Rc;
 use foldhash::fast::RandomState;
 
 use crate::client::due::Step;
-use crate::guard::ReadOptions;
+use crate::guard::{ReadOptions, Suspicion};
 use crate::server::Statement;
 use crate::wire::frontend::Parse;
 
@@ -24,6 +24,7 @@ pub struct Known {
     pub statement: Rc<Statement>,
     /// It leaves nothing behind on the server.
     pub harmless: bool,
+    pub suspicion: Suspicion,
     /// It only controls transactions.
     pub control: bool,
     /// It is COMMIT or ROLLBACK.
@@ -31,15 +32,7 @@ pub struct Known {
     /// How its text was read; `None` if that was in doubt.
     pub read_as: Option<ReadOptions>,
     /// What its execution means to the gate, if anything.
-    pub special: Option<Box<Special>>,
-}
-
-/// What the execution of a special statement means.
-#[derive(Debug, Default)]
-pub struct Special {
-    pub step: Step,
-    /// Settings it may change.
-    pub touches: Vec<String>,
+    pub special: Option<Box<Step>>,
 }
 
 /// A portal and the special statement it runs.
@@ -47,6 +40,8 @@ pub struct Special {
 struct Portal {
     name: Box<[u8]>,
     known: Rc<Known>,
+    /// Settings that its values may name.
+    named: Vec<String>,
 }
 
 /// All statements of a session.
@@ -155,12 +150,12 @@ impl Prepared {
 
     /// Notes which statement a portal runs.
     #[inline]
-    pub fn bind(&mut self, portal: &[u8], known: Option<&Rc<Known>>) {
+    pub fn bind(&mut self, portal: &[u8], known: Option<&Rc<Known>>, named: Vec<String>) {
         if !self.portals.is_empty() {
             self.portals.retain(|bound| bound.name.as_ref() != portal);
         }
         if let Some(known) = known.filter(|known| known.special.is_some()) {
-            self.portals.push(Portal { name: portal.into(), known: known.clone() });
+            self.portals.push(Portal { name: portal.into(), known: known.clone(), named });
         }
     }
 
@@ -168,7 +163,9 @@ impl Prepared {
     #[inline]
     pub fn step(&self, portal: &[u8]) -> Option<Box<Step>> {
         let bound = self.portals.iter().find(|bound| bound.name.as_ref() == portal)?;
-        Some(Box::new(bound.known.special.as_ref()?.step.clone()))
+        let mut step = bound.known.special.clone()?;
+        step.touched.guessed.clone_from(&bound.named);
+        Some(step)
     }
 
     /// Portals end with their transaction.

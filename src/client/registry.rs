@@ -1,6 +1,7 @@
 //! Who is here: every session's cancel key, for the doors, which know no sessions.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -9,11 +10,39 @@ use parking_lot::Mutex;
 
 use crate::pool::SessionId;
 
-/// What a client needs to cancel: both parts random, so that neither tells anything.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct CancelKey {
-    pub pid: i32,
-    pub secret: [u8; 4],
+/// The secret half of a cancel key, random.
+#[derive(Clone, PartialEq, Eq)]
+enum Secret {
+    /// Protocol 3.0.
+    Short([u8; 4]),
+    /// Protocol 3.2; as long as PostgreSQL 18 makes them.
+    Long(Box<[u8; 32]>),
+}
+
+impl Secret {
+    fn new(long: bool) -> Option<Self> {
+        if !long {
+            let mut bytes = [0; 4];
+            rand::fill(&mut bytes).ok()?;
+            return Some(Self::Short(bytes));
+        }
+        let mut bytes = Box::new([0; 32]);
+        rand::fill(bytes.as_mut()).ok()?;
+        Some(Self::Long(bytes))
+    }
+
+    fn bytes(&self) -> &[u8] {
+        match self {
+            Self::Short(bytes) => bytes,
+            Self::Long(bytes) => bytes.as_ref(),
+        }
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str("(hidden)")
+    }
 }
 
 /// Where a session lives.
@@ -26,7 +55,7 @@ pub struct Place {
 /// The rest of a key, and whose it is.
 #[derive(Debug)]
 struct Known {
-    secret: [u8; 4],
+    secret: Secret,
     place: Place,
 }
 
@@ -42,27 +71,27 @@ pub struct Registry {
 #[derive(Debug)]
 pub struct Entry {
     registry: Arc<Registry>,
-    pub key: CancelKey,
+    /// The other half of the key, random as well.
+    pub pid: i32,
     pub session: SessionId,
 }
 
 impl Registry {
-    /// Enters a session that will live on `worker`. `None` if there is no randomness to be had.
-    pub fn enter(self: &Arc<Self>, worker: usize) -> Option<Entry> {
+    /// Enters a session that will live on `worker`, with a key of the length its protocol has.
+    /// `None` if there is no randomness to be had.
+    pub fn enter(self: &Arc<Self>, worker: usize, long_key: bool) -> Option<Entry> {
         let session = self.last.fetch_add(1, Ordering::Relaxed) + 1;
+        let secret = Secret::new(long_key)?;
         let mut keys = self.keys.lock();
         loop {
-            let mut random = [0_u8; 8];
+            let mut random = [0_u8; 4];
             rand::fill(&mut random).ok()?;
-            let [a, b, c, d, e, f, g, h] = random;
-            let pid = i32::from_be_bytes([a & 0x7f, b, c, d]);
+            let pid = i32::from_be_bytes(random) & i32::MAX;
             if pid == 0 || keys.contains_key(&pid) {
                 continue;
             }
-            let key = CancelKey { pid, secret: [e, f, g, h] };
-            let known = Known { secret: key.secret, place: Place { worker, session } };
-            keys.insert(pid, known);
-            return Some(Entry { registry: self.clone(), key, session });
+            keys.insert(pid, Known { secret, place: Place { worker, session } });
+            return Some(Entry { registry: self.clone(), pid, session });
         }
     }
 
@@ -70,14 +99,34 @@ impl Registry {
     pub fn find(&self, pid: i32, secret: &[u8]) -> Option<Place> {
         let keys = self.keys.lock();
         let known = keys.get(&pid)?;
-        let equal = constant_time::verify_slices_are_equal(&known.secret, secret).is_ok();
+        let equal = constant_time::verify_slices_are_equal(known.secret.bytes(), secret).is_ok();
         equal.then_some(known.place)
+    }
+}
+
+impl Entry {
+    /// The secret of its key, for the client alone.
+    pub fn secret(&self) -> Vec<u8> {
+        let keys = self.registry.keys.lock();
+        keys.get(&self.pid).map(|known| known.secret.bytes().to_vec()).unwrap_or_default()
+    }
+
+    /// Takes another pid for its key, that of its server, unless another session has it.
+    pub fn take_pid(&mut self, pid: i32) {
+        let mut keys = self.registry.keys.lock();
+        if keys.contains_key(&pid) {
+            return;
+        }
+        if let Some(known) = keys.remove(&self.pid) {
+            keys.insert(pid, known);
+            self.pid = pid;
+        }
     }
 }
 
 impl Drop for Entry {
     fn drop(&mut self) {
-        self.registry.keys.lock().remove(&self.key.pid);
+        self.registry.keys.lock().remove(&self.pid);
     }
 }
 
@@ -88,13 +137,19 @@ mod tests {
     #[test]
     fn a_key_leads_to_its_session_until_the_session_ends() {
         let registry = Arc::new(Registry::default());
-        let entry = registry.enter(3).unwrap();
-        let key = entry.key.clone();
-        let place = Place { worker: 3, session: entry.session };
-        assert_eq!(registry.find(key.pid, &key.secret), Some(place));
-        assert_eq!(registry.find(key.pid, &[0; 4]).filter(|_| key.secret != [0; 4]), None);
-        assert_eq!(registry.find(key.pid, &key.secret[..3]), None);
-        drop(entry);
-        assert_eq!(registry.find(key.pid, &key.secret), None);
+        for (long, bytes) in [(false, 4), (true, 32)] {
+            let entry = registry.enter(3, long).unwrap();
+            let (pid, mut secret) = (entry.pid, entry.secret());
+            assert_eq!(secret.len(), bytes);
+            let place = Place { worker: 3, session: entry.session };
+            assert_eq!(registry.find(pid, &secret), Some(place));
+            assert_eq!(registry.find(pid, &secret[..bytes - 1]), None);
+            assert_eq!(registry.find(pid, &[&secret[..], &[0]].concat()), None);
+            secret[bytes - 1] ^= 1;
+            assert_eq!(registry.find(pid, &secret), None);
+            secret[bytes - 1] ^= 1;
+            drop(entry);
+            assert_eq!(registry.find(pid, &secret), None);
+        }
     }
 }

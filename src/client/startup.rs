@@ -1,6 +1,6 @@
-//! From a fresh socket to a client that has said who it claims to be: TLS, versions, start-up
-//! parameters. Everything is read to the exact byte, so nothing sent ahead of a handshake survives
-//! it (CVE-2021-23222), and everything has a bound.
+//! From a fresh socket to a client that has said who it claims to be: TLS (asked for or direct),
+//! versions, start-up parameters. Everything is read to the exact byte, so nothing sent ahead of a
+//! handshake survives it (CVE-2021-23222), and everything has a bound.
 
 use std::io;
 
@@ -9,6 +9,7 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::client::settings::ClientSettings;
 use crate::error::Error;
+use crate::net::tls::ALPN;
 use crate::net::{Socket, Stream, TlsPolicy};
 use crate::wire::backend;
 use crate::wire::startup::{self, MINOR_MAX, Packet, Startup};
@@ -50,6 +51,9 @@ pub struct DoorTls {
     pub acceptor: Option<TlsAcceptor>,
 }
 
+/// The first byte of a TLS handshake.
+const TLS_HANDSHAKE: u8 = 0x16;
+
 /// Requests for encryption a client may make before it must start: one of each kind.
 const REQUESTS_MAX: usize = 2;
 
@@ -59,7 +63,14 @@ pub async fn negotiate(
     tls: &DoorTls,
     settings: &ClientSettings,
 ) -> Result<Hello, Ended> {
-    let mut stream = Stream::Plain(socket);
+    let direct = begins_with_tls(&socket).await?;
+    let mut stream = match &tls.acceptor {
+        Some(acceptor) if direct && tls.policy != TlsPolicy::Disable => {
+            accept_direct(socket, acceptor).await?
+        }
+        _ if direct => return Err(not_offered().into()),
+        _ => Stream::Plain(socket),
+    };
     for _ in 0..=REQUESTS_MAX {
         match packet(&mut stream, settings.startup_bytes).await? {
             Ok(Packet::Cancel { pid, secret }) => {
@@ -87,6 +98,30 @@ pub async fn negotiate(
     Err(Ended::Refused(Box::new(stream), Error::InvalidStartup { what }))
 }
 
+/// Whether the first byte is a TLS handshake's: as the length of a start-up packet it would stand
+/// for hundreds of megabytes. As in PostgreSQL, Unix sockets have no TLS.
+async fn begins_with_tls(socket: &Socket) -> io::Result<bool> {
+    let Socket::Tcp(tcp) = socket else { return Ok(false) };
+    let mut first = [0];
+    // Looked at, not taken: the handshake needs it.
+    Ok(tcp.peek(&mut first).await? == 1 && first == [TLS_HANDSHAKE])
+}
+
+/// TLS without asking first (`sslnegotiation=direct`). The client must have named the protocol in
+/// the handshake: one that was made to speak to this port by mistake or malice has not.
+async fn accept_direct(socket: Socket, acceptor: &TlsAcceptor) -> io::Result<Stream> {
+    let accepted = acceptor.accept(socket).await?;
+    if accepted.get_ref().1.alpn_protocol() != Some(ALPN) {
+        let what = "direct TLS without the protocol name \"postgresql\" (ALPN)";
+        return Err(io::Error::new(io::ErrorKind::InvalidData, what));
+    }
+    Ok(Stream::Accepted(Box::new(accepted)))
+}
+
+fn not_offered() -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, "direct TLS where none is offered")
+}
+
 async fn packet(
     stream: &mut Stream,
     bytes_max: usize,
@@ -112,7 +147,7 @@ async fn start(mut stream: Stream, startup: Startup, policy: TlsPolicy) -> Resul
     }
     if startup.minor > MINOR_MAX || !startup.extensions.is_empty() {
         let mut out = Vec::new();
-        backend::put_negotiate(&mut out, MINOR_MAX, &startup.extensions);
+        backend::put_negotiate(&mut out, startup.spoken(), &startup.extensions);
         stream.write_all(&out).await?;
         stream.flush().await?;
     }

@@ -13,11 +13,12 @@ use tokio::sync::oneshot;
 use crate::budget::{Account, Over};
 use crate::catalog::Tenant;
 use crate::client::Env;
+use crate::client::carry::Touched;
 use crate::client::prepared::{Known, Prepared};
 use crate::error::Error;
 use crate::guard::{self, Denials, ReadOptions, Reading};
-use crate::pool::{Greeting, Lease, SessionId};
-use crate::server::{ServerFacts, Settings, cancel};
+use crate::pool::{Greeting, Pin, SessionId};
+use crate::server::{Pins, ServerFacts, Settings, cancel};
 use crate::wire::backend;
 
 /// Most parameters a server tells of; PostgreSQL 18 has sixteen, extensions may add some.
@@ -37,8 +38,14 @@ pub struct Talk {
     /// reads a text.
     pub in_doubt: bool,
     /// Settings that statements since the last read-back may have changed.
-    pub touched: Vec<String>,
+    pub touched: Touched,
+    /// The server told of a parameter since then.
+    pub told: bool,
     pub prepared: Prepared,
+    /// Leave to keep the server, while the session does or may have to.
+    pub pin: Option<Box<Pin>>,
+    /// It may have advisory locks, as far as statements say.
+    pub locked: bool,
     /// ParameterStatus as told at the welcome, and as told since.
     pub greeting: Rc<Greeting>,
     pub reported: Vec<(String, String)>,
@@ -76,6 +83,8 @@ pub struct Shared {
     pub ending: RefCell<Option<Error>>,
     /// The session ends now.
     pub ending_now: Cell<bool>,
+    /// Why the session keeps its server.
+    pub pins: Cell<Pins>,
     /// The catalog has news of the tenant.
     pub news: RefCell<Option<Arc<Tenant>>>,
     /// The console holds the tenant's requests back.
@@ -109,6 +118,7 @@ impl Default for Shared {
             cancel_astray: Cell::new(false),
             ending: RefCell::default(),
             ending_now: Cell::new(false),
+            pins: Cell::new(Pins::NONE),
             news: RefCell::default(),
             paused: Cell::new(false),
             binding: Cell::new(false),
@@ -164,6 +174,11 @@ impl Shared {
         if within {
             self.quiet_since.set(Some(Instant::now()));
         }
+    }
+
+    /// Since when the server waits for its client within a transaction, if it does.
+    pub fn quiet_since(&self) -> Option<Instant> {
+        self.quiet_since.get()
     }
 
     /// How long the server waited for its client since the last call.
@@ -238,7 +253,7 @@ impl Talk {
     /// How the server's scanner reads this session's texts; `None` while that is not known: what
     /// was set is known when the transaction is over.
     pub fn read_options(&self) -> Option<ReadOptions> {
-        let touched = self.touched.iter().any(|name| name == "standard_conforming_strings");
+        let touched = self.touched.contains("standard_conforming_strings");
         let value = self.now.get("standard_conforming_strings");
         let standard_conforming_strings = value.is_none_or(|it| it == "on");
         let watch = self.tenant.watch();
@@ -276,6 +291,7 @@ impl Talk {
     /// Notes what the client was told of a parameter. False if there are more of them than a
     /// server has.
     pub fn note_reported(&mut self, name: &str, value: &str) -> bool {
+        self.told = true;
         match self.reported.iter_mut().find(|(known, _)| known == name) {
             Some(entry) => entry.1 = value.to_owned(),
             None => self.reported.push((name.to_owned(), value.to_owned())),
@@ -362,34 +378,6 @@ impl Talk {
         self.account.totals.cancelled.fetch_add(1, Ordering::Relaxed);
         add(&self.env.counts.time_exceeded, 1);
         self.shared.cancel_running();
-    }
-
-    /// Notes that a statement may change these settings.
-    pub fn touch(&mut self, names: &[String]) {
-        for name in names {
-            if !self.touched.contains(name) {
-                self.touched.push(name.clone());
-            }
-        }
-    }
-
-    /// Asks the server what the touched settings are now, so that they can follow the session.
-    pub async fn read_back(&mut self, lease: &mut Lease, limit: Duration) -> Result<(), Error> {
-        let bound = lease.bound().ok_or(Error::StateLost)?;
-        let values = bound.read_back(&self.touched, limit).await.map_err(|error| {
-            tracing::warn!(tenant = %self.tenant.id, %error, "could not read settings back");
-            Error::StateLost
-        })?;
-        let mut now = (*self.now).clone();
-        for (name, value) in self.touched.drain(..).zip(values) {
-            match value {
-                Some(value) => now.set(&name, &value),
-                None => now.remove(&name),
-            }
-        }
-        self.now = Rc::new(now);
-        bound.settings = self.now.clone();
-        Ok(())
     }
 }
 

@@ -8,7 +8,7 @@ use serde::Deserialize;
 
 use super::units;
 use crate::auth::Algorithm;
-use crate::catalog::{LimitsPlan, TenantState};
+use crate::catalog::{LimitsPlan, Pooling, TenantState};
 use crate::console::Rights;
 use crate::isolation::{Isolation, Level};
 use crate::net::TlsPolicy;
@@ -102,10 +102,18 @@ pub(super) struct LimitsShape {
     pub queries_burst: Option<u32>,
     pub queries_at_once: Option<u32>,
     pub servers: Option<u32>,
+    pub pins: Option<u32>,
+    #[serde(deserialize_with = "units::duration")]
+    pub pin_idle: Option<Duration>,
     #[serde(deserialize_with = "units::duration")]
     pub query_time: Option<Duration>,
     #[serde(deserialize_with = "units::duration")]
+    pub client_idle: Option<Duration>,
+    #[serde(deserialize_with = "units::duration")]
+    pub idle_in_transaction: Option<Duration>,
+    #[serde(deserialize_with = "units::duration")]
     pub budget_wait: Option<Duration>,
+    pub pooling: Option<Pooling>,
     pub report_only: Option<Vec<String>>,
 }
 
@@ -117,8 +125,13 @@ impl From<LimitsShape> for LimitsPlan {
             queries_burst: shape.queries_burst,
             queries_at_once: shape.queries_at_once,
             servers: shape.servers,
+            pins: shape.pins,
+            pin_idle: shape.pin_idle,
             query_time: shape.query_time,
+            client_idle: shape.client_idle,
+            idle_in_transaction: shape.idle_in_transaction,
             budget_wait: shape.budget_wait,
+            pooling: shape.pooling,
             report_only: shape.report_only,
         }
     }

@@ -73,6 +73,7 @@ const CLIENTS: &[Field<ClientRow>] = &[
     field("id", Kind::Int8, |row| large(row.id)),
     field("tenant", Kind::Text, |row| text(&row.socket.tenant)),
     field("credential", Kind::Text, |row| text(&row.credential)),
+    field("pin", Kind::Text, |row| text(&row.pin)),
 ];
 
 const SERVERS: &[Field<ServerRow>] = &[

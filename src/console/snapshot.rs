@@ -79,7 +79,7 @@ pub struct PoolRow {
     pub sv_login: u64,
     /// How long the first waiter has waited, in microseconds, in all.
     pub maxwait_us: u64,
-    /// `transaction`.
+    /// `transaction` or `session`.
     pub pool_mode: String,
 }
 
@@ -125,6 +125,8 @@ pub struct ClientRow {
     pub id: u64,
     /// Id or issuer of the token, never the token.
     pub credential: String,
+    /// Why it keeps its server between transactions, or empty.
+    pub pin: String,
 }
 
 /// A connection to PostgreSQL.

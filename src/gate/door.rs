@@ -190,9 +190,10 @@ async fn serve(
     let (terms, settings) = (listener.terms.load(), common.client.load());
     let hello = client::negotiate(socket, &terms.tls, &settings).await?;
     let (stream, startup) = match hello {
-        Hello::Cancel { stream, pid, secret } => {
+        Hello::Cancel { mut stream, pid, secret } => {
             cancel(door, pid, &secret).await;
-            drop(stream);
+            // Inside TLS an end without a goodbye looks cut off, and drivers report it.
+            let _ = tokio::time::timeout(GOODBYE, stream.shutdown()).await;
             return Ok(());
         }
         Hello::Start { stream, startup } => (stream, startup),
@@ -213,17 +214,21 @@ async fn serve(
         Ok(wishes) => wishes,
         Err(error) => return refuse(stream, error),
     };
-    login(stream, wishes, peer, door, slot).await
+    let knock = Knock { wishes, long_key: startup.takes_long_keys(), peer };
+    login(stream, knock, door, slot).await
+}
+
+/// Who knocks, and how.
+struct Knock {
+    wishes: Wishes,
+    /// It takes a cancel key of protocol 3.2.
+    long_key: bool,
+    peer: Peer,
 }
 
 /// From wishes to a session on its worker.
-async fn login(
-    mut stream: Stream,
-    wishes: Wishes,
-    peer: Peer,
-    door: &Door,
-    slot: Slot,
-) -> Result<(), Ended> {
+async fn login(mut stream: Stream, knock: Knock, door: &Door, slot: Slot) -> Result<(), Ended> {
+    let Knock { wishes, long_key, peer } = knock;
     let common = &door.common;
     let refuse = |stream, error| Err(Ended::Refused(Box::new(stream), error));
     let (authenticator, catalog) = (common.authenticator.load(), common.catalog.load());
@@ -251,8 +256,8 @@ async fn login(
         return refuse(stream, Error::TooManyClients { tenant: true });
     };
     let index = worker_of(tenant.id.as_str(), door.workers.len());
-    let (Some(worker), Some(entry)) = (door.workers.get(index), common.registry.enter(index))
-    else {
+    let entered = common.registry.enter(index, long_key);
+    let (Some(worker), Some(entry)) = (door.workers.get(index), entered) else {
         return refuse(stream, Error::Internal);
     };
     common.metrics.logins.increment(1);

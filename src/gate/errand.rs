@@ -118,15 +118,17 @@ impl Floor {
         let mut still = !self.guests.borrow().values().any(|guest| works(guest));
         let holds = self.common.holds.load();
         let mut leaving = self.pending.leaving.borrow_mut();
-        leaving.retain(|facts| facts.strong_count() > 0);
+        let kept = self.kept();
+        let is_kept = |facts: &Weak<ServerFacts>| kept.iter().any(|it| it.ptr_eq(facts));
+        leaving.retain(|facts| facts.strong_count() > 0 && !is_kept(facts));
         for pool in self.env.pools.all() {
             if self.is_held(&pool) {
                 let leases = pool.leases().into_iter().map(|lease| lease.facts);
                 let servers = pool.idle().into_iter().map(|(facts, ..)| facts).chain(leases);
                 for facts in servers {
-                    let known = |it: &Weak<ServerFacts>| it.as_ptr() == Rc::as_ptr(&facts);
-                    if !leaving.iter().any(known) {
-                        leaving.push(Rc::downgrade(&facts));
+                    let facts = Rc::downgrade(&facts);
+                    if !leaving.iter().chain(&kept).any(|it| it.ptr_eq(&facts)) {
+                        leaving.push(facts);
                     }
                 }
                 pool.close_idle();
@@ -138,6 +140,16 @@ impl Floor {
             }
         }
         still && leaving.is_empty()
+    }
+
+    /// Servers that idle sessions keep: a pause leaves them alone.
+    fn kept(&self) -> Vec<Weak<ServerFacts>> {
+        let guests = self.guests.borrow();
+        let idle = guests.values().filter(|guest| {
+            !guest.shared.pins.get().is_empty() && guest.shared.phase.get() != Phase::Active
+        });
+        let servers = idle.filter_map(|guest| guest.shared.server.borrow().clone());
+        servers.map(|facts| Rc::downgrade(&facts)).collect()
     }
 
     /// Whether all who could use the pool are paused.

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::rc::Rc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use crate::catalog::Pooling;
 use crate::client::Phase;
 use crate::console::{ClientRow, MemoryRow, PoolRow, ServerRow, SocketRow};
 use crate::gate::holds::Database;
@@ -150,7 +151,8 @@ fn client_row(id: SessionId, guest: &Guest) -> ClientRow {
         application_name: shared.application_name.borrow().clone(),
         tenant: tenant.id.to_string(),
     };
-    ClientRow { socket, id, credential: guest.identity.credential.clone() }
+    let pin = shared.pins.get().to_string();
+    ClientRow { socket, id, credential: guest.identity.credential.clone(), pin }
 }
 
 fn server_ptr(cluster: &str, facts: &ServerFacts) -> String {
@@ -162,9 +164,11 @@ fn pool_row(pool: &Rc<Pool>, floor: &Floor, doing: &Doing) -> PoolRow {
     let plan = pool.plan();
     let catalog = floor.common.catalog.load();
     let mut tenants = catalog.tenants().filter(|it| it.route.conninfo == plan.conninfo);
-    let tenant = match (tenants.next(), tenants.next()) {
-        (Some(only), None) if plan.isolation != Isolation::Row => only.id.to_string(),
-        _ => "*".to_owned(),
+    let (tenant, pooling) = match (tenants.next(), tenants.next()) {
+        (Some(only), None) if plan.isolation != Isolation::Row => {
+            (only.id.to_string(), only.pooling)
+        }
+        _ => ("*".to_owned(), Pooling::Transaction),
     };
     PoolRow {
         cluster: pool.cluster().name.clone(),
@@ -181,7 +185,7 @@ fn pool_row(pool: &Rc<Pool>, floor: &Floor, doing: &Doing) -> PoolRow {
         sv_scrub: pool.in_motion().1 as u64,
         sv_login: connecting as u64,
         maxwait_us: micros(doing.longest_wait),
-        pool_mode: "transaction".to_owned(),
+        pool_mode: pooling.name().to_owned(),
     }
 }
 

@@ -15,7 +15,7 @@ use crate::console::{
 use crate::gate::Common;
 use crate::gate::holds::{Holds, database_of, databases, name_of};
 use crate::gate::rows::{host, memory, merged, utc};
-use crate::gate::worker::{Floor, Order, Worker};
+use crate::gate::worker::{Floor, Guest, Order, Worker};
 use crate::guard;
 use crate::telemetry;
 
@@ -242,6 +242,7 @@ pub struct Report {
     sent: Vec<u64>,
     refusals: Vec<(&'static str, u64)>,
     waiting: usize,
+    pinned: usize,
     would_refuse: Vec<u64>,
 }
 
@@ -302,6 +303,10 @@ impl Report {
         // One figure for all workers: each adds what has changed on it.
         metrics.clients_waiting.increment(waiting as f64 - self.waiting as f64);
         self.waiting = waiting;
+        let is_pinned = |guest: &Guest| !guest.shared.pins.get().is_empty();
+        let pinned = floor.guests.borrow().values().filter(|guest| is_pinned(guest)).count();
+        metrics.clients_pinned.increment(pinned as f64 - self.pinned as f64);
+        self.pinned = pinned;
         metrics.clients.set(floor.common.clients.load(Ordering::Relaxed) as f64);
         for (cluster, servers) in floor.env.pools.servers() {
             metrics.servers(&cluster).set(servers as f64);

@@ -144,7 +144,8 @@ mod tests {
         for _ in 0..3 {
             let reading = cache.read(b"SET application_name = 'an application of ours'", ON);
             assert!(matches!(reading, Reading::Special(_)));
-            let refused = cache.read(b"LISTEN a_channel_with_a_rather_long_name_for_one", ON);
+            let refused =
+                cache.read(b"PREPARE TRANSACTION 'a transaction with a rather long name'", ON);
             assert!(matches!(refused, Reading::Refused { .. }));
         }
         assert_eq!(known(&cache), 0);

@@ -1,10 +1,10 @@
 //! Walks a text token by token and statement by statement: knows semicolons and parentheses,
 //! and nothing of what statements mean.
 
-use crate::guard::ReadOptions;
 use crate::guard::denial::{Denial, Denials, Watch};
 use crate::guard::lexer::{Kind, Lexer, Token, Unreadable};
 use crate::guard::rules::Rule;
+use crate::guard::{ReadOptions, Suspicion};
 
 /// Why reading stopped before the end of the text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,13 +29,15 @@ pub(super) struct Cursor<'text> {
     last_end: usize,
     watch: Watch,
     denied: Denials,
+    suspicion: Suspicion,
 }
 
 impl<'text> Cursor<'text> {
     pub(super) fn new(text: &'text [u8], options: ReadOptions) -> Self {
         let lexer = Lexer::new(text, options.standard_conforming_strings);
         let (watch, denied) = (options.watch, Denials::NONE);
-        Self { lexer, depth: 0, ended: true, last_end: 0, watch, denied }
+        let suspicion = Suspicion::None;
+        Self { lexer, depth: 0, ended: true, last_end: 0, watch, denied, suspicion }
     }
 
     pub(super) fn text(&self) -> &'text [u8] {
@@ -111,6 +113,16 @@ impl<'text> Cursor<'text> {
     /// The rules the statement was found to fall under.
     pub(super) fn take_denied(&mut self) -> Denials {
         std::mem::take(&mut self.denied)
+    }
+
+    /// Notes that the current statement may make something that stays with the server.
+    pub(super) fn suspect(&mut self, suspicion: Suspicion) {
+        self.suspicion = self.suspicion.max(suspicion);
+    }
+
+    /// What the statement was found to make.
+    pub(super) fn take_suspicion(&mut self) -> Suspicion {
+        std::mem::take(&mut self.suspicion)
     }
 
     /// Steps over the rest of the statement.

@@ -63,6 +63,21 @@ pub struct Ordinary {
     pub ends_transaction: bool,
     /// At least one statement, and all of them only control transactions.
     pub control: bool,
+    pub suspicion: Suspicion,
+}
+
+/// Whether a statement may make something that stays with the server when its transaction is over:
+/// only the server knows whether it did. What functions do is not seen.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Suspicion {
+    #[default]
+    None,
+    /// It makes nothing of the kind, and may let go of some.
+    Release,
+    /// A temporary object, a cursor WITH HOLD, a channel.
+    Some,
+    /// An advisory lock, maybe with others of these.
+    Lock,
 }
 
 /// One statement of a special text.
@@ -73,6 +88,7 @@ pub struct Part {
     pub command: Command,
     /// The rules of level guard it falls under, of those that were looked for.
     pub denied: Denials,
+    pub suspicion: Suspicion,
 }
 
 /// What one statement does to the session. Names of settings are in lower case, as PostgreSQL
@@ -105,7 +121,8 @@ pub enum Command {
         name: String,
     },
     CloseAll,
-    /// UNLISTEN, of all channels or of one: no session has any.
+    Listen,
+    /// UNLISTEN, of all channels or of one.
     UnlistenAll,
     /// Exactly `SELECT pg_advisory_unlock_all()`.
     AdvisoryUnlockAll,
@@ -119,6 +136,18 @@ impl Command {
                 !touches.is_empty() || *unknown_settings
             }
             _ => true,
+        }
+    }
+}
+
+impl Command {
+    /// Whether it lets go of what stays with the server and is harmless in every other way.
+    fn suspicion(&self) -> Suspicion {
+        match self {
+            Self::DiscardPart | Self::CloseAll | Self::UnlistenAll | Self::AdvisoryUnlockAll => {
+                Suspicion::Release
+            }
+            _ => Suspicion::None,
         }
     }
 }
@@ -153,7 +182,13 @@ pub fn read(text: &[u8], options: ReadOptions) -> Reading {
 /// The long way.
 fn read_on(text: &[u8], options: ReadOptions) -> Reading {
     let mut cursor = Cursor::new(text, options);
-    let mut all = Ordinary { harmless: true, empty: true, ends_transaction: false, control: true };
+    let mut all = Ordinary {
+        harmless: true,
+        empty: true,
+        ends_transaction: false,
+        control: true,
+        suspicion: Suspicion::None,
+    };
     loop {
         match statement::read(&mut cursor) {
             Ok(Some(statement)) if !statement.is_plain() => {
@@ -165,6 +200,7 @@ fn read_on(text: &[u8], options: ReadOptions) -> Reading {
             Ok(Some(statement)) => {
                 all.harmless &= statement.is_harmless();
                 all.control &= statement.control;
+                all.suspicion = all.suspicion.max(statement.suspicion);
                 all.ends_transaction = all.empty && statement.ends_transaction;
                 all.empty = false;
             }
@@ -179,9 +215,13 @@ fn read_on(text: &[u8], options: ReadOptions) -> Reading {
             // All that can be read is ordinary; the server answers with a syntax error and runs
             // none of it.
             Err(Stop::Unreadable) => {
-                let (empty, control) = (false, false);
-                let all = Ordinary { harmless: false, empty, ends_transaction: false, control };
-                return Reading::Ordinary(all);
+                return Reading::Ordinary(Ordinary {
+                    harmless: false,
+                    empty: false,
+                    ends_transaction: false,
+                    control: false,
+                    suspicion: all.suspicion,
+                });
             }
         }
     }
@@ -213,7 +253,8 @@ fn read_parts(mut cursor: Cursor<'_>, mut parts: Vec<Part>) -> Reading {
 /// A text that the server will refuse as a whole, as far as can be told.
 fn unreadable(text: &[u8]) -> Part {
     let command = Command::Other { harmless: false, touches: Vec::new(), unknown_settings: false };
-    Part { range: 0..text.len(), command, denied: Denials::of(Denial::Unreadable) }
+    let denied = Denials::of(Denial::Unreadable);
+    Part { range: 0..text.len(), command, denied, suspicion: Suspicion::None }
 }
 
 fn refused(rule: Rule) -> Reading {

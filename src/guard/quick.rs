@@ -3,7 +3,7 @@
 //! long way would say, or nothing; `tests.rs` holds the two against each other.
 
 use crate::guard::lexer::continued;
-use crate::guard::{Ordinary, ReadOptions, allow};
+use crate::guard::{Ordinary, ReadOptions, Suspicion, allow};
 
 /// Reads a text whose every token is of a kind that can do nothing to the session; `None` sends
 /// it the long way, whatever the reason.
@@ -138,7 +138,8 @@ impl Scan<'_> {
     /// The end of a statement that is only its first word.
     fn control(&mut self, ends_transaction: bool) -> Option<Ordinary> {
         self.only_blanks()?;
-        Some(Ordinary { harmless: true, empty: false, ends_transaction, control: true })
+        let (harmless, empty, control, suspicion) = (true, false, true, Suspicion::None);
+        Some(Ordinary { harmless, empty, ends_transaction, control, suspicion })
     }
 
     fn only_blanks(&mut self) -> Option<()> {
@@ -176,8 +177,9 @@ impl Scan<'_> {
             }
         }
         let (empty, ends_transaction, control) = (false, false, false);
-        let harmless = self.harmless;
-        (self.depth == 0).then_some(Ordinary { harmless, empty, ends_transaction, control })
+        let (harmless, suspicion) = (self.harmless, Suspicion::None);
+        let read = Ordinary { harmless, empty, ends_transaction, control, suspicion };
+        (self.depth == 0).then_some(read)
     }
 
     #[inline(always)]

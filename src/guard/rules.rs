@@ -4,18 +4,14 @@
 /// Why a text is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Rule {
-    AdvisoryLock,
     AtomicBody,
     CreateTableAsExecute,
-    CursorWithHold,
     DiscardBesideOthers,
     Execute,
     ExplainExecute,
-    Listen,
     Load,
     Prepare,
     ResetAllBesideOthers,
-    TemporaryObject,
     TwoPhase,
     UnreadableCommand,
     UnreadableRest,
@@ -30,35 +26,20 @@ impl Rule {
     /// What is refused and what to do instead: the parts of the 0A000 a client gets.
     pub(super) fn texts(self) -> (&'static str, &'static str) {
         match self {
-            Self::AdvisoryLock => (
-                "an advisory lock that outlives its transaction",
-                "Use pg_advisory_xact_lock and its kin, which end with the transaction.",
-            ),
             Self::AtomicBody => (
                 "a session command in one message with a BEGIN ATOMIC body",
                 "Send the function and the session command in separate messages.",
             ),
             Self::CreateTableAsExecute => ("CREATE TABLE AS EXECUTE", PREPARED),
-            Self::CursorWithHold => (
-                "a cursor WITH HOLD",
-                "Declare it without HOLD and read it inside its transaction.",
-            ),
             Self::DiscardBesideOthers => ("DISCARD beside other statements", ALONE),
             Self::Execute => ("EXECUTE", PREPARED),
             Self::ExplainExecute => ("EXPLAIN EXECUTE", PREPARED),
-            Self::Listen => {
-                ("LISTEN", "Listen over a connection to PostgreSQL that is not pooled.")
-            }
             Self::Load => (
                 "LOAD",
                 "Have the library in session_preload_libraries or shared_preload_libraries.",
             ),
             Self::Prepare => ("PREPARE", PREPARED),
             Self::ResetAllBesideOthers => ("RESET ALL beside other statements", ALONE),
-            Self::TemporaryObject => (
-                "a temporary object",
-                "Create a temporary table with ON COMMIT DROP inside a transaction, or use a CTE.",
-            ),
             Self::TwoPhase => (
                 "a prepared transaction",
                 "Commit in one phase, or use a connection to PostgreSQL that is not pooled.",

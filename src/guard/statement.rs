@@ -9,7 +9,7 @@ use crate::guard::lexer::{Kind, Token};
 use crate::guard::rules::Rule;
 use crate::guard::session;
 use crate::guard::walk::{Walk, is_temporary_schema};
-use crate::guard::{Command, Part};
+use crate::guard::{Command, Part, Suspicion};
 
 /// One statement of a text.
 pub(super) struct Statement {
@@ -19,6 +19,8 @@ pub(super) struct Statement {
     pub ends_transaction: bool,
     /// The rules of level guard it falls under.
     pub denied: Denials,
+    /// It may make something that stays with the server.
+    pub suspicion: Suspicion,
     /// It has a BEGIN ATOMIC body, whose semicolons are not the text's.
     atomic: bool,
 }
@@ -26,8 +28,8 @@ pub(super) struct Statement {
 impl Statement {
     fn new(command: Command) -> Self {
         let (control, ends_transaction, atomic) = (false, false, false);
-        let denied = Denials::NONE;
-        Self { range: 0..0, command, control, ends_transaction, denied, atomic }
+        let (denied, suspicion) = (Denials::NONE, Suspicion::None);
+        Self { range: 0..0, command, control, ends_transaction, denied, suspicion, atomic }
     }
 
     fn plain(harmless: bool) -> Self {
@@ -44,7 +46,9 @@ impl Statement {
     }
 
     pub fn into_part(self) -> Part {
-        Part { range: self.range, command: self.command, denied: self.denied }
+        let Self { range, command, denied, suspicion, .. } = self;
+        let suspicion = suspicion.max(command.suspicion());
+        Part { range, command, denied, suspicion }
     }
 
     pub fn is_harmless(&self) -> bool {
@@ -60,6 +64,7 @@ pub(super) fn read(cursor: &mut Cursor<'_>) -> Result<Option<Statement>, Stop> {
         swallow(cursor)?;
     }
     statement.denied = cursor.take_denied();
+    statement.suspicion = cursor.take_suspicion();
     statement.range = first.range().start..cursor.last_end();
     Ok(Some(statement))
 }
@@ -158,7 +163,11 @@ fn judge(cursor: &mut Cursor<'_>, first: Token) -> Result<Statement, Stop> {
         Head::Declare => declare(cursor, first),
         Head::Prepared => Err(Stop::Refused(Rule::Execute)),
         Head::Prepare => Err(Stop::Refused(prepare(cursor))),
-        Head::Listen => Err(Stop::Refused(Rule::Listen)),
+        Head::Listen => {
+            cursor.suspect(Suspicion::Some);
+            cursor.finish()?;
+            Ok(Statement::new(Command::Listen))
+        }
         Head::Load => Err(Stop::Refused(Rule::Load)),
         Head::Do => {
             cursor.deny(Denial::DoBlock);
@@ -299,7 +308,7 @@ fn create(cursor: &mut Cursor<'_>, first: Token) -> Result<Statement, Stop> {
         let outside = cursor.depth() == 0;
         drops |= token.is(text, "drop") && last.is(text, "commit") && second_last.is(text, "on");
         if token.kind == Kind::Dot && is_temporary_schema(text, last) {
-            return Err(Stop::Refused(Rule::TemporaryObject));
+            cursor.suspect(Suspicion::Some);
         }
         // Only the first AS opens the query; later ones name columns.
         if outside && last.is(text, "as") && !query_begun {
@@ -315,7 +324,7 @@ fn create(cursor: &mut Cursor<'_>, first: Token) -> Result<Statement, Stop> {
         before = [last, token];
     }
     if temporary && !drops {
-        return Err(Stop::Refused(Rule::TemporaryObject));
+        cursor.suspect(Suspicion::Some);
     }
     Ok(Statement { atomic, ..Statement::new(walk.command()) })
 }
@@ -363,7 +372,7 @@ fn declare(cursor: &mut Cursor<'_>, first: Token) -> Result<Statement, Stop> {
     let (mut before, mut in_query) = (first, false);
     while let Some(token) = walk.next(cursor)? {
         if !in_query && token.is(text, "hold") && before.is(text, "with") {
-            return Err(Stop::Refused(Rule::CursorWithHold));
+            cursor.suspect(Suspicion::Some);
         }
         in_query |= token.is(text, "for");
         before = token;

@@ -2,7 +2,8 @@
 
 use crate::guard::lexer::{Kind, Lexer};
 use crate::guard::{
-    Command, Denial, Ordinary, Part, ReadOptions, Reading, SetValue, Watch, quick, read, read_on,
+    Command, Denial, Ordinary, Part, ReadOptions, Reading, SetValue, Suspicion, Watch, quick, read,
+    read_on,
 };
 
 const CORPUS: &str = include_str!("../../tests/corpus/reading.txt");
@@ -17,10 +18,22 @@ fn words(reading: &Reading) -> String {
         Reading::Ordinary(Ordinary { ends_transaction: true, .. }) => "ends".to_owned(),
         Reading::Ordinary(Ordinary { control: true, .. }) => "control".to_owned(),
         Reading::Ordinary(Ordinary { harmless: true, .. }) => "harmless".to_owned(),
-        Reading::Ordinary(_) => "harmful".to_owned(),
+        Reading::Ordinary(Ordinary { suspicion, .. }) => match suspicion {
+            Suspicion::None | Suspicion::Release => "harmful".to_owned(),
+            Suspicion::Some => "suspect".to_owned(),
+            Suspicion::Lock => "locks".to_owned(),
+        },
         Reading::Refused { what, .. } => format!("refused: {what}"),
         Reading::Special(parts) => {
-            parts.iter().map(|part| command_words(&part.command)).collect::<Vec<_>>().join(" ; ")
+            let words = |part: &Part| {
+                let suspicion = match part.suspicion {
+                    Suspicion::None | Suspicion::Release => "",
+                    Suspicion::Some => " suspect",
+                    Suspicion::Lock => " locks",
+                };
+                command_words(&part.command) + suspicion
+            };
+            parts.iter().map(words).collect::<Vec<_>>().join(" ; ")
         }
     }
 }
@@ -51,6 +64,7 @@ fn command_words(command: &Command) -> String {
         Command::DeallocateAll => "deallocate all".to_owned(),
         Command::Deallocate { name } => format!("deallocate {name}"),
         Command::CloseAll => "close all".to_owned(),
+        Command::Listen => "listen".to_owned(),
         Command::UnlistenAll => "unlisten".to_owned(),
         Command::AdvisoryUnlockAll => "unlock all".to_owned(),
     }

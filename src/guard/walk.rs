@@ -7,7 +7,7 @@ use crate::guard::denial::Denial;
 use crate::guard::lexer::{Kind, Token};
 use crate::guard::literal;
 use crate::guard::rules::Rule;
-use crate::guard::{Command, Touch};
+use crate::guard::{Command, Suspicion, Touch};
 
 /// The longest name PostgreSQL keeps, in bytes (NAMEDATALEN - 1).
 const NAME_BYTES_MAX: usize = 63;
@@ -102,16 +102,16 @@ impl<'text> Walk<'text> {
         self.tokens += 1;
         match token.kind {
             Kind::Word => {
-                self.keyword(token, cursor)?;
+                self.keyword(token, cursor);
                 self.name(token);
             }
             Kind::QuotedName | Kind::UnicodeName => {
                 self.quoted(token, cursor);
                 self.name(token);
             }
-            Kind::Open => self.open(cursor)?,
+            Kind::Open => self.open(cursor),
             Kind::Close => self.close(),
-            Kind::Dot => self.dot()?,
+            Kind::Dot => self.dot(cursor),
             _ => {}
         }
         self.previous = token;
@@ -136,7 +136,7 @@ impl<'text> Walk<'text> {
     /// Words that change how later tokens are read. Told apart by length first: this runs for
     /// every word of every statement.
     #[inline]
-    fn keyword(&mut self, token: Token, cursor: &mut Cursor<'_>) -> Result<(), Stop> {
+    fn keyword(&mut self, token: Token, cursor: &mut Cursor<'_>) {
         let text = self.text;
         let was_fresh = self.into == Into::Fresh;
         if was_fresh {
@@ -146,7 +146,7 @@ impl<'text> Walk<'text> {
             4 if token.is(text, "into") => self.meets_into(),
             4 if token.is(text, "with") && self.previous.kind == Kind::Open => self.naming |= 1,
             4 | 9 if was_fresh && (token.is(text, "temp") || token.is(text, "temporary")) => {
-                return Err(Stop::Refused(Rule::TemporaryObject));
+                cursor.suspect(Suspicion::Some);
             }
             5 | 6 if was_fresh && (token.is(text, "local") || token.is(text, "global")) => {
                 self.into = Into::Fresh;
@@ -163,7 +163,6 @@ impl<'text> Walk<'text> {
             }
             _ => {}
         }
-        Ok(())
     }
 
     /// SELECT … INTO makes a table; the INTO of INSERT and MERGE, or a column of that name, not.
@@ -211,21 +210,20 @@ impl<'text> Walk<'text> {
         }
     }
 
-    fn dot(&mut self) -> Result<(), Stop> {
+    fn dot(&mut self, cursor: &mut Cursor<'_>) {
         if !self.previous.kind.is_name() {
             // `(row).field`: whatever name came earlier does not qualify what follows.
             self.chain.name = self.previous;
         }
         if self.into != Into::None && is_temporary_schema(self.text, self.previous) {
-            return Err(Stop::Refused(Rule::TemporaryObject));
+            cursor.suspect(Suspicion::Some);
         }
-        Ok(())
     }
 
-    fn open(&mut self, cursor: &mut Cursor<'_>) -> Result<(), Stop> {
+    fn open(&mut self, cursor: &mut Cursor<'_>) {
         let before = self.previous;
         if before.kind.is_name() {
-            self.called(cursor)?;
+            self.called(cursor);
         }
         if before.kind == Kind::Close {
             // `WITH a AS (…) (SELECT …)`: the list of common table expressions is over.
@@ -237,7 +235,6 @@ impl<'text> Walk<'text> {
         if cursor.depth() > DEPTH_MAX {
             self.harmless = false;
         }
-        Ok(())
     }
 
     fn close(&mut self) {
@@ -247,10 +244,10 @@ impl<'text> Walk<'text> {
     }
 
     /// A name stands directly before a parenthesis.
-    fn called(&mut self, cursor: &mut Cursor<'_>) -> Result<(), Stop> {
+    fn called(&mut self, cursor: &mut Cursor<'_>) {
         if !self.calls_matter {
             self.harmless = false;
-            return Ok(());
+            return;
         }
         let token = self.chain.name;
         let bytes = token.bytes(self.text);
@@ -273,33 +270,29 @@ impl<'text> Walk<'text> {
                 decoded.as_bytes()
             }
         };
-        self.call_of(name, cursor)?;
+        self.call_of(name, cursor);
         self.harmless = self.harmless && self.is_harmless_before_open(name);
-        Ok(())
     }
 
     /// Functions that the session must know of, whatever stands around them.
-    fn call_of(&mut self, name: &[u8], cursor: &mut Cursor<'_>) -> Result<(), Stop> {
+    fn call_of(&mut self, name: &[u8], cursor: &mut Cursor<'_>) {
         match name {
             b"set_config" => self.calls_set_config(cursor),
             b"pg_advisory_unlock_all" => {
                 let expected = match self.chain.qualifier {
                     None => 2,
                     Some(qualifier) if self.is_pg_catalog(qualifier) => 4,
-                    Some(_) => return Ok(()),
+                    Some(_) => return,
                 };
                 self.unlocks_at = (self.tokens == expected).then_some(expected);
             }
             b"pg_advisory_lock"
             | b"pg_advisory_lock_shared"
             | b"pg_try_advisory_lock"
-            | b"pg_try_advisory_lock_shared" => {
-                return Err(Stop::Refused(Rule::AdvisoryLock));
-            }
+            | b"pg_try_advisory_lock_shared" => cursor.suspect(Suspicion::Lock),
             _ if allow::runs_sql(name) => cursor.deny(Denial::SqlInText),
             _ => {}
         }
-        Ok(())
     }
 
     fn calls_set_config(&mut self, cursor: &mut Cursor<'_>) {

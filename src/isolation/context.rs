@@ -11,7 +11,8 @@ pub const NAME_BYTES_MAX: usize = 63;
 
 /// Settings that hold a list of names: SET takes each name as a value of its own (guc.c,
 /// GUC_LIST_QUOTE), where it takes the text of any other list as it is.
-const LISTS: [&str; 2] = ["search_path", "temp_tablespaces"];
+const LISTS: [&str; 4] =
+    ["local_preload_libraries", "search_path", "session_preload_libraries", "temp_tablespaces"];
 
 /// What makes a server connection one tenant's: settings the bind makes, each of which must read
 /// back as it was set. A silo sets nothing unless it names a role or a schema; its identity is the
@@ -119,6 +120,13 @@ impl Context {
 
 fn put_setting(sql: &mut String, name: &str, value: &str) {
     sql.push_str(if sql.is_empty() { "SET " } else { "; SET " });
+    sql.push_str(&set_sql(name, value));
+}
+
+/// What stands behind SET so that a setting gets this value, as SHOW would answer it: the name and
+/// the value, both quoted.
+pub fn set_sql(name: &str, value: &str) -> String {
+    let mut sql = String::new();
     for (at, part) in name.split('.').enumerate() {
         sql.push_str(if at == 0 { "" } else { "." });
         sql.push_str(&quote::identifier(part));
@@ -131,6 +139,7 @@ fn put_setting(sql: &mut String, name: &str, value: &str) {
     } else {
         sql.push_str(&quote::literal(value));
     }
+    sql
 }
 
 fn search_path(plan: &ContextPlan<'_>) -> Result<Option<String>, ContextError> {

@@ -20,7 +20,7 @@ use x509_cert::Certificate;
 use x509_cert::der::Decode;
 
 /// The protocol name both sides may agree on (PostgreSQL manual, 55.2.12).
-const ALPN: &[u8] = b"postgresql";
+pub const ALPN: &[u8] = b"postgresql";
 
 /// Why TLS could not be set up; read by the person who starts the gate.
 #[derive(Debug, thiserror::Error)]

@@ -66,6 +66,7 @@ impl Pool {
     /// `query_wait`. Dropping the future leaves the line.
     pub async fn acquire(self: &Rc<Self>, want: Want<'_>) -> Result<Box<Lease>, AcquireError> {
         let mut started = None;
+        let mut refused = None;
         for _ in 0..ATTEMPTS {
             if let Some(lease) = self.acquire_bound(want) {
                 return Ok(lease);
@@ -85,10 +86,15 @@ impl Pool {
                 Err(BindError::Io(error)) => {
                     tracing::debug!(%error, "a server connection was dead, taking another");
                 }
+                // A server on which temporary tables were used takes no other value; a fresh one
+                // does.
+                Err(BindError::Setting(error)) if error.message.contains("temp_buffers") => {
+                    refused = Some(AcquireError::Bind(error));
+                }
                 Err(error) => return Err(self.bind_failed(error, want)),
             }
         }
-        Err(AcquireError::Lost)
+        Err(refused.unwrap_or(AcquireError::Lost))
     }
 
     /// Steps 1 and 2, which wait for nothing: the server that is still with this session, or one
@@ -173,6 +179,9 @@ impl Pool {
                         // Whose fault it is cannot be told: another server will tell.
                         count(&counts.scrub_failures);
                         let error = self.close_failed(failed, place);
+                        if matches!(error, BindError::Setting(_)) {
+                            return Err(error);
+                        }
                         tracing::warn!(%error, "could not scrub a server and bind it anew");
                         return Err(BindError::Io(io::Error::other(error)));
                     }
@@ -202,10 +211,8 @@ impl Pool {
     fn bind_failed(&self, error: BindError, want: Want<'_>) -> AcquireError {
         let (tenant, cluster) = (&want.tenant.id, &want.tenant.route.cluster.name);
         match error {
-            // The client's own value, named in the error; the rest is not for its eyes.
-            BindError::Refused(error) if names_a_setting(&error.message, want.settings) => {
-                AcquireError::Bind(error)
-            }
+            // The client's own value; the rest is not for its eyes.
+            BindError::Setting(error) => AcquireError::Bind(error),
             error => {
                 tracing::error!(%tenant, cluster, %error, "could not bind a server to its tenant");
                 AcquireError::Unverified
@@ -322,9 +329,4 @@ impl Parked {
             && bound.settings.as_ref() == waiter.settings.as_ref();
         same && (self.harmless || self.session == waiter.session)
     }
-}
-
-fn names_a_setting(message: &str, settings: &Settings) -> bool {
-    let message = message.to_ascii_lowercase();
-    settings.iter().any(|(name, _)| message.contains(name))
 }

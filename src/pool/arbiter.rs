@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 use std::time::{Duration, Instant};
 
 use foldhash::fast::RandomState;
@@ -95,6 +96,8 @@ pub struct Arbiter {
     cluster: Arc<str>,
     mail: Arc<[mpsc::UnboundedSender<Post>]>,
     book: Mutex<Book>,
+    /// Sessions that keep their servers, or may.
+    pub pinned: AtomicUsize,
 }
 
 #[derive(Debug)]
@@ -180,7 +183,8 @@ impl Arbiter {
     fn new(cluster: &Cluster, mail: Arc<[mpsc::UnboundedSender<Post>]>) -> Self {
         let seats = mail.iter().map(|_| Seat::default()).collect();
         let book = Book { places: cluster.capacity, taken: 0, seats, queues: HashMap::default() };
-        Self { cluster: cluster.name.as_str().into(), mail, book: Mutex::new(book) }
+        let (cluster, book) = (cluster.name.as_str().into(), Mutex::new(book));
+        Self { cluster, mail, book, pinned: AtomicUsize::new(0) }
     }
 
     /// Changes how many places there are; what is taken above that comes back by itself.

@@ -17,20 +17,20 @@ use crate::wire::frame::{self, Header};
 /// A leased server connection.
 #[derive(Debug)]
 pub struct Lease {
-    held: Option<Held>,
-    pool: Rc<Pool>,
-    slot: ServerSlot,
+    pub(super) held: Option<Held>,
+    pub(super) pool: Rc<Pool>,
+    pub(super) slot: ServerSlot,
     session: SessionId,
     tenant: TenantId,
-    since: Instant,
+    pub(super) since: Instant,
     /// Something ran on it that may have left a trace in the server's session.
-    trace: bool,
+    pub(super) trace: bool,
 }
 
 #[derive(Debug)]
-struct Held {
-    bound: Box<Bound>,
-    place: Place,
+pub(super) struct Held {
+    pub(super) bound: Box<Bound>,
+    pub(super) place: Place,
 }
 
 impl Lease {

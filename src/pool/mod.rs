@@ -12,6 +12,7 @@ mod hold;
 mod janitor;
 mod lease;
 mod line;
+mod pin;
 mod pump;
 mod shelf;
 #[cfg(test)]
@@ -26,6 +27,7 @@ use std::time::{Duration, Instant};
 pub use acquire::{AcquireError, Want};
 pub use arbiter::{Arbiters, Mail, Post};
 pub use lease::Lease;
+pub use pin::Pin;
 
 use crate::catalog::{Cluster, Tenant, TenantId};
 use crate::isolation::Isolation;

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::isolation::carrier::SIGNATURE_SECONDS_MAX;
-use crate::isolation::{Context, Seal, quote};
+use crate::isolation::{Context, Seal};
 use crate::net::{Clock, Connection};
 use crate::server::simple::{self, Reply, reply};
 use crate::server::{Server, ServerFacts, Statements};
@@ -32,6 +32,8 @@ pub struct Bound {
     pub statements: Statements,
     /// ParameterStatus that the bind produced.
     pub reported: Box<[(String, String)]>,
+    /// NotificationResponses that came while the gate asked something of its own, whole.
+    pub heard: Vec<u8>,
 }
 
 /// Ordinary settings that follow a session from server to server, by name.
@@ -61,6 +63,16 @@ impl Settings {
         self.0.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
     }
 
+    /// How many there are.
+    pub fn count(&self) -> usize {
+        self.0.len()
+    }
+
+    /// How long their names and values are together.
+    pub fn bytes(&self) -> usize {
+        self.0.iter().map(|(name, value)| name.len() + value.len()).sum()
+    }
+
     /// All of them, in order of their names.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
         self.0.iter().map(|(name, value)| (name.as_str(), value.as_str()))
@@ -76,6 +88,9 @@ pub enum BindError {
     Timeout(Duration),
     #[error("server refused: {} {}", .0.sqlstate, .0.message)]
     Refused(ReadError),
+    /// It did not accept a setting of the session's own.
+    #[error("server refused a session's setting: {} {}", .0.sqlstate, .0.message)]
+    Setting(ReadError),
     #[error("{done} of {wanted} settings were confirmed")]
     Unconfirmed { wanted: usize, done: usize },
     #[error("entered {found:?} instead of {wanted:?}")]
@@ -109,6 +124,25 @@ const SCRUB_SEALED: [&str; 1] = ["SET transaction_isolation TO 'read committed';
      RESET SESSION AUTHORIZATION; RESET ALL; DEALLOCATE ALL; CLOSE ALL; UNLISTEN *; \
      SELECT pg_catalog.pg_advisory_unlock_all(); DISCARD SEQUENCES; DISCARD TEMP"];
 
+/// What takes settings and role off and leaves the rest; its first statement as above.
+const RESET: [&str; 1] = ["SET transaction_isolation TO 'read committed'; \
+     RESET SESSION AUTHORIZATION; RESET ALL"];
+
+/// What goes to the server ahead of a bind.
+#[derive(Clone, Copy)]
+enum Ahead {
+    Nothing,
+    Scrub,
+    /// It stays with its session, so what it tells that one is not for the bind to judge.
+    Reset,
+}
+
+/// What a bind heard.
+struct Made {
+    reported: Vec<(String, String)>,
+    heard: Vec<u8>,
+}
+
 /// Its parameters are text, text, int8, bytea: see `carrier.rs`.
 const ENTER: &str = "SELECT tenantgate.enter($1, $2, $3, $4)";
 /// The last two are sent in binary.
@@ -135,14 +169,15 @@ impl Clean {
         limit: Duration,
     ) -> Result<Box<Bound>, Box<Failed>> {
         let clock = self.0.facts.clock.clone();
-        let bind = within(&clock, limit, bind(&mut self.0, context, settings, false));
+        let bind = within(&clock, limit, bind(&mut self.0, context, settings, Ahead::Nothing));
         match bind.await {
-            Ok(reported) => Ok(Box::new(Bound {
+            Ok(made) => Ok(Box::new(Bound {
                 server: self.0,
                 context: context.clone(),
                 settings: settings.clone(),
                 statements: Statements::default(),
-                reported: reported.into(),
+                reported: made.reported.into(),
+                heard: Vec::new(),
             })),
             Err(error) => Err(Failed::new(error, *self.0)),
         }
@@ -191,9 +226,10 @@ impl Bound {
         let clock = self.server.facts.clock.clone();
         let server = &mut self.server;
         let scrub = async {
-            put_scrub(server);
+            let sweep = scrub_of(&server.facts);
+            put_all(server, sweep);
             server.connection.send().await?;
-            confirm_scrub(server).await?;
+            confirm_all(server, sweep).await?;
             settled(&mut server.connection)
         };
         match within(&clock, limit, scrub).await {
@@ -211,51 +247,44 @@ impl Bound {
         limit: Duration,
     ) -> Result<Box<Self>, Box<Failed>> {
         let clock = self.server.facts.clock.clone();
-        let bind = within(&clock, limit, bind(&mut self.server, context, settings, true));
+        let bind = within(&clock, limit, bind(&mut self.server, context, settings, Ahead::Scrub));
         match bind.await {
-            Ok(reported) => {
+            Ok(made) => {
                 self.context = context.clone();
                 self.settings = settings.clone();
                 self.statements = Statements::default();
-                self.reported = reported.into();
+                self.reported = made.reported.into();
+                self.heard = Vec::new();
                 Ok(self)
             }
             Err(error) => Err(Failed::new(error, *self.server)),
         }
     }
 
-    /// Reads settings as they are in force, at the end of a transaction that touched them. In a
-    /// transaction of its own, whose mode does not depend on the session's defaults: under its own
-    /// default of serializable and deferrable a bare SELECT would wait (measured).
-    pub async fn read_back(
-        &mut self,
-        names: &[String],
+    /// Sets context and settings anew for the session that has it, which keeps what it holds.
+    pub async fn refresh(
+        mut self: Box<Self>,
+        context: &Arc<Context>,
+        settings: &Rc<Settings>,
         limit: Duration,
-    ) -> Result<Vec<Option<String>>, BindError> {
-        // READ WRITE is refused on a standby, where everything is read only anyway.
-        let standby = self.facts().parameter("in_hot_standby") == Some("on");
-        let access = if standby { "READ ONLY" } else { "READ WRITE" };
-        let ask =
-            |name: &String| format!("pg_catalog.current_setting({}, true)", quote::literal(name));
-        let columns: Vec<String> = names.iter().map(ask).collect();
-        let sql = format!(
-            "BEGIN ISOLATION LEVEL READ COMMITTED {access} NOT DEFERRABLE; SELECT {}; COMMIT",
-            columns.join(", ")
-        );
+    ) -> Result<Box<Self>, Box<Failed>> {
         let clock = self.server.facts.clock.clone();
-        let connection = &mut self.server.connection;
-        let asked = async {
-            frontend::put_query(&mut connection.output, sql.as_bytes());
-            connection.send().await?;
-            confirmed(reply(connection).await?)
-        };
-        let reply = within(&clock, limit, asked).await?;
-        let value = |column| reply.text(column).map(str::to_owned);
-        Ok((0..names.len()).map(value).collect())
+        let bind = within(&clock, limit, bind(&mut self.server, context, settings, Ahead::Reset));
+        match bind.await {
+            Ok(mut made) => {
+                self.heard.append(&mut made.heard);
+                self.context = context.clone();
+                self.settings = settings.clone();
+                // A Query destroys the unnamed one.
+                self.statements.remove(b"");
+                Ok(self)
+            }
+            Err(error) => Err(Failed::new(error, *self.server)),
+        }
     }
 }
 
-async fn within<T>(
+pub(super) async fn within<T>(
     clock: &Clock,
     limit: Duration,
     work: impl Future<Output = Result<T, BindError>>,
@@ -270,21 +299,24 @@ fn scrub_of(facts: &ServerFacts) -> &'static [&'static str] {
     if facts.seal.is_some() { &SCRUB_SEALED } else { &SCRUB }
 }
 
-fn put_scrub(server: &mut Server) {
-    for sql in scrub_of(&server.facts) {
+fn put_all(server: &mut Server, queries: &[&str]) {
+    for sql in queries {
         frontend::put_query(&mut server.connection.output, sql.as_bytes());
     }
 }
 
-async fn confirm_scrub(server: &mut Server) -> Result<(), BindError> {
-    for sql in scrub_of(&server.facts) {
+/// What was heard along the way comes back.
+async fn confirm_all(server: &mut Server, queries: &[&str]) -> Result<Vec<u8>, BindError> {
+    let mut heard = Vec::new();
+    for sql in queries {
         let wanted = sql.split("; ").count();
-        let done = confirmed(reply(&mut server.connection).await?)?.completed;
-        if done != wanted {
-            return Err(BindError::Unconfirmed { wanted, done });
+        let mut reply = confirmed(reply(&mut server.connection).await?)?;
+        if reply.completed != wanted {
+            return Err(BindError::Unconfirmed { wanted, done: reply.completed });
         }
+        heard.append(&mut reply.heard);
     }
-    Ok(())
+    Ok(heard)
 }
 
 /// Bytes that nobody asked for mean that the two sides do not agree on where they are, unless they
@@ -306,12 +338,17 @@ fn settled(connection: &mut Connection) -> Result<(), BindError> {
     }
 }
 
-fn confirmed(reply: Reply) -> Result<Reply, BindError> {
+pub(super) fn confirmed(reply: Reply) -> Result<Reply, BindError> {
     match reply.error {
         Some(error) => Err(BindError::Refused(error)),
         None if reply.is_clean() => Ok(reply),
         None => Err(BindError::Unexpected(char::from(reply.status))),
     }
+}
+
+/// Whether the server was stopped in what it did (class 57, operator intervention).
+fn is_stop(error: &ReadError) -> bool {
+    error.sqlstate.starts_with("57")
 }
 
 fn gone() -> BindError {
@@ -324,10 +361,11 @@ pub(super) async fn try_seal(server: &mut Server) -> Result<(), BindError> {
     let facts = server.facts.clone();
     let Some(seal) = &facts.seal else { return Ok(()) };
     put_enter(&mut server.connection.output, seal, NOBODY, &facts);
-    put_scrub(server);
+    let scrub = scrub_of(&facts);
+    put_all(server, scrub);
     server.connection.send().await?;
     let entered = simple::called(&mut server.connection).await?;
-    confirm_scrub(server).await?;
+    confirm_all(server, scrub).await?;
     confirm_entry(&confirmed(entered)?, NOBODY)?;
     settled(&mut server.connection)
 }
@@ -344,13 +382,16 @@ async fn bind(
     server: &mut Server,
     context: &Context,
     settings: &Settings,
-    scrub_first: bool,
-) -> Result<Vec<(String, String)>, BindError> {
+    ahead: Ahead,
+) -> Result<Made, BindError> {
     let carried: Vec<(&str, &str)> = settings.iter().collect();
     let sql = context.bind_sql(&carried);
-    if scrub_first {
-        put_scrub(server);
-    }
+    let first = match ahead {
+        Ahead::Nothing => &[],
+        Ahead::Scrub => scrub_of(&server.facts),
+        Ahead::Reset => &RESET[..],
+    };
+    put_all(server, first);
     let facts = server.facts.clone();
     let entering = facts.seal.as_ref().zip(context.tenant());
     if let Some((seal, tenant)) = entering {
@@ -361,25 +402,35 @@ async fn bind(
         frontend::put_query(&mut server.connection.output, sql.as_bytes());
     }
     server.connection.send().await?;
-    if scrub_first {
-        confirm_scrub(server).await?;
-    }
-    let mut reported = Vec::new();
+    let heard = confirm_all(server, first).await?;
+    let mut bound = Made { reported: Vec::new(), heard };
     if let Some((_, tenant)) = entering {
-        let entered = confirmed(simple::called(&mut server.connection).await?)?;
+        let mut entered = confirmed(simple::called(&mut server.connection).await?)?;
         confirm_entry(&entered, tenant)?;
-        reported = entered.parameters;
+        bound.reported = entered.parameters;
+        bound.heard.append(&mut entered.heard);
     }
     if sql.is_some() {
-        let mut made = confirmed(reply(&mut server.connection).await?)?;
-        let (wanted, done) = (context.statements() + carried.len(), made.completed);
+        let made = reply(&mut server.connection).await?;
+        let (own, done) = (context.statements(), made.completed);
+        let wanted = own + carried.len();
+        let mut made = match confirmed(made) {
+            // The context stood; what failed is what the session carries.
+            Err(BindError::Refused(error)) if (own..wanted).contains(&done) && !is_stop(&error) => {
+                return Err(BindError::Setting(error));
+            }
+            made => made?,
+        };
         if done != wanted || made.rows != 0 {
             return Err(BindError::Unconfirmed { wanted, done });
         }
-        reported.append(&mut made.parameters);
+        bound.reported.append(&mut made.parameters);
+        bound.heard.append(&mut made.heard);
     }
-    settled(&mut server.connection)?;
-    Ok(reported)
+    if !matches!(ahead, Ahead::Reset) {
+        settled(&mut server.connection)?;
+    }
+    Ok(bound)
 }
 
 /// The tenant, signed for this backend and the next half minute. As values of an unnamed statement,

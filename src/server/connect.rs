@@ -23,6 +23,7 @@ use crate::server::check_schema::{Reach, check_schema};
 use crate::server::conninfo::{Conninfo, Host, SslMode, SslNegotiation, TcpWish, TlsWish};
 use crate::server::login::{LoginError, Welcome, login};
 use crate::server::{Clean, Server, ServerFacts};
+use crate::wire::startup;
 
 /// What a connection to a server is for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -92,7 +93,7 @@ async fn connect_host(
     let (stream, end_point) = dial(conninfo, host).await?;
     let secure = stream.is_secure();
     let mut connection = Connection::new(stream, buffers.clone());
-    startup(&mut connection, plan).await?;
+    introduce(&mut connection, plan).await?;
     let welcome = login(&mut connection, conninfo, end_point).await?;
     let checks = CheckPlan {
         isolation: plan.isolation,
@@ -170,7 +171,7 @@ fn fall_short(plan: &ConnectPlan, shortfall: String) -> Result<Box<str>, CheckEr
 
 /// The start-up values are the gate's own constants, because RESET ALL returns to them: nothing a
 /// client chose is among them (PostgreSQL manual, 55.2.1).
-async fn startup(connection: &mut Connection, plan: &ConnectPlan) -> io::Result<()> {
+async fn introduce(connection: &mut Connection, plan: &ConnectPlan) -> io::Result<()> {
     let conninfo = &plan.conninfo;
     let mut parameters = vec![
         ("user", conninfo.user.as_str()),
@@ -187,6 +188,7 @@ async fn startup(connection: &mut Connection, plan: &ConnectPlan) -> io::Result<
     }
     let mut out = BytesMut::new();
     frontend::startup_message(parameters, &mut out)?;
+    startup::put_minor(&mut out, conninfo.protocol.minor_max);
     connection.output.extend_from_slice(&out);
     connection.send().await
 }
@@ -281,7 +283,7 @@ async fn secure(
         .map_err(|_| io::Error::other("host is not a name a certificate can have"))?;
     let stream = connector.connect(server_name, socket).await?;
     let session = stream.get_ref().1;
-    if direct && session.alpn_protocol() != Some(b"postgresql") {
+    if direct && session.alpn_protocol() != Some(tls::ALPN) {
         return Err(io::Error::other("server did not agree on ALPN \"postgresql\"").into());
     }
     let leaf = session.peer_certificates().and_then(|chain| chain.first());

@@ -11,10 +11,11 @@ use postgres_protocol::authentication::sasl::{
 use postgres_protocol::message::frontend;
 
 use crate::net::Connection;
-use crate::server::conninfo::{ChannelBinding, Conninfo, RequireAuth};
+use crate::server::conninfo::{ChannelBinding, Conninfo, Protocol, RequireAuth};
 use crate::server::simple::unexpected;
 use crate::wire::backend;
 use crate::wire::frame::HEADER_BYTES;
+use crate::wire::startup::SECRET_BYTES;
 
 /// Longest message a server may send before it has accepted the login.
 const FRAME_BYTES_MAX: usize = 64 * 1024;
@@ -35,6 +36,8 @@ pub enum LoginError {
     PasswordMissing,
     #[error("channel binding is required and the server does not offer it")]
     ChannelBinding,
+    #[error("server speaks protocol 3.{minor}, min_protocol_version of this route is 3.{least}")]
+    Protocol { minor: u16, least: u16 },
 }
 
 /// What a server says of itself at the end of a login.
@@ -54,6 +57,7 @@ pub async fn login(
 ) -> Result<Welcome, LoginError> {
     let mut proof = Proof::default();
     let mut welcome = Welcome::default();
+    let mut negotiated = false;
     for _ in 0..FRAMES_MAX {
         let (tag, body) = frame(connection).await?;
         match tag {
@@ -61,15 +65,19 @@ pub async fn login(
                 authentication(connection, conninfo, &end_point, &body, &mut proof).await?;
             }
             b'N' => {}
-            b'v' => return Err(unexpected(b'v').into()),
+            b'v' if !negotiated && !proof.given && !proof.accepted => {
+                negotiated = true;
+                version(&body, conninfo.protocol)?;
+            }
             b'S' => {
                 let read = backend::read_parameter_status(&body);
                 let (name, value) = read.ok_or_else(|| unexpected(b'S'))?;
                 welcome.greeting.push((name.to_owned(), value.to_owned()));
             }
             b'K' => {
-                let (pid, secret) =
-                    body.split_first_chunk::<4>().ok_or_else(|| unexpected(b'K'))?;
+                let key = body.split_first_chunk::<4>();
+                let key = key.filter(|(_, secret)| SECRET_BYTES.contains(&secret.len()));
+                let (pid, secret) = key.ok_or_else(|| unexpected(b'K'))?;
                 (welcome.pid, welcome.secret) = (i32::from_be_bytes(*pid), secret.to_vec());
             }
             b'Z' if proof.accepted && body == b"I" => return Ok(welcome),
@@ -77,6 +85,20 @@ pub async fn login(
         }
     }
     Err(unexpected(b'Z').into())
+}
+
+/// The server speaks an older version than it was asked for, or not all that it was asked for.
+fn version(body: &[u8], wish: Protocol) -> Result<(), LoginError> {
+    let told = backend::read_negotiate(body).ok_or_else(|| unexpected(b'v'))?;
+    let minor = told.minor;
+    // The gate asks for no extensions, so there is none to be unknown.
+    if told.extensions > 0 || minor >= wish.minor_max {
+        return Err(unexpected(b'v').into());
+    }
+    match minor < wish.minor_min {
+        true => Err(LoginError::Protocol { minor, least: wish.minor_min }),
+        false => Ok(()),
+    }
 }
 
 /// How far a login has come.

@@ -10,6 +10,8 @@ mod connect;
 mod conninfo;
 mod crossing;
 mod login;
+mod pins;
+mod read_back;
 mod retire;
 mod simple;
 mod statements;
@@ -29,6 +31,8 @@ pub use conninfo::{
     TlsWish,
 };
 pub use crossing::Crossing;
+pub use pins::Pins;
+pub use read_back::Question;
 pub use retire::retire;
 pub use simple::{Reply, reply};
 pub use statements::{Statement, Statements};
@@ -75,6 +79,11 @@ impl ServerFacts {
     /// The value of a parameter the server reported at login.
     pub fn parameter(&self, name: &str) -> Option<&str> {
         self.greeting.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
+    }
+
+    /// For everything that has a limit.
+    pub(super) fn clock(&self) -> &Clock {
+        &self.clock
     }
 
     /// Where and how to ask for a cancel of what this server runs.

@@ -23,6 +23,8 @@ pub struct Reply {
     row: Vec<u8>,
     pub rows: usize,
     pub error: Option<ReadError>,
+    /// NotificationResponses that came along, whole.
+    pub heard: Vec<u8>,
     /// ParameterStatus that came along.
     pub parameters: Vec<(String, String)>,
     /// Statements that were completed.
@@ -67,7 +69,8 @@ async fn read(connection: &mut Connection, mut due: &[u8]) -> io::Result<Reply> 
         let frame = connection.input.data();
         let body = frame.get(HEADER_BYTES..header.length).unwrap_or_default();
         match header.tag {
-            b'N' | b'A' => {}
+            b'N' => {}
+            b'A' => reply.heard.extend_from_slice(frame.get(..header.length).unwrap_or_default()),
             b'1' | b'2' if due.first() == Some(&header.tag) => due = due.get(1..).unwrap_or(due),
             b'T' | b'I' | b'C' | b'D' if !due.is_empty() => return Err(unexpected(header.tag)),
             b'T' => {}

@@ -32,7 +32,7 @@ pub enum Kind {
 }
 
 /// The series of the whole process.
-pub const METRICS: [Metric; 27] = [
+pub const METRICS: [Metric; 28] = [
     gauge("tenantgate_build_info", "", &["version"], "Always 1; the label carries the version."),
     gauge(
         "tenantgate_start_time_seconds",
@@ -43,6 +43,12 @@ pub const METRICS: [Metric; 27] = [
     gauge("tenantgate_catalog_tenants", "", &[], "Tenants in the catalog."),
     gauge("tenantgate_clients", "", &[], "Client connections that are logged in."),
     gauge("tenantgate_clients_waiting", "", &[], "Clients that wait for a server connection."),
+    gauge(
+        "tenantgate_clients_pinned",
+        "",
+        &[],
+        "Clients that keep their server connection between transactions.",
+    ),
     gauge(
         "tenantgate_servers",
         "",
@@ -212,6 +218,7 @@ pub struct Metrics {
     pub catalog_tenants: Gauge,
     pub clients: Gauge,
     pub clients_waiting: Gauge,
+    pub clients_pinned: Gauge,
     pub logins: Counter,
     pub requests: Counter,
     pub transactions: Counter,
@@ -284,6 +291,7 @@ impl Metrics {
             catalog_tenants: gauge!("tenantgate_catalog_tenants"),
             clients: gauge!("tenantgate_clients"),
             clients_waiting: gauge!("tenantgate_clients_waiting"),
+            clients_pinned: gauge!("tenantgate_clients_pinned"),
             logins: counter!("tenantgate_logins_total"),
             requests: counter!("tenantgate_requests_total"),
             transactions: counter!("tenantgate_transactions_total"),

@@ -63,7 +63,7 @@ pub fn put_backend_key(out: &mut Vec<u8>, pid: i32, secret: &[u8]) {
     });
 }
 
-/// Appends NegotiateProtocolVersion: the newest minor version spoken, and the extensions not known.
+/// Appends NegotiateProtocolVersion: the minor version spoken, and the extensions not known.
 pub fn put_negotiate(out: &mut Vec<u8>, minor: u16, extensions: &[String]) {
     frame(out, b'v', |body| {
         body.extend_from_slice(&(0x3_0000 | u32::from(minor)).to_be_bytes());
@@ -73,6 +73,28 @@ pub fn put_negotiate(out: &mut Vec<u8>, minor: u16, extensions: &[String]) {
             body.push(0);
         }
     });
+}
+
+/// What a NegotiateProtocolVersion says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Negotiated {
+    /// The minor version of protocol 3 that is spoken.
+    pub minor: u16,
+    /// How many extensions are not known.
+    pub extensions: usize,
+}
+
+/// Reads a NegotiateProtocolVersion body.
+pub fn read_negotiate(body: &[u8]) -> Option<Negotiated> {
+    let (version, rest) = body.split_first_chunk::<4>()?;
+    let (count, mut rest) = rest.split_first_chunk::<4>()?;
+    let (version, count) = (u32::from_be_bytes(*version), u32::from_be_bytes(*count));
+    let extensions = usize::try_from(count).ok()?;
+    for _ in 0..extensions {
+        (_, rest) = cstring(rest)?;
+    }
+    let minor = version as u16;
+    (version >> 16 == 3 && rest.is_empty()).then_some(Negotiated { minor, extensions })
 }
 
 /// Appends ReadyForQuery; `status` is `I`, `T` or `E`.
@@ -201,6 +223,17 @@ mod tests {
     }
 
     #[test]
+    fn a_negotiation_reads_back_and_lies_are_refused() {
+        let mut out = Vec::new();
+        put_negotiate(&mut out, 2, &["_pq_.a".to_owned(), "_pq_.b".to_owned()]);
+        let told = Negotiated { minor: 2, extensions: 2 };
+        assert_eq!(read_negotiate(&out[HEADER_BYTES..]), Some(told));
+        assert_eq!(read_negotiate(&out[HEADER_BYTES..out.len() - 1]), None);
+        assert_eq!(read_negotiate(b"\0\x02\0\0\0\0\0\0"), None);
+        assert_eq!(read_negotiate(b"\0\x03\0\0\xff\xff\xff\xff"), None);
+    }
+
+    #[test]
     fn rows_are_read_and_lies_refused() {
         let row = read_row(b"\0\x02\0\0\0\x01a\xff\xff\xff\xff").unwrap();
         let values: Vec<_> = (0..3).map(|column| row.value(column)).collect();
@@ -217,6 +250,7 @@ mod tests {
             let length = random.usize(..32);
             let bytes: Vec<u8> = (0..length).map(|_| random.u8(..3)).collect();
             let _ = (read_error(&bytes), read_row(&bytes), read_parameter_status(&bytes));
+            let _ = read_negotiate(&bytes);
         }
     }
 }

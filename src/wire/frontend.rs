@@ -36,6 +36,27 @@ pub fn bind_names(body: &[u8]) -> Option<(&[u8], &[u8])> {
     Some((portal, statement))
 }
 
+/// The values in a complete Bind message's body, NULLs left out; `None` if its layout is wrong.
+pub fn bind_values(body: &[u8]) -> Option<Vec<&[u8]>> {
+    let (_, rest) = cstring(body)?;
+    let (_, rest) = cstring(rest)?;
+    let (formats, rest) = rest.split_first_chunk::<2>()?;
+    let formats = usize::from(u16::from_be_bytes(*formats)) * 2;
+    let (count, mut rest) = rest.get(formats..)?.split_first_chunk::<2>()?;
+    let mut values = Vec::new();
+    for _ in 0..u16::from_be_bytes(*count) {
+        let (length, after) = rest.split_first_chunk::<4>()?;
+        // A negative length is NULL.
+        let Ok(length) = usize::try_from(i32::from_be_bytes(*length)) else {
+            rest = after;
+            continue;
+        };
+        values.push(after.get(..length)?);
+        rest = after.get(length..)?;
+    }
+    Some(values)
+}
+
 /// What a Describe or Close message is about: `S` (statement) or `P` (portal), and its name.
 pub fn target(body: &[u8]) -> Option<(u8, &[u8])> {
     let (&kind, rest) = body.split_first()?;
@@ -87,6 +108,11 @@ pub fn put_sync(out: &mut Vec<u8>) {
     put(out, b'S', &[]);
 }
 
+/// Appends a Flush message.
+pub fn put_flush(out: &mut Vec<u8>) {
+    put(out, b'H', &[]);
+}
+
 /// Appends a Terminate message.
 pub fn put_terminate(out: &mut Vec<u8>) {
     put(out, b'X', &[]);
@@ -134,13 +160,26 @@ mod tests {
     }
 
     #[test]
+    fn values_of_a_bind_are_read_and_nulls_left_out() {
+        let mut out = Vec::new();
+        put_call(&mut out, b"select $1, $2", &[0, 1], &[b"my.name", b"v"]);
+        let at = out.iter().position(|byte| *byte == b'B').unwrap();
+        let rest = &out[at..];
+        let length = u32::from_be_bytes(rest[1..5].try_into().unwrap()) as usize;
+        let body = &rest[HEADER_BYTES..=length];
+        assert_eq!(bind_values(body), Some(vec![&b"my.name"[..], b"v"]));
+        assert_eq!(bind_values(&body[..body.len() - 4]), None);
+        assert_eq!(bind_values(b"p\0s\0\0\0\0\x01\xff\xff\xff\xff\0\0"), Some(Vec::new()));
+    }
+
+    #[test]
     fn random_bodies_never_panic() {
         let mut random = fastrand::Rng::with_seed(11);
         for _ in 0..50_000 {
             let length = random.usize(..24);
             let bytes: Vec<u8> = (0..length).map(|_| random.u8(..4) * 25).collect();
             let _ = (parse(&bytes), query(&bytes), bind_names(&bytes));
-            let _ = (target(&bytes), execute_portal(&bytes));
+            let _ = (target(&bytes), execute_portal(&bytes), bind_values(&bytes));
         }
     }
 }

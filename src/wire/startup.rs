@@ -7,11 +7,14 @@ const CANCEL: u32 = 80_877_102;
 const SSL: u32 = 80_877_103;
 const GSS: u32 = 80_877_104;
 
-/// The newest minor version of protocol 3 that the gate speaks.
-pub const MINOR_MAX: u16 = 0;
+/// The newest minor version of protocol 3 that the gate speaks: PostgreSQL 18's.
+pub const MINOR_MAX: u16 = 2;
+
+/// The first one whose cancel keys may be longer than four bytes.
+const MINOR_LONG_KEYS: u16 = 2;
 
 /// Shortest and longest secret of a cancel key: 4 bytes in protocol 3.0, up to 256 in 3.2.
-const SECRET_BYTES: std::ops::RangeInclusive<usize> = 4..=256;
+pub const SECRET_BYTES: std::ops::RangeInclusive<usize> = 4..=256;
 
 /// One first packet.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,9 +37,26 @@ pub struct Startup {
 }
 
 impl Startup {
+    /// The minor version spoken from here on.
+    pub fn spoken(&self) -> u16 {
+        self.minor.min(MINOR_MAX)
+    }
+
+    /// Whether the client understands cancel keys longer than four bytes.
+    pub fn takes_long_keys(&self) -> bool {
+        self.spoken() >= MINOR_LONG_KEYS
+    }
+
     /// The value of a parameter.
     pub fn parameter(&self, name: &str) -> Option<&str> {
         self.parameters.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
+    }
+}
+
+/// Writes the minor version into a start-up packet that asks for protocol 3.0.
+pub fn put_minor(packet: &mut [u8], minor: u16) {
+    if let Some(field) = packet.get_mut(6..8) {
+        field.copy_from_slice(&minor.to_be_bytes());
     }
 }
 
@@ -45,7 +65,7 @@ impl Startup {
 pub enum BadPacket {
     #[error("invalid length of startup packet")]
     Length,
-    #[error("unsupported frontend protocol {0}.{1}: the gate supports 3.0")]
+    #[error("unsupported frontend protocol {0}.{1}: server supports 3.0 to 3.{MINOR_MAX}")]
     Version(u16, u16),
     #[error("invalid startup packet layout: expected terminator as last byte")]
     Layout,

@@ -51,7 +51,7 @@ fn forged(scene: &Scene<'_>, key: &str, more: serde_json::Value) -> String {
 }
 
 pub const ATTACKS: [Attack; 10] = [
-    play(Startup, "the tenant's setting as a start-up option", ROW, stopped("0A000"), |scene| {
+    play(Startup, "the tenant's setting as a start-up option", ROW, stopped("42501"), |scene| {
         Box::pin(started(
             scene,
             &[
@@ -86,7 +86,7 @@ pub const ATTACKS: [Attack; 10] = [
             ],
         ))
     }),
-    play(Startup, "what only a superuser may set", ALL, stopped("0A000"), |scene| {
+    play(Startup, "what only a superuser may set", ALL, stopped("42501"), |scene| {
         Box::pin(started(
             scene,
             &[

@@ -2,13 +2,13 @@
 
 use super::Class::Escape;
 use super::{
-    ALL, Attack, FROM_SEALED, HARMLESS, OWN_LOGIN, ROW, SCHEMA, SILO, from_guard, play,
-    refused_from_guard, sql, stopped,
+    ALL, Attack, FROM_SEALED, HARMLESS, ONE_DATABASE, OWN_LOGIN, ROW, SCHEMA, SILO, from_guard,
+    pins, play, refused_from_guard, sql, stopped,
 };
 use crate::harness::messages::{bind, execute, extended, parse, sync};
 
 /// The statement reads and forges in one, or forges for the one that follows.
-pub const ATTACKS: [Attack; 30] = [
+pub const ATTACKS: [Attack; 31] = [
     sql(
         Escape,
         "SET, SET LOCAL or RESET of the tenant's setting",
@@ -62,7 +62,7 @@ pub const ATTACKS: [Attack; 30] = [
         Escape,
         "session_replication_role, to switch triggers off",
         ALL,
-        stopped("0A000"),
+        stopped("42501"),
         &["SET session_replication_role TO replica"],
     ),
     sql(
@@ -235,17 +235,28 @@ pub const ATTACKS: [Attack; 30] = [
          ''BEGIN RETURN set_config(''''app.tenant_id'''', ''''$OTHER'''', false); END'''; \
          PERFORM pg_temp.f(); END$$"],
     ),
-    sql(
+    pins(sql(
         Escape,
         "a temporary object, named as such",
-        ALL,
-        stopped("0A000"),
+        ONE_DATABASE,
+        refused_from_guard("42501"),
         &[
             "CREATE TEMP TABLE t (x int)",
             "CREATE TABLE pg_temp.t (x int)",
-            "CREATE TEMP VIEW notes AS SELECT 'x' AS body",
+            "CREATE TEMP VIEW notes AS SELECT 0 AS id, 'x' AS body",
         ],
-    ),
+    )),
+    pins(sql(
+        Escape,
+        "a temporary object in a silo",
+        SILO,
+        HARMLESS,
+        &[
+            "CREATE TEMP TABLE t (x int)",
+            "CREATE TABLE pg_temp.t (x int)",
+            "CREATE TEMP VIEW notes AS SELECT 0 AS id, 'x' AS body",
+        ],
+    )),
     sql(
         Escape,
         "defaults for the next session: ALTER ROLE, ALTER DATABASE",

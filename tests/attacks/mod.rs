@@ -95,6 +95,11 @@ const fn from_guard(sqlstate: &'static str) -> Expected {
     [Escapes, Verdict::Stopped(sqlstate), Verdict::Stopped(sqlstate)]
 }
 
+/// No fast path at plain; above it the server's own refusal.
+const fn refused_below_strict(sqlstate: &'static str) -> Expected {
+    [Verdict::Stopped("0A000"), Verdict::Stopped(sqlstate), Verdict::Stopped(sqlstate)]
+}
+
 /// Nothing happens at plain, refused above.
 const fn refused_from_guard(sqlstate: &'static str) -> Expected {
     [Harmless, Verdict::Stopped(sqlstate), Verdict::Stopped(sqlstate)]
@@ -152,6 +157,8 @@ struct Attack {
     deed: Deed,
     /// Attacker and victim have a server connection each, at the same time.
     apart: bool,
+    /// The attacker keeps the only server while its session lasts: it ends before the victim asks.
+    pins: bool,
 }
 
 const fn sql(
@@ -161,7 +168,8 @@ const fn sql(
     expected: Expected,
     ways: &'static [&'static str],
 ) -> Attack {
-    Attack { class, name, who, expected, deed: Deed::Sql(ways), apart: false }
+    let deed = Deed::Sql(ways);
+    Attack { class, name, who, expected, deed, apart: false, pins: false }
 }
 
 const fn play(
@@ -171,12 +179,18 @@ const fn play(
     expected: Expected,
     deed: for<'scene> fn(&'scene mut Scene<'_>) -> LocalBoxFuture<'scene, ()>,
 ) -> Attack {
-    Attack { class, name, who, expected, deed: Deed::Play(deed), apart: false }
+    let deed = Deed::Play(deed);
+    Attack { class, name, who, expected, deed, apart: false, pins: false }
 }
 
 /// The same with two server connections.
 const fn apart(attack: Attack) -> Attack {
     Attack { apart: true, ..attack }
+}
+
+/// The same by an attacker that keeps the server.
+const fn pins(attack: Attack) -> Attack {
+    Attack { pins: true, ..attack }
 }
 
 /// The whole table.

@@ -7,7 +7,7 @@ use super::{
     sql, stopped,
 };
 
-pub const ATTACKS: [Attack; 31] = [
+pub const ATTACKS: [Attack; 32] = [
     sql(
         Escape,
         "reading a shared table in every way",
@@ -252,10 +252,17 @@ pub const ATTACKS: [Attack; 31] = [
     sql(
         Escape,
         "notifications",
-        ALL,
+        ONE_DATABASE,
         stopped("0A000"),
         &["LISTEN $OTHER\nvictim: NOTIFY $OTHER, 'CANARY'\nSELECT 1"],
     ),
+    apart(sql(
+        Escape,
+        "notifications of another database, in a silo",
+        SILO,
+        HARMLESS,
+        &["LISTEN $OTHER\nvictim: NOTIFY $OTHER, 'CANARY'\nSELECT 1"],
+    )),
     sql(
         Escape,
         "notifications, listened for in a DO block",

@@ -3,17 +3,17 @@
 
 use super::Class::Residue;
 use super::{
-    ALL, Attack, HARMLESS, ONE_DATABASE, ROW, SILO, from_guard, play, refused_from_guard, sql,
-    stopped,
+    ALL, Attack, HARMLESS, ONE_DATABASE, ROW, SILO, from_guard, pins, play, refused_from_guard,
+    sql, stopped,
 };
 use crate::harness::messages::{bind, close, describe, execute, parse, sync};
 
 pub const ATTACKS: [Attack; 22] = [
     sql(
         Residue,
-        "settings that could not be carried to the next server",
+        "settings of every kind, carried from server to server",
         ALL,
-        stopped("0A000"),
+        HARMLESS,
         &[
             "SET debug_print_plan TO on",
             "SET log_parameter_max_length_on_error TO -1",
@@ -162,23 +162,23 @@ pub const ATTACKS: [Attack; 22] = [
             scene.send([bind("", "", &[]), execute("", 0), sync()].concat()).await;
         })
     }),
-    sql(
+    pins(sql(
         Residue,
         "cursors that outlive their transaction",
         ALL,
-        stopped("0A000"),
+        HARMLESS,
         &[
             "DECLARE c CURSOR WITH HOLD FOR SELECT 1",
             "BEGIN\nDECLARE c SCROLL CURSOR WITH HOLD FOR SELECT 1\nCOMMIT",
         ],
-    ),
-    sql(
+    )),
+    pins(sql(
         Residue,
         "advisory locks of the session",
         ALL,
-        stopped("0A000"),
+        HARMLESS,
         &["SELECT pg_advisory_lock(42)", "SELECT pg_try_advisory_lock_shared(4, 2)"],
-    ),
+    )),
     sql(
         Residue,
         "cursors and locks, in a DO block",
@@ -210,9 +210,13 @@ pub const ATTACKS: [Attack; 22] = [
     play(Residue, "the seed of random numbers, by set_config", ROW, NO_SEED, |scene| {
         Box::pin(seeded(scene, "SELECT set_config('seed', '0.5', true)"))
     }),
-    play(Residue, "the seed of random numbers, by SET SEED", ALL, stopped("0A000"), |scene| {
-        Box::pin(seeded(scene, "SET SEED TO 0.5"))
-    }),
+    play(
+        Residue,
+        "the seed of random numbers, by SET SEED",
+        ONE_DATABASE,
+        stopped("0A000"),
+        |scene| Box::pin(seeded(scene, "SET SEED TO 0.5")),
+    ),
 ];
 
 const NO_SEED: super::Expected = stopped("0A000");

@@ -66,6 +66,7 @@ pub struct Scene<'stage> {
     second: usize,
     changed: Vec<String>,
     extended: bool,
+    pins: bool,
 }
 
 const NOTES: &str = "SELECT body FROM notes ORDER BY id";
@@ -170,6 +171,7 @@ impl Stage {
             let sessions: &[&[bool]] = match (way.contains(';'), expected) {
                 (true, _) => &[&[false]],
                 (false, Verdict::Escapes) => &[&[false], &[true]],
+                (false, _) if attack.pins => &[&[false], &[true]],
                 (false, _) => &[&[false, true]],
             };
             for protocols in sessions {
@@ -267,6 +269,7 @@ impl<'stage> Scene<'stage> {
         let own = gate.wire(attacker).await;
         let (heard, changed) = (Vec::new(), Vec::new());
         let (extended, second) = (false, 0);
+        let pins = attack.pins;
         Self {
             stage,
             gate,
@@ -280,6 +283,7 @@ impl<'stage> Scene<'stage> {
             second,
             changed,
             extended,
+            pins,
         }
     }
 
@@ -384,6 +388,9 @@ impl<'stage> Scene<'stage> {
 
     /// The verdict, and everything back in its place.
     async fn end(mut self) -> (Verdict, String) {
+        if self.pins && self.own.try_send(messages::terminate()).await.is_ok() {
+            self.own.until_closed().await;
+        }
         let truth = self.compare().await;
         let bytes: Vec<u8> = self.heard.iter().flat_map(Frame::bytes).collect();
         let text = String::from_utf8_lossy(&bytes);

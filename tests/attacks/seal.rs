@@ -28,7 +28,7 @@ pub const ATTACKS: [Attack; 16] = [
         Escape,
         "SET or RESET of the carrier",
         ALL,
-        stopped("0A000"),
+        stopped("42501"),
         &[
             "SET backtrace_functions TO '0$OTHER'",
             "RESET backtrace_functions",

@@ -1,7 +1,9 @@
 //! Messages that are not what they should be, and cancels of what is not one's own.
 
 use super::Class::{Cancel, Protocol};
-use super::{ALL, Attack, HARMLESS, ROW, Scene, apart, play, stopped};
+use super::{
+    ALL, Attack, HARMLESS, ROW, SCHEMA, SILO, Scene, apart, play, refused_below_strict, stopped,
+};
 use crate::harness::messages::{
     bind, copy_data, copy_done, execute, extended, flush, frame, lying_frame, parse, query, sync,
     transcript,
@@ -26,22 +28,42 @@ fn function_call(tenant: &str) -> Vec<u8> {
     frame(b'F', &[head, texts, vec![0, 0]].concat())
 }
 
-pub const ATTACKS: [Attack; 19] = [
+pub const ATTACKS: [Attack; 21] = [
     play(
         Protocol,
         "a function call message that runs set_config",
-        ALL,
+        ROW,
         stopped("0A000"),
         |scene| {
             let call = function_call(&scene.victim.id);
             Box::pin(hostile(scene, call))
         },
     ),
-    play(Protocol, "a simple query behind a batch without Sync", ALL, stopped("08P01"), |scene| {
+    play(
+        Protocol,
+        "a function call message of a schema tenant that runs set_config",
+        SCHEMA,
+        refused_below_strict("42501"),
+        |scene| {
+            let call = function_call(&scene.victim.id);
+            Box::pin(hostile(scene, call))
+        },
+    ),
+    play(
+        Protocol,
+        "a function call message of a silo tenant that runs set_config",
+        SILO,
+        HARMLESS,
+        |scene| {
+            let call = function_call(&scene.victim.id);
+            Box::pin(hostile(scene, call))
+        },
+    ),
+    play(Protocol, "a simple query behind a batch without Sync", ALL, HARMLESS, |scene| {
         let batch = [parse("", "SELECT 1"), bind("", "", &[]), execute("", 0)].concat();
         Box::pin(hostile(scene, [batch, query(NOTES), sync()].concat()))
     }),
-    play(Protocol, "a function call behind a batch without Sync", ALL, stopped("08P01"), |scene| {
+    play(Protocol, "a function call behind a batch without Sync", ROW, stopped("0A000"), |scene| {
         let call = function_call(&scene.victim.id);
         Box::pin(hostile(scene, [parse("", "SELECT 1"), call].concat()))
     }),

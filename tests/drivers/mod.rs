@@ -1,7 +1,9 @@
 //! Real drivers against a real gate: every script here plays the same scenarios as an application
 //! would, for a row, a schema and a silo tenant, and once without a gate to prove itself.
 
+mod matrix;
 mod rust;
+mod suites;
 
 use std::io::Write;
 use std::path::{Path, PathBuf};

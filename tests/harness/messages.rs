@@ -126,8 +126,13 @@ pub fn gss_request() -> Vec<u8> {
 
 /// CancelRequest.
 pub fn cancel_request(pid: i32, secret: i32) -> Vec<u8> {
+    cancel_request_with(pid, &secret.to_be_bytes())
+}
+
+/// CancelRequest with a secret of any length (protocol 3.2).
+pub fn cancel_request_with(pid: i32, secret: &[u8]) -> Vec<u8> {
     let code = 80_877_102_u32.to_be_bytes();
-    untagged(&[code, pid.to_be_bytes(), secret.to_be_bytes()].concat())
+    untagged(&[&code[..], &pid.to_be_bytes(), secret].concat())
 }
 
 /// A password, or anything else with tag `p`, with its NUL.

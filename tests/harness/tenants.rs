@@ -247,6 +247,11 @@ impl Tenant {
         rows.collect::<Vec<_>>().join(", ")
     }
 
+    /// Its table in the settings, for those of another estate.
+    pub fn table(&self) -> &str {
+        &self.toml
+    }
+
     /// A connection string for an application, at a gate's port.
     pub fn conninfo(&self, port: u16) -> String {
         let Self { dbname, token, .. } = self;

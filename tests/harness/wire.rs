@@ -28,8 +28,10 @@ pub struct Wire {
     pub parameters: BTreeMap<String, String>,
     /// From BackendKeyData.
     pub pid: i32,
-    /// From BackendKeyData.
+    /// From BackendKeyData: the first four bytes, which is all of it in protocol 3.0.
     pub secret: i32,
+    /// All of it.
+    pub key: Vec<u8>,
     /// Whether the socket was told to reset the connection when it is closed.
     pub resets: bool,
 }
@@ -83,8 +85,14 @@ impl Wire {
     /// Sends the start-up packet and answers what is asked (cleartext or SCRAM) until
     /// ReadyForQuery, an error, or the end of the connection. Returns what came.
     pub async fn authenticate(&mut self, login: &Login<'_>) -> Vec<Frame> {
+        self.authenticate_as(0, login).await
+    }
+
+    /// As [`Wire::authenticate`], with another minor version of protocol 3.
+    pub async fn authenticate_as(&mut self, minor: u16, login: &Login<'_>) -> Vec<Frame> {
         let first = [("user", login.user), ("database", login.dbname)];
-        self.send(messages::startup(&[&first[..], login.more].concat())).await;
+        let parameters = [&first[..], login.more].concat();
+        self.send(messages::startup_version(3, minor, &parameters)).await;
         let mut scram = ScramSha256::new(login.password.as_bytes(), ChannelBinding::unsupported());
         let mut frames = Vec::new();
         while let Some(frame) = self.maybe_frame().await {
@@ -161,6 +169,7 @@ impl Wire {
             b'K' => {
                 self.pid = i32::from_be_bytes(frame.body[..4].try_into().unwrap());
                 self.secret = i32::from_be_bytes(frame.body[4..8].try_into().unwrap());
+                self.key = frame.body[4..].to_vec();
             }
             _ => {}
         }
@@ -190,6 +199,14 @@ impl Wire {
         self.ask(messages::query(sql)).await
     }
 
+    /// Waits for the end of the connection; an error if bytes came, or if TLS was cut off.
+    pub async fn ends(&mut self) -> io::Result<()> {
+        match timeout(PATIENCE, self.socket.read(&mut [0])).await.expect("an end in time")? {
+            0 => Ok(()),
+            _ => Err(io::Error::other("a byte came")),
+        }
+    }
+
     /// Frames to the end of the connection, in the notation.
     pub async fn until_closed(&mut self) -> String {
         let mut frames = Vec::new();
@@ -211,14 +228,20 @@ impl Wire {
     /// Takes a connected socket and sends nothing yet.
     pub fn over(socket: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) -> Self {
         let parameters = BTreeMap::new();
-        Self { socket: Box::new(socket), parameters, pid: 0, secret: 0, resets: false }
+        let (socket, key) = (Box::new(socket), Vec::new());
+        Self { socket, parameters, pid: 0, secret: 0, key, resets: false }
     }
 }
 
 /// Sends a CancelRequest on a connection of its own, and waits until it is closed.
 pub async fn cancel(port: u16, pid: i32, secret: i32) {
+    cancel_with(port, pid, &secret.to_be_bytes()).await;
+}
+
+/// As [`cancel`], with a secret of any length.
+pub async fn cancel_with(port: u16, pid: i32, secret: &[u8]) {
     let mut wire = Wire::connect(port).await;
-    wire.send(messages::cancel_request(pid, secret)).await;
+    wire.send(messages::cancel_request_with(pid, secret)).await;
     assert_eq!(wire.until_closed().await, "");
 }
 

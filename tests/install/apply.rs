@@ -222,7 +222,11 @@ async fn what_cannot_be_reached_or_does_not_exist_is_said() {
     let cluster = own(&Plan::default()).await;
     let setup = Setup::new(&cluster, "guard", OLD);
     let said = setup.install(&["--tenant", "globex"]);
-    assert_eq!((said.code, said.err.contains("no row tenant \"globex\"")), (2, true), "{said:?}");
+    assert_eq!(
+        (said.code, said.err.contains("no row or schema tenant \"globex\"")),
+        (2, true),
+        "{said:?}"
+    );
     assert_eq!(setup.install(&["--tenant", "acme"]).code, 0);
     let setup = setup.admin(cluster.conninfo("postgres", "wrong", "app"));
     let said = setup.install(&[]);

@@ -257,7 +257,6 @@ async fn nonsense_from_a_client_ends_its_session_and_nothing_else() {
             crate::harness::messages::lying_frame(b'Q', usize::try_from(u32::MAX).unwrap(), b""),
         ]
         .concat(),
-        [parse("s", "SELECT 1"), frame(b'F', &[0; 8])].concat(),
         [parse("s", "SELECT 1"), frame(b'B', b"\0")].concat(),
         [parse("s", "SELECT 1"), frame(b'D', b"Xs\0")].concat(),
         [parse("s", "SELECT 1"), frame(b'S', b"x")].concat(),

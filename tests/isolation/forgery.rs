@@ -164,11 +164,11 @@ async fn start_up_packets_cannot_choose_a_tenant() {
     let option = |text: &str| vec![("options", text.replace("$OTHER", &other.id))];
     let direct = |name: &'static str, value: &str| vec![(name, value.replace("$OTHER", &other.id))];
     let cases = [
-        (option("-c app.tenant_id=$OTHER"), "0A000"),
-        (option("-capp.tenant_id=$OTHER"), "0A000"),
-        (option("--app.tenant_id=$OTHER"), "0A000"),
-        (option(r"-c app.tenant\_id=$OTHER"), "0A000"),
-        (direct("app.tenant_id", "$OTHER"), "0A000"),
+        (option("-c app.tenant_id=$OTHER"), "42501"),
+        (option("-capp.tenant_id=$OTHER"), "42501"),
+        (option("--App.Tenant-ID=$OTHER"), "42501"),
+        (option(r"-c app.tenant\_id=$OTHER"), "42501"),
+        (direct("APP.tenant_id", "$OTHER"), "42501"),
         (option("-c role=app_owner"), "42501"),
         (option("-c ROLE=none"), "42501"),
         (direct("role", "app_owner"), "42501"),
@@ -179,7 +179,10 @@ async fn start_up_packets_cannot_choose_a_tenant() {
         (direct("SEARCH_PATH", "$OTHER"), "42501"),
         (option("-c row_security=off"), "42501"),
         (direct("row_security", "off"), "42501"),
-        (direct("session_replication_role", "replica"), "0A000"),
+        (direct("session_replication_role", "replica"), "42501"),
+        (direct("backtrace_functions", "$OTHER"), "42501"),
+        (direct("idle_session_timeout", "1"), "0A000"),
+        (option("-c tcp_user_timeout=1"), "0A000"),
         (direct("replication", "database"), "0A000"),
         (direct("replication", "true"), "0A000"),
         (option("-c tenantgate.tenant=$OTHER"), "28P01"),

@@ -8,6 +8,7 @@ mod held;
 mod levels;
 mod neighbours;
 mod order;
+mod pins;
 mod readings;
 mod residue;
 mod waiting;

@@ -2,8 +2,13 @@
 
 use super::{login_of, runs};
 use crate::harness::cluster::{shared, superuser};
+use crate::harness::eventually;
+use crate::harness::faults::{Hop, Mode};
 use crate::harness::gate::Gate;
-use crate::harness::messages::{assert_cancelled, extended, query, transcript};
+use crate::harness::messages::{
+    assert_cancelled, bind, copy_data, copy_done, execute, extended, flush, parse, query, sync,
+    transcript,
+};
 use crate::harness::tenants::{Estate, Tweaks};
 use crate::harness::wire::{Wire, cancel};
 
@@ -120,6 +125,104 @@ async fn cancelled(gate: &Gate, wire: &mut Wire, bytes: Vec<u8>) -> String {
     let message = error.field('M').unwrap();
     assert_eq!(message, "canceling statement due to user request");
     transcript(&frames)
+}
+
+#[tokio::test]
+async fn a_cancel_in_copy_ends_the_copy_and_nothing_else() {
+    let estate = Estate::new().await;
+    let gate = Gate::for_estate(&estate).await;
+    let start = "COPY notes FROM STDIN";
+    let eager = [parse("", start), bind("", "", &[]), execute("", 0), sync()].concat();
+    for (bytes, answers, behind, ends) in [
+        (query(start), 1, copy_done(), "E(57014) Z(I)"),
+        (eager, 3, [copy_done(), sync()].concat(), "E(57014) Z(I)"),
+    ] {
+        let mut wire = gate.wire(&estate.stark).await;
+        wire.send(bytes).await;
+        for _ in 0..answers {
+            wire.frame().await;
+        }
+        wire.send(copy_data(b"940\tcopied\n")).await;
+        cancel(gate.port, wire.pid, wire.secret).await;
+        // PostgreSQL looks for a cancel when it has read more.
+        wire.send([copy_data(b"941\tcopied\n"), behind].concat()).await;
+        assert_eq!(transcript(&wire.until_ready().await), ends);
+        let kept = wire.query("SELECT count(*) FROM notes WHERE id IN (940, 941)").await;
+        assert_eq!(kept, "T D(0) C(SELECT 1) Z(I)");
+    }
+    let mut wire = gate.wire(&estate.stark).await;
+    wire.send(query("COPY (SELECT pg_sleep(600)) TO STDOUT")).await;
+    let admin = superuser(shared().await, "app").await;
+    runs(&admin, &login_of(&estate.stark), "pg_sleep(600)", true).await;
+    cancel(gate.port, wire.pid, wire.secret).await;
+    let said = transcript(&wire.until_ready().await);
+    assert!(["H E(57014) Z(I)", "E(57014) Z(I)"].contains(&&*said), "{said}");
+    assert_eq!(wire.query("SELECT 1").await, ONE);
+}
+
+#[tokio::test]
+async fn a_cancel_between_the_messages_of_a_batch_hits_nothing() {
+    let estate = Estate::new().await;
+    let gate = Gate::for_estate(&estate).await;
+    let mut wire = gate.wire(&estate.stark).await;
+    for begins in [false, true] {
+        if begins {
+            assert_eq!(wire.query("BEGIN").await, "C(BEGIN) Z(T)");
+        }
+        let status = if begins { "T" } else { "I" };
+        let parts = [parse("", "SELECT pg_sleep(0.01), 1"), bind("", "", &[]), execute("", 0)];
+        let mut frames = Vec::new();
+        for (part, answers) in parts.into_iter().zip([1, 1, 2]) {
+            wire.send([part, flush()].concat()).await;
+            for _ in 0..answers {
+                frames.push(wire.frame().await);
+            }
+            cancel(gate.port, wire.pid, wire.secret).await;
+        }
+        wire.send(sync()).await;
+        frames.extend(wire.until_ready().await);
+        assert_eq!(transcript(&frames), format!("1 2 D(,1) C(SELECT 1) Z({status})"));
+    }
+    assert_eq!(wire.query("COMMIT").await, "C(COMMIT) Z(I)");
+    // Idle, with nothing open.
+    cancel(gate.port, wire.pid, wire.secret).await;
+    assert_eq!(wire.query("SELECT pg_sleep(0.01), 1").await, "T D(,1) C(SELECT 1) Z(I)");
+}
+
+#[tokio::test]
+async fn a_cancel_while_a_server_is_made_ready_is_answered_by_the_gate() {
+    let estate = Estate::new().await;
+    let port = shared().await.port();
+    let hop = Hop::start(port).await;
+    let tweaks = Tweaks { capacity: 1, ..Tweaks::default() };
+    let settings = estate.settings(&tweaks);
+    let through = format!("127.0.0.1:{}/", hop.port);
+    let gate = Gate::start(&settings.replace(&format!("127.0.0.1:{port}/"), &through)).await;
+    let mut other = gate.wire(&estate.globex).await;
+    let mut wire = gate.wire(&estate.acme).await;
+    assert_eq!(other.query("SELECT 1").await, ONE);
+    // The server is bound to the other tenant; what it says to be bound anew does not come.
+    hop.set_to_client(Mode::Stall);
+    wire.send(query("SELECT 1")).await;
+    let (gate_port, pid, secret) = (gate.port, wire.pid, wire.secret);
+    let cancels = tokio::spawn(async move {
+        loop {
+            cancel(gate_port, pid, secret).await;
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+    });
+    let opens = async {
+        // It is answered while it waits for the scrub, or when the bind is over.
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+        hop.set_to_client(Mode::Pass);
+    };
+    let (frames, ()) = tokio::join!(wire.until_ready(), opens);
+    assert_eq!(transcript(&frames), "E(57014) Z(I)");
+    cancels.abort();
+    let _ = cancels.await;
+    eventually("the session goes on", async || (wire.query("SELECT 1").await == ONE).then_some(()))
+        .await;
+    assert_eq!(other.query("SELECT 1").await, ONE);
 }
 
 #[tokio::test]

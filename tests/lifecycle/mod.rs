@@ -7,6 +7,7 @@ mod pool;
 mod reload;
 mod reload_live;
 mod servers;
+mod timeouts;
 mod workers;
 
 use tokio_postgres::Client;
@@ -15,7 +16,7 @@ use crate::harness::eventually;
 use crate::harness::tenants::Tenant;
 
 /// The login of a tenant at its cluster: row tenants share one.
-fn login_of(tenant: &Tenant) -> String {
+pub fn login_of(tenant: &Tenant) -> String {
     match tenant.isolation {
         "row" => "tg_login".to_owned(),
         _ => format!("tg_{}", tenant.id),
@@ -29,7 +30,7 @@ async fn backends(admin: &Client, login: &str) -> i64 {
 }
 
 /// Waits until a login runs a query that contains this text (or, with false, none does).
-async fn runs(admin: &Client, login: &str, text: &str, wanted: bool) {
+pub async fn runs(admin: &Client, login: &str, text: &str, wanted: bool) {
     let sql = "SELECT count(*) > 0 FROM pg_stat_activity \
                WHERE usename = $1 AND state = 'active' AND position($2 IN query) > 0";
     eventually(&format!("{login} runs {text}: {wanted}"), async || {

@@ -32,6 +32,31 @@ async fn statements_are_what_they_are_without_the_gate() {
             "1 Z(I) 2 D(5) C(SELECT 1) Z(I) 2 D(6) C(SELECT 1) Z(I)",
         ),
         (
+            "unnamed while named ones change a setting",
+            steps(&[
+                &flight([parse("", "SELECT $1::int + 1"), sync()].concat(), 1),
+                &flight(
+                    [
+                        parse("set", "SET work_mem TO '5MB'"),
+                        bind("", "set", &[]),
+                        execute("", 0),
+                        sync(),
+                    ]
+                    .concat(),
+                    1,
+                ),
+                &flight([bind("", "", &[Some("4")]), execute("", 0), sync()].concat(), 1),
+                &flight(
+                    [parse("set2", "SELECT set_config('work_mem', '6MB', false)"), sync()].concat(),
+                    1,
+                ),
+                &flight([bind("", "set2", &[]), execute("", 0), sync()].concat(), 1),
+                &flight([bind("", "", &[Some("5")]), execute("", 0), sync()].concat(), 1),
+            ]),
+            "1 Z(I) 1 2 C(SET) Z(I) 2 D(5) C(SELECT 1) Z(I) 1 Z(I) 2 D(6MB) C(SELECT 1) Z(I) \
+             2 D(6) C(SELECT 1) Z(I)",
+        ),
+        (
             "a simple query ends the unnamed statement",
             steps(&[
                 &flight([parse("", "SELECT 1"), sync()].concat(), 1),

@@ -57,6 +57,17 @@ async fn a_statement_of_megabytes_is_judged_whole_and_passes() {
     both.same("extended", &flight(extended(&text, &[]), 1)).await;
 }
 
+#[tokio::test]
+async fn notices_and_errors_of_many_megabytes_pass() {
+    let both = Both::new().await;
+    for (kind, ends) in [("NOTICE", "C(DO) Z(I)"), ("EXCEPTION", "Z(I)")] {
+        let raise = format!("DO $$BEGIN RAISE {kind} '%', repeat('x', 20000000); END$$");
+        let script = [query(&raise), query("SELECT 1")].concat();
+        let said = both.same(kind, &flight(script, 2)).await;
+        assert!(said.len() > 20_000_000 && said.contains(ends), "{kind}: {}", said.len());
+    }
+}
+
 fn resident_kib(pid: u32) -> i64 {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
     let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();

@@ -1,13 +1,20 @@
 //! The protocol against the PostgreSQL manual, chapter 55: the same script straight to a server and
 //! through the gate must give the same transcript, texts of errors included.
 
+mod calls;
 mod copy;
+mod copy_early;
+mod direct_tls;
 mod extended;
 mod large;
+mod minor;
+mod pins;
 mod settings;
+mod settings_of_every_kind;
 mod simple;
 mod startup;
 mod tls;
+mod unclosed;
 
 use crate::harness::cluster::shared;
 use crate::harness::gate::Gate;
@@ -94,10 +101,26 @@ impl Both {
 
     /// As [`Both::same`] for a table of scripts; the server must have said what the table says.
     async fn table(&self, rows: &[(&str, Vec<Step>, &str)]) {
+        self.compare(rows, false).await;
+    }
+
+    /// As [`Both::table`], and once more while another tenant uses the server in between.
+    async fn moving_table(&self, rows: &[(&str, Vec<Step>, &str)]) {
+        self.compare(rows, true).await;
+    }
+
+    async fn compare(&self, rows: &[(&str, Vec<Step>, &str)], moving: bool) {
         let mut wrong = Vec::new();
         for (name, script, wanted) in rows {
             let direct = play(&mut self.direct(&[]).await, script).await;
             let gated = play(&mut self.gated(&[]).await, script).await;
+            let moved = match moving {
+                true => self.play_moving(&mut self.gated(&[]).await, script).await,
+                false => gated.clone(),
+            };
+            if moved != direct {
+                wrong.push(format!("{name}\n  moved: {moved}\n server: {direct}"));
+            }
             if gated != direct {
                 wrong.push(format!("{name}\n   gate: {gated}\n server: {direct}"));
             } else if brief(&direct) != *wanted {
@@ -105,6 +128,29 @@ impl Both {
             }
         }
         assert!(wrong.is_empty(), "{} scripts:\n{}", wrong.len(), wrong.join("\n"));
+    }
+}
+
+impl Both {
+    /// Runs a script while another tenant uses the one server after each of its transactions, so
+    /// that every one of them finds a server that was scrubbed.
+    async fn play_moving(&self, wire: &mut Wire, script: &[Step]) -> String {
+        let mut other = self.gate.wire(&self.estate.globex).await;
+        let mut said = Vec::new();
+        let mut sent = 0;
+        for step in script {
+            let part = play(wire, std::slice::from_ref(step)).await;
+            match step {
+                Send(_) => sent += 1,
+                Ready(_) | Frames(_) | Closed => sent = 0,
+            }
+            if sent == 0 && part.ends_with("Z(I)") {
+                assert_eq!(other.query("SELECT 1").await, "T D(1) C(SELECT 1) Z(I)");
+            }
+            said.push(part);
+        }
+        said.retain(|part| !part.is_empty());
+        said.join(" ")
     }
 }
 

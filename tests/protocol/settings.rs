@@ -60,7 +60,7 @@ async fn settings_and_their_rollback_are_what_they_are_without_the_gate() {
             "C(SET) E(22012) Z(I) T D(4MB) C(SHOW) Z(I)",
         ),
     ];
-    Both::new().await.table(&rows).await;
+    Both::new().await.moving_table(&rows).await;
 }
 
 #[tokio::test]
@@ -116,7 +116,7 @@ async fn settings_of_every_form_are_what_they_are_without_the_gate() {
              C(RESET) S(standard_conforming_strings=on) Z(I) T D(a\\) C(SELECT 1) Z(I)",
         ),
     ];
-    Both::new().await.table(&rows).await;
+    Both::new().await.moving_table(&rows).await;
 }
 
 #[tokio::test]
@@ -163,7 +163,7 @@ async fn resets_of_the_whole_session_look_as_without_the_gate() {
             "C(DISCARD ALL) Z(I) C(DISCARD ALL) Z(I) T D(1) C(SELECT 1) Z(I)",
         ),
     ];
-    Both::new().await.table(&rows).await;
+    Both::new().await.moving_table(&rows).await;
 }
 
 #[tokio::test]
@@ -204,7 +204,7 @@ async fn deallocations_look_as_without_the_gate() {
             "C(DISCARD PLANS) Z(I) C(DISCARD SEQUENCES) Z(I) C(DISCARD TEMP) Z(I)",
         ),
     ];
-    Both::new().await.table(&rows).await;
+    Both::new().await.moving_table(&rows).await;
 }
 
 #[tokio::test]

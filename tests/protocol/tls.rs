@@ -15,14 +15,14 @@ use crate::harness::messages::{
 use crate::harness::tenants::{Estate, Tweaks};
 use crate::harness::wire::{Login, Wire};
 
-struct Secured {
-    authority: Authority,
-    estate: Estate,
-    gate: Gate,
+pub(super) struct Secured {
+    pub(super) authority: Authority,
+    pub(super) estate: Estate,
+    pub(super) gate: Gate,
 }
 
 impl Secured {
-    async fn new(policy: &str) -> Self {
+    pub(super) async fn new(policy: &str) -> Self {
         let (authority, estate) = (Authority::new(), Estate::new().await);
         let Identity { certificate, key } = authority.server(&["gate.test"]);
         let listen = format!("tls = \"{policy}\"\ncertificate = \"gate.crt\"\nkey = \"gate.key\"");
@@ -32,7 +32,7 @@ impl Secured {
         Self { authority, estate, gate }
     }
 
-    fn login(&self) -> Login<'_> {
+    pub(super) fn login(&self) -> Login<'_> {
         let password = &self.estate.stark.token;
         Login { user: "app", dbname: "app", password, more: &[] }
     }
@@ -187,4 +187,13 @@ async fn a_cancel_may_come_in_plaintext_where_tls_is_required() {
         (said == "T D(1) C(SELECT 1) Z(I)").then_some(())
     })
     .await;
+}
+
+#[tokio::test]
+async fn a_cancel_inside_tls_ends_as_tls_should() {
+    let secured = Secured::new("require").await;
+    let mut cancel = secured.tls(secured.authority.client_config()).await.unwrap();
+    cancel.send(cancel_request(1, 2)).await;
+    // libpq reports an end without a goodbye as an error.
+    cancel.ends().await.unwrap();
 }

@@ -113,18 +113,18 @@ async fn start_ups_that_cannot_be_served_say_why() {
             "client_encoding \"SJIS\" is not supported",
         ),
         (
-            "not carried",
-            Login { more: &[("geqo", "off")], ..usual.clone() },
+            "the gate's own business",
+            Login { more: &[("idle_session_timeout", "1s")], ..usual.clone() },
             "E(0A000)",
             "0A000 FATAL",
-            "setting \"geqo\" for the session is not supported",
+            "setting \"idle_session_timeout\" of a connection that is pooled is not supported",
         ),
         (
             "options",
-            Login { more: &[("options", "-c geqo=off")], ..usual.clone() },
+            Login { more: &[("options", "-c tcp_user_timeout=1")], ..usual.clone() },
             "E(0A000)",
             "0A000 FATAL",
-            "setting \"geqo\" for the session is not supported",
+            "setting \"tcp_user_timeout\" of a connection that is pooled is not supported",
         ),
         (
             "protected",

@@ -2,9 +2,7 @@
 
 use super::is_in_step;
 use crate::harness::gate::Gate;
-use crate::harness::messages::{
-    bind, execute, frame, lying_frame, parse, password, query, startup, sync,
-};
+use crate::harness::messages::{bind, execute, frame, lying_frame, parse, password, startup, sync};
 use crate::harness::tenants::{Estate, Tweaks};
 
 fn malformed() -> Vec<(&'static str, Vec<u8>)> {
@@ -28,11 +26,6 @@ fn malformed() -> Vec<(&'static str, Vec<u8>)> {
         ("a Close of X", frame(b'C', b"Xname\0")),
         ("an Execute cut short", frame(b'E', b"portal\0\0\0")),
         ("a Sync with a body", frame(b'S', b"x")),
-        (
-            "a Query in a batch",
-            [parse("", "SELECT 1"), bind("", "", &[]), query("SELECT 2")].concat(),
-        ),
-        ("a call in a batch", [parse("", "SELECT 1"), frame(b'F', b"\0\0\0\0\0\0\0\0")].concat()),
     ]
 }
 

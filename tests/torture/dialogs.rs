@@ -52,7 +52,7 @@ pub fn transaction(actor: &mut Actor) -> Request {
 pub fn failed_transaction(actor: &mut Actor) -> Request {
     let nonce = nonce(actor);
     let (wrong, code) =
-        [("SELECT 1/0", "22012"), ("LISTEN x", "0A000"), ("SET ROLE none", "42501")]
+        [("SELECT 1/0", "22012"), ("LOAD 'x'", "0A000"), ("SET ROLE none", "42501")]
             [actor.rng.usize(..3)];
     let counted = format!("SELECT count(*) FROM ledger WHERE nonce = '{nonce}'");
     let parts = vec![
@@ -71,7 +71,7 @@ pub fn failed_transaction(actor: &mut Actor) -> Request {
 
 pub fn savepoints(actor: &mut Actor) -> Request {
     let (kept, undone, also) = (nonce(actor), nonce(actor), nonce(actor));
-    let refused = if actor.rng.bool() { ("LISTEN x", "0A000") } else { ("SELECT 1/0", "22012") };
+    let refused = if actor.rng.bool() { ("LOAD 'x'", "0A000") } else { ("SELECT 1/0", "22012") };
     let parts = vec![
         says("BEGIN ISOLATION LEVEL REPEATABLE READ", "C(BEGIN) Z(T)"),
         says(&insert(&kept), "C(INSERT 0 1) Z(T)"),

@@ -132,7 +132,7 @@ fn pipeline(actor: &mut Actor) -> Request {
             0 => (extended("SELECT 1/0", &[]), "1 E(22012) Z(I)".to_owned()),
             1 => (extended("SELECT nonsense", &[]), "E(42703) Z(I)".to_owned()),
             2 => (extended("SET ROLE none", &[]), "E(42501) Z(I)".to_owned()),
-            3 => (extended("LISTEN x", &[]), "E(0A000) Z(I)".to_owned()),
+            3 => (extended("LOAD 'x'", &[]), "E(0A000) Z(I)".to_owned()),
             4 => (query(&format!("SELECT '{nonce}'")), heard.replacen("1 2 ", "", 1)),
             5 => (sync(), "Z(I)".to_owned()),
             6 => ([flush(), good].concat(), heard),
@@ -231,16 +231,17 @@ fn refused(actor: &mut Actor) -> Request {
     let forge = format!("SET app.tenant_id TO '{other}'");
     let call = frame(b'F', &[0, 0, 8, 30, 0, 0, 0, 0, 0, 0]);
     let guarded = actor.stage.plan.level != Level::Plain && actor.tenant.kind == Kind::Row;
-    let (what, bytes, answer) = match actor.rng.usize(..8) {
-        0 => ("function call", call, "E(0A000) Z(I)"),
-        1 => ("listen", query("LISTEN torture"), "E(0A000) Z(I)"),
+    let (what, bytes, answer) = match actor.rng.usize(..7) {
+        0 if actor.tenant.kind == Kind::Row => ("function call", call, "E(0A000) Z(I)"),
+        1 if actor.tenant.kind != Kind::Silo => {
+            ("listen", query("LISTEN torture"), "E(0A000) Z(I)")
+        }
         2 => ("set role", query("SET ROLE none"), "E(42501) Z(I)"),
         3 => ("reset role", extended("RESET ROLE", &[]), "E(42501) Z(I)"),
-        4 => ("temporary table", query("CREATE TEMP TABLE mine (c text)"), "E(0A000) Z(I)"),
-        5 => ("two phases", query("PREPARE TRANSACTION 'x'"), "E(0A000) Z(I)"),
-        6 if actor.tenant.kind == Kind::Row => ("forge", query(&forge), "E(42501) Z(I)"),
+        4 => ("two phases", query("PREPARE TRANSACTION 'x'"), "E(0A000) Z(I)"),
+        5 if actor.tenant.kind == Kind::Row => ("forge", query(&forge), "E(42501) Z(I)"),
         6 if guarded => ("do", query("DO $$BEGIN END$$"), "E(42501) Z(I)"),
-        _ => ("hold", query("DECLARE c CURSOR WITH HOLD FOR SELECT 1"), "E(0A000) Z(I)"),
+        _ => ("load", query("LOAD 'x'"), "E(0A000) Z(I)"),
     };
     Request::new(what, bytes, &[answer.to_owned()])
 }

@@ -33,6 +33,7 @@ pub struct Conninfo {
     pub connect_timeout: Duration,
     /// What the TCP socket is told; Unix sockets ignore it.
     pub tcp: TcpWish,
+    pub protocol: Protocol,
 }
 
 impl Conninfo {
@@ -80,6 +81,16 @@ impl Host {
             Self::Unix { port, .. } | Self::Tcp { port, .. } => *port,
         }
     }
+}
+
+/// Which minor versions of protocol 3 may be spoken: libpq's `min_protocol_version` and
+/// `max_protocol_version`. Both 0 unless they are given, as in libpq 18: what stands between may
+/// know no other.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Protocol {
+    pub minor_min: u16,
+    /// Asked for; a server may know less.
+    pub minor_max: u16,
 }
 
 /// libpq's TCP keys together; `None` leaves the operating system's value.

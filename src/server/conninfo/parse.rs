@@ -11,10 +11,12 @@ use std::time::Duration;
 use super::keys::{self, Standing};
 use super::split;
 use super::{
-    ChannelBinding, Conninfo, Host, RequireAuth, SslMode, SslNegotiation, TcpWish, TlsWish,
+    ChannelBinding, Conninfo, Host, Protocol, RequireAuth, SslMode, SslNegotiation, TcpWish,
+    TlsWish,
 };
 use crate::secret::Secret;
 use crate::spelling;
+use crate::wire::startup::MINOR_MAX;
 
 /// Longest connection string, in bytes; real ones have a few hundred.
 const TEXT_BYTES_MAX: usize = 16 * 1024;
@@ -99,6 +101,7 @@ impl Conninfo {
             require_auth: require_auth(&values)?,
             connect_timeout,
             tcp: tcp(&values)?,
+            protocol: protocol(&values)?,
         })
     }
 }
@@ -351,6 +354,23 @@ fn require_auth(values: &Values) -> Result<RequireAuth, ConninfoError> {
         }
     }
     Ok(allowed)
+}
+
+fn protocol(values: &Values) -> Result<Protocol, ConninfoError> {
+    let minor = |key| match values.get(key) {
+        None => Ok(None),
+        Some("3.0") => Ok(Some(0)),
+        Some("3.2" | "latest") => Ok(Some(MINOR_MAX)),
+        Some(_) => Err(ConninfoError::Value { key, allowed: "3.0, 3.2, latest" }),
+    };
+    let minor_min = minor("min_protocol_version")?.unwrap_or(0);
+    // As libpq: whoever asks for at least 3.2 asks for it.
+    let minor_max = minor("max_protocol_version")?.unwrap_or(minor_min);
+    if minor_max < minor_min {
+        let allowed = "not above max_protocol_version";
+        return Err(ConninfoError::Value { key: "min_protocol_version", allowed });
+    }
+    Ok(Protocol { minor_min, minor_max })
 }
 
 fn tcp(values: &Values) -> Result<TcpWish, ConninfoError> {

@@ -133,6 +133,21 @@ fn keys_that_cannot_be_honoured_are_named() {
 }
 
 #[test]
+fn versions_of_the_protocol_are_libpqs() {
+    let minors = |text: &str| {
+        let protocol = parse(&format!("host=h user=u {text}")).protocol;
+        (protocol.minor_min, protocol.minor_max)
+    };
+    assert_eq!(minors(""), (0, 0));
+    assert_eq!(minors("max_protocol_version=3.2"), (0, 2));
+    assert_eq!(minors("max_protocol_version=latest min_protocol_version=3.0"), (0, 2));
+    assert_eq!(minors("min_protocol_version=3.2"), (2, 2));
+    assert!(refused("host=h user=u max_protocol_version=3.1").contains("3.0, 3.2, latest"));
+    let above = "host=h user=u min_protocol_version=latest max_protocol_version=3.0";
+    assert!(refused(above).contains("not above max_protocol_version"));
+}
+
+#[test]
 fn errors_do_not_show_passwords() {
     let strings = [
         "postgres://u:hunter2/x@h/db",

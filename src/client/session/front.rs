@@ -20,6 +20,8 @@ use crate::wire::frontend;
 pub enum Front {
     Request(Request),
     Gone,
+    /// The server the session kept has ended it, in its own words.
+    ServerGone,
     End(Error),
 }
 
@@ -46,7 +48,7 @@ enum Look {
 
 impl Session {
     /// Waits for a request.
-    pub(super) async fn next_request(&mut self) -> Front {
+    pub(in crate::client) async fn next_request(&mut self) -> Front {
         let mut stalled_since = None;
         poll_fn(|cx| self.poll_request(cx, &mut stalled_since)).await
     }
@@ -61,6 +63,10 @@ impl Session {
                 return Poll::Ready(Front::End(error.clone()));
             }
             self.adopt_news();
+            if self.pinned.as_ref().is_some_and(|lease| !lease.is_of(&self.pool)) {
+                // What the server holds cannot move with the tenant.
+                return Poll::Ready(Front::End(Error::TenantEnded));
+            }
             if self.client.output.len() > WAITING_BYTES_MAX {
                 // Whoever does not read its answers is not asked for more questions.
                 match self.poll_send(cx, stalled_since) {
@@ -71,6 +77,9 @@ impl Session {
                         return self.poll_stall(cx, stalled_since);
                     }
                 }
+            }
+            if let Poll::Ready(front) = self.poll_pinned(cx) {
+                return Poll::Ready(front);
             }
             match self.look() {
                 Look::Request(request) => return Poll::Ready(Front::Request(request)),
@@ -106,19 +115,22 @@ impl Session {
         sent
     }
 
-    /// An idle client may be silent for as long as it likes, but not in the middle of a message.
+    /// An idle client may be silent for as long as its tenant's limit lets it, but not for long in
+    /// the middle of a message.
     fn poll_stall(
         &mut self,
         cx: &mut Context<'_>,
         stalled_since: &mut Option<Instant>,
     ) -> Poll<Front> {
-        if self.client.input.is_empty() && self.client.is_sent() && self.dropping == 0 {
-            return Poll::Pending;
-        }
+        let idle = self.client.input.is_empty() && self.client.is_sent() && self.dropping == 0;
+        let (limit, error) = match idle {
+            true => (self.talk.tenant.limits.client_idle, Error::ClientIdle),
+            false => (Some(self.talk.env.settings.borrow().stall_timeout), Error::ClientStalled),
+        };
+        let Some(limit) = limit else { return Poll::Pending };
         let since = *stalled_since.get_or_insert_with(Instant::now);
-        let deadline = since + self.talk.env.settings.borrow().stall_timeout;
-        match self.timer.poll_until(deadline, &self.talk.env.clock, cx) {
-            Poll::Ready(()) => Poll::Ready(Front::End(Error::ClientStalled)),
+        match self.timer.poll_until(since + limit, &self.talk.env.clock, cx) {
+            Poll::Ready(()) => Poll::Ready(Front::End(error)),
             Poll::Pending => Poll::Pending,
         }
     }
@@ -159,11 +171,11 @@ impl Session {
                     false => Look::Request(Request { free: true, ..Request::default() }),
                 }
             }
-            b'F' => {
-                let hint = "Call the function with SELECT.";
-                let what = "the function call message (fast path)".into();
-                self.refuse_frame(header, Error::NotSupported { what, hint })
-            }
+            b'F' => match refuse::function_call(&self.talk.tenant) {
+                Some(error) => self.refuse_frame(header, error),
+                None if self.client.input.len() < header.length.min(NAMES_BYTES_MAX) => Look::More,
+                None => Look::Request(Request::default()),
+            },
             tag => violation(format!("invalid frontend message type {tag}")),
         }
     }
@@ -196,10 +208,9 @@ impl Session {
         let (free, ends_transaction) = control(&reading);
         if !matches!(reading, Reading::Ordinary(_)) {
             let talk = &self.talk;
-            let (tenant, start, prepared) = (&talk.tenant, &talk.start, &talk.prepared);
-            let outside_transaction = true;
+            let (tenant, outside_transaction) = (&talk.tenant, true);
             let (held, stand_in) = (None, None);
-            let bench = Bench { tenant, start, prepared, outside_transaction, held, stand_in };
+            let bench = Bench { tenant, talk, outside_transaction, held, stand_in };
             if let Judged::Refuse(error) = judge(text, reading.clone(), bench) {
                 return self.refuse_frame(header, error);
             }
@@ -227,7 +238,7 @@ impl Session {
     }
 
     /// Answers the request at the front in the server's place.
-    pub(super) fn refuse_front(&mut self, error: Error) -> Result<(), End> {
+    pub(in crate::client) fn refuse_front(&mut self, error: Error) -> Result<(), End> {
         if error.facts().severity == Severity::Fatal {
             return Err(End::Told(error));
         }

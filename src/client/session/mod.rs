@@ -1,6 +1,10 @@
 //! [`Session`]: the life of a client that is logged in. [`Session::run`] is its story; the life of
 //! one request is [`Session::serve`].
 
+pub(super) mod front;
+pub(super) mod pin;
+pub(super) mod timer;
+
 use std::future::poll_fn;
 use std::pin::pin;
 use std::rc::Rc;
@@ -8,19 +12,21 @@ use std::task::Poll;
 use std::time::{Duration, Instant, SystemTime};
 
 use crate::budget::{ClientSlot, Over, Permit};
-use crate::client::carried::is_protected;
-use crate::client::front::{Front, Request};
+use crate::catalog::Pooling;
+use crate::client::carry::carried::is_owned;
+use crate::client::carry::{Touched, without};
 use crate::client::login::{Arrival, Wishes};
 use crate::client::prepared::Prepared;
 use crate::client::registry::Entry;
 use crate::client::relay::{Ended, Exchange};
+use crate::client::session::front::{Front, Request};
+use crate::client::session::pin::Left;
+use crate::client::session::timer::Timer;
 use crate::client::talk::{Phase, Shared, Talk};
-use crate::client::timer::Timer;
 use crate::client::{Env, refuse};
 use crate::error::{Error, Severity, Side};
 use crate::net::Connection;
 use crate::pool::{AcquireError, Lease, Pool, Want};
-use crate::server::Settings;
 use crate::wire::backend;
 
 /// Statements a server connection may hold before it is scrubbed to be rid of them.
@@ -45,13 +51,15 @@ pub struct Session {
     pub(super) dropping: usize,
     /// The client has half a message and cannot be told anything any more.
     mid_frame: bool,
-    pool: Rc<Pool>,
-    entry: Entry,
+    pub(super) pool: Rc<Pool>,
+    /// The server the session keeps while it is idle: see `pin.rs`.
+    pub(super) pinned: Option<Box<Lease>>,
+    pub(super) entry: Entry,
     /// What it asked for; of no use once it is welcome.
     wishes: Option<Box<Wishes>>,
     slot: ClientSlot,
     /// From then on its credential opens nothing any more.
-    expires_at: Option<SystemTime>,
+    pub(super) expires_at: Option<SystemTime>,
 }
 
 /// How a session ended.
@@ -75,8 +83,11 @@ impl Session {
             start: Rc::default(),
             now: Rc::default(),
             in_doubt: false,
-            touched: Vec::new(),
+            touched: Touched::default(),
+            told: false,
             prepared: Prepared::default(),
+            pin: None,
+            locked: false,
             greeting: Rc::default(),
             reported: Vec::new(),
             shared: Rc::new(Shared::default()),
@@ -92,6 +103,7 @@ impl Session {
             dropping: 0,
             mid_frame: false,
             pool: env.pools.of(&tenant),
+            pinned: None,
             entry,
             wishes: Some(Box::new(wishes)),
             slot,
@@ -123,6 +135,7 @@ impl Session {
                     }
                 }
                 Front::Gone => return End::ClientGone,
+                Front::ServerGone => return End::ServerEnded,
                 Front::End(error) => return End::Told(error),
             }
         }
@@ -141,6 +154,12 @@ impl Session {
             Err(Ok(end)) => return Err(end),
             Err(Err(error)) => {
                 self.talk.shared.phase.set(Phase::Idle);
+                if error.is_about_a_setting() {
+                    // What it carries is no good any more (a configuration it names was dropped):
+                    // it must not go on with less than it believes to have.
+                    tracing::warn!(tenant = %self.talk.tenant.id, "{}", error.message());
+                    return Err(End::Told(Error::StateLost));
+                }
                 return self.refuse_front(error);
             }
         };
@@ -164,6 +183,10 @@ impl Session {
             Some(permit) => permit,
             None => Box::pin(self.admit(request)).await?,
         };
+        if let Some(lease) = self.pinned.take() {
+            let kept = Box::pin(self.go_on(lease)).await;
+            return kept.map(|lease| (permit, lease)).map_err(Err);
+        }
         let bound = match self.talk.shared.paused.get() {
             true => None,
             false => self.pool.acquire_bound(want(&self.talk)),
@@ -258,7 +281,8 @@ impl Session {
         let ended = exchange.run().await;
         self.mid_frame = !exchange.hand_over();
         let dismiss = exchange.relay.dismiss;
-        let Exchange { relay, .. } = exchange;
+        let Exchange { mut relay, .. } = exchange;
+        let left = std::mem::take(&mut relay.left);
         self.talk.env.relays.put_back(relay);
         self.talk.in_doubt = false;
         *shared.server.borrow_mut() = None;
@@ -266,19 +290,31 @@ impl Session {
         shared.bytes.set((self.client.received, self.client.transmitted));
         self.talk.count_quiet();
         match ended {
-            Ended::Ready => self.give_back(lease, dismiss).await.map_err(End::Told),
+            Ended::Ready => self.give_back(lease, dismiss, left).await.map_err(End::Told),
             Ended::ClientGone => Err(End::ClientGone),
             Ended::Fatal(error) => Err(End::Told(error)),
             Ended::ServerGone => Err(End::ServerEnded),
         }
     }
 
-    async fn give_back(&mut self, mut lease: Box<Lease>, dismiss: bool) -> Result<(), Error> {
+    async fn give_back(
+        &mut self,
+        mut lease: Box<Lease>,
+        dismiss: bool,
+        left: Left,
+    ) -> Result<(), Error> {
         let statements = lease.bound().map_or(0, |bound| bound.statements.len());
         let mut stays = !dismiss && statements <= STATEMENTS_MAX;
+        self.talk.notice_told();
         if !self.talk.touched.is_empty() {
             let limit = self.pool.cluster().scrub_timeout;
             Box::pin(self.talk.read_back(&mut lease, limit)).await?;
+        }
+        if left.suspect || !self.talk.shared.pins.get().is_empty() {
+            match Box::pin(self.settle_pin(lease, left, dismiss)).await? {
+                Some(unpinned) => lease = unpinned,
+                None => return Ok(()),
+            }
         }
         if self.talk.shared.cancel_astray.take() {
             // Dropped, it is closed: a late cancel shall not hit the next one's query.
@@ -289,7 +325,10 @@ impl Session {
             lease.close();
             return Ok(());
         }
-        stays &= lease.bound().is_some_and(|bound| bound.settings == self.talk.now);
+        if let Some(bound) = lease.bound() {
+            bound.heard.clear();
+            stays &= bound.settings == self.talk.now;
+        }
         lease.park(stays);
         Ok(())
     }
@@ -298,17 +337,9 @@ impl Session {
     pub(super) fn adopt_news(&mut self) {
         let Some(tenant) = self.talk.shared.news.take() else { return };
         self.pool = self.talk.env.pools.of(&tenant);
-        // What the new context owns the session carries no more: it would be bound over it.
-        for settings in [&mut self.talk.start, &mut self.talk.now] {
-            let protected =
-                |name: &str| tenant.context.owns(name) || is_protected(name, tenant.isolation);
-            if settings.iter().any(|(name, _)| protected(name)) {
-                let mut kept = Settings::default();
-                let free = settings.iter().filter(|(name, _)| !protected(name));
-                free.for_each(|(name, value)| kept.set(name, value));
-                *settings = Rc::new(kept);
-            }
-        }
+        let owned = |name: &str| is_owned(name, &tenant);
+        self.talk.start = without(&self.talk.start, owned);
+        self.talk.now = without(&self.talk.now, owned);
         self.talk.tenant = tenant;
     }
 
@@ -320,11 +351,16 @@ impl Session {
         let application_name = start.get("application_name").map(str::to_owned);
         let mut key = start.clone();
         key.remove("application_name");
-        let greeting = match self.pool.greeting(&key) {
+        // A session that has its server for life asks that one.
+        let whole = self.talk.tenant.pooling == Pooling::Session;
+        let greeting = match self.pool.greeting(&key).filter(|_| !whole) {
             Some(greeting) => greeting,
             None => {
                 self.talk.now = Rc::new(start.clone());
                 let mut lease = self.first_lease().await?;
+                if whole {
+                    self.renew(&mut lease).await?;
+                }
                 let bound = lease.bound().ok_or(Error::ServerLost)?;
                 let mut greeting = bound.facts().greeting.clone();
                 // The application's name is this client's alone.
@@ -335,8 +371,13 @@ impl Session {
                         None => greeting.push((name.clone(), value.clone())),
                     }
                 }
-                lease.park(true);
-                self.pool.remember(key, greeting)
+                if whole {
+                    self.keep_for_life(lease);
+                    Rc::new(greeting)
+                } else {
+                    lease.park(true);
+                    self.pool.remember(key, greeting)
+                }
             }
         };
         if let Some(name) = &application_name {
@@ -354,12 +395,13 @@ impl Session {
             let value = match name.as_str() {
                 "session_authorization" => user.as_str(),
                 "application_name" => application_name.as_deref().unwrap_or(value),
-                "search_path" | "role" => continue,
+                "role" => continue,
+                "search_path" if self.talk.tenant.context.owns(name) => continue,
                 _ => value,
             };
             backend::put_parameter_status(out, name, value);
         }
-        backend::put_backend_key(out, self.entry.key.pid, &self.entry.key.secret);
+        backend::put_backend_key(out, self.entry.pid, &self.entry.secret());
         backend::put_ready(out, b'I');
         Ok(())
     }
@@ -374,6 +416,10 @@ impl Session {
 
     /// Tells the client why, as far as it listens, and leaves.
     async fn close(mut self: Box<Self>, end: End) -> End {
+        if let Some(lease) = self.pinned.take() {
+            // Locks and the like end with their session, not some time later.
+            lease.close();
+        }
         if let End::Told(error) = &end {
             if !self.mid_frame {
                 refuse::put(&mut self.client.output, error, Severity::Fatal);
@@ -493,7 +539,7 @@ async fn or_paused<T>(
     either.await
 }
 
-fn want(talk: &Talk) -> Want<'_> {
+pub(super) fn want(talk: &Talk) -> Want<'_> {
     let (tenant, account, settings) = (&talk.tenant, &talk.account, &talk.now);
     Want { tenant, account, session: talk.id, settings, binding: &talk.shared.binding }
 }
@@ -507,8 +553,13 @@ fn refused(error: AcquireError, tenant: &crate::catalog::Tenant) -> Error {
         AcquireError::Refused => Error::ClusterRefused { cluster },
         AcquireError::Unverified => Error::ContextUnverified,
         AcquireError::Bind(read) => {
-            let (setting, what) = ("start-up".to_owned(), read.message.into());
-            Error::InvalidSetting { setting, what }
+            let what = read.message.into();
+            match read.sqlstate.as_str() {
+                "42501" => Error::SettingDenied { what },
+                "42602" | "42704" => Error::UnknownSetting { what },
+                "55P02" => Error::FixedSetting { what },
+                _ => Error::InvalidSetting { what },
+            }
         }
     }
 }

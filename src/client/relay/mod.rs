@@ -2,6 +2,8 @@
 //! ready and nothing is in flight. One task; it waits on four things at once (either side to read,
 //! either side to write), so two full buffers cannot stop it.
 
+mod copying;
+
 use std::cell::RefCell;
 use std::future::poll_fn;
 use std::io;
@@ -10,8 +12,9 @@ use std::time::Instant;
 
 use crate::budget::Over;
 use crate::client::due::Queue;
+use crate::client::session::pin::Left;
+use crate::client::session::timer::Timer;
 use crate::client::talk::Talk;
-use crate::client::timer::Timer;
 use crate::error::Error;
 use crate::guard::Reading;
 use crate::net::Connection;
@@ -49,10 +52,10 @@ pub struct Relay {
     pub batch_runs: bool,
     /// The server skips everything up to the next Sync.
     pub skipping: bool,
-    /// The server reads copy data.
+    /// The server reads copy data, and its end was not sent yet.
     pub copy_in: bool,
-    /// CopyDone or CopyFail was sent to a server that had not asked for copy data yet.
-    pub copy_ended_early: bool,
+    /// The server reads copy data, as far as is known.
+    pub copying: bool,
     /// After the messages sent so far nothing may be sent until they are answered.
     pub barrier: bool,
     /// The same, once the batch has its Sync.
@@ -72,6 +75,8 @@ pub struct Relay {
     pub dismiss: bool,
     /// The session went back to its start-up values; the client is told at the end of the request.
     pub was_reset: bool,
+    /// What it may have left on the server: see `pin.rs`.
+    pub left: Left,
     /// A request that is over its budget waits until then.
     pub held_until: Option<Instant>,
     /// The request at the front was charged already.
@@ -79,6 +84,8 @@ pub struct Relay {
     /// When the running request is over its time.
     pub query_deadline: Option<Instant>,
     pub time_exceeded: bool,
+    /// Something due may be answered or not, see [`Queue::is_only_doubts`].
+    pub doubts: bool,
     /// The server's own FATAL was passed on.
     pub server_fatal: bool,
     /// Nothing more can be judged before more of the client's bytes are here.
@@ -100,7 +107,7 @@ impl Default for Relay {
             batch_runs: false,
             skipping: false,
             copy_in: false,
-            copy_ended_early: false,
+            copying: false,
             barrier: false,
             barrier_at_sync: false,
             to_server: 0,
@@ -111,10 +118,12 @@ impl Default for Relay {
             front: None,
             dismiss: false,
             was_reset: false,
+            left: Left::default(),
             held_until: None,
             charged: false,
             query_deadline: None,
             time_exceeded: false,
+            doubts: false,
             server_fatal: false,
             starved: true,
             goodbye: false,
@@ -233,6 +242,9 @@ impl Exchange<'_> {
         }
         if to_walk {
             moved |= self.walk_server()?;
+        }
+        if self.relay.doubts {
+            self.probe();
         }
         if self.relay.to_client > 0 || !self.client.is_sent() {
             moved |= self.send_to_client(cx)?;
@@ -377,7 +389,8 @@ impl Exchange<'_> {
                 None
             }
         };
-        let limits = [stall, self.relay.query_deadline, self.relay.held_until];
+        let idle = self.idle_deadline();
+        let limits = [stall, idle, self.relay.query_deadline, self.relay.held_until];
         let Some(next) = limits.into_iter().flatten().min() else { return Poll::Pending };
         if self.timer.poll_until(next, &self.talk.env.clock, cx).is_pending() {
             return Poll::Pending;
@@ -385,6 +398,9 @@ impl Exchange<'_> {
         let now = Instant::now();
         if stall.is_some_and(|at| at <= now) {
             return Poll::Ready(Ended::Fatal(Error::ClientStalled));
+        }
+        if idle.is_some_and(|at| at <= now) {
+            return Poll::Ready(Ended::Fatal(Error::IdleInTransaction));
         }
         if self.relay.query_deadline.is_some_and(|at| at <= now) {
             self.relay.query_deadline = None;
@@ -396,6 +412,12 @@ impl Exchange<'_> {
         }
         cx.waker().wake_by_ref();
         Poll::Pending
+    }
+
+    /// When the client has been silent for too long within a transaction.
+    fn idle_deadline(&self) -> Option<Instant> {
+        let limit = self.talk.tenant.limits.idle_in_transaction?;
+        Some(self.talk.shared.quiet_since()? + limit)
     }
 
     /// Charges the request at the front against the tenant's rate. `Ok(false)` means it waits.

@@ -1,5 +1,5 @@
 //! How far a tenant of a shared cluster may raise what its backends take of the machine, at level
-//! guard. `docs/isolation.md` carries the same table; a test compares the two.
+//! guard (`docs/isolation.md` carries the same table; a test compares the two).
 
 /// A setting, its cap, and how many bytes a bare number of it stands for (1 for those that count).
 /// The caps are some ten times PostgreSQL's defaults: room for an honest report, and not enough to
@@ -48,6 +48,18 @@ mod tests {
     use super::*;
 
     #[test]
+    fn random_values_never_panic() {
+        let mut random = fastrand::Rng::with_seed(17);
+        for _ in 0..20_000 {
+            let length = random.usize(..8);
+            let letters = b"0123456789.-+ smhdinu\xc3\xa9";
+            let bytes: Vec<u8> =
+                (0..length).map(|_| letters[random.usize(..letters.len())]).collect();
+            let _ = is_within("work_mem", Some(&String::from_utf8_lossy(&bytes)));
+        }
+    }
+
+    #[test]
     fn values_are_compared_as_postgresql_reads_them() {
         for fits in ["64MB", "65536", " 65536 kB ", "1", "0.06GB", "067108864B"] {
             assert!(is_within("work_mem", Some(fits)), "{fits}");
@@ -66,7 +78,7 @@ mod tests {
 
     #[test]
     fn the_manual_has_the_same_caps() {
-        let manual = include_str!("../../docs/isolation.md");
+        let manual = include_str!("../../../docs/isolation.md");
         for (name, cap, _) in CAPS {
             assert!(manual.contains(&format!("| `{name}` | {cap} |")), "{name}");
         }

@@ -1,0 +1,8 @@
+//! Settings that follow a session from server to server: which may, how far, and how the gate
+//! learns what they are.
+
+pub mod caps;
+pub mod carried;
+mod touched;
+
+pub use touched::{Touched, without};

@@ -1,0 +1,149 @@
+//! Settings that a session's statements may have changed: noted when a statement has succeeded, and
+//! read back from the server at the end of the transaction, whatever the transaction made of them.
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use crate::client::carry::carried::{
+    SETTINGS_BYTES_MAX, SETTINGS_MAX, follows, is_owned, is_system_path, is_told,
+};
+use crate::client::talk::Talk;
+use crate::error::Error;
+use crate::pool::Lease;
+use crate::server::{Question, Settings};
+
+/// The settings to ask for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Touched {
+    /// In lower case.
+    pub names: Vec<String>,
+    /// Some whose names nobody could read from a text: all that the server knows are asked for.
+    pub unknown: bool,
+    /// Values that may be names of such as no module has defined: those the server does not list.
+    pub guessed: Vec<String>,
+}
+
+impl Touched {
+    pub fn is_empty(&self) -> bool {
+        self.names.is_empty() && !self.unknown
+    }
+
+    pub fn contains(&self, name: &str) -> bool {
+        self.names.iter().any(|known| known == name)
+    }
+
+    /// Takes in what another has.
+    fn extend(&mut self, other: &Self) {
+        other.names.iter().for_each(|name| self.add(name));
+        self.unknown |= other.unknown;
+        for name in &other.guessed {
+            if self.guessed.len() < SETTINGS_MAX && !self.guessed.contains(name) {
+                self.guessed.push(name.clone());
+            }
+        }
+    }
+
+    pub fn add(&mut self, name: &str) {
+        if !self.contains(name) {
+            self.names.push(name.to_owned());
+        }
+    }
+}
+
+/// It decides how the texts behind it are read, so it is in doubt from the moment it is sent.
+const STRINGS: &str = "standard_conforming_strings";
+
+impl Talk {
+    /// A statement that changes these was sent.
+    pub fn touches_soon(&mut self, touched: &Touched) {
+        if touched.contains(STRINGS) {
+            self.touched.add(STRINGS);
+        }
+    }
+
+    /// A statement that changes these has succeeded. One that failed has changed nothing, and what
+    /// it named may be no setting at all.
+    pub fn touch(&mut self, touched: &Touched) {
+        self.touched.extend(touched);
+    }
+
+    /// Whether one more setting, of so many bytes, may be carried.
+    pub fn has_room(&self, name: &str, bytes: usize) -> bool {
+        let fresh = self.touched.names.iter().filter(|it| self.now.get(it).is_none()).count();
+        let known = self.now.get(name).is_some() || self.touched.contains(name);
+        let count = self.now.count() + fresh + usize::from(!known);
+        // PostgreSQL itself cuts or checks the values of its own settings.
+        let bytes = if name.contains('.') { name.len() + bytes } else { 0 };
+        count <= SETTINGS_MAX && self.now.bytes() + bytes <= SETTINGS_BYTES_MAX
+    }
+
+    /// The server told the client of values that are not the session's: something that cannot be
+    /// read in a text, a function, has set them.
+    pub fn notice_told(&mut self) {
+        if !std::mem::take(&mut self.told) {
+            return;
+        }
+        for (name, value) in &self.reported {
+            let lower = name.to_ascii_lowercase();
+            if is_told(&lower) && self.expected(name, &lower) != Some(value) {
+                self.touched.add(&lower);
+            }
+        }
+    }
+
+    /// What the client should have been told last of a parameter.
+    fn expected(&self, name: &str, lower: &str) -> Option<&str> {
+        let start = self.start.get(lower);
+        let now = self.now.get(lower);
+        if now != start || lower == "application_name" {
+            return now;
+        }
+        let told = self.greeting.iter().find(|(known, _)| known == name);
+        told.map(|(_, value)| value.as_str())
+    }
+
+    /// Asks the server what the touched settings are now, so that they can follow the session.
+    pub async fn read_back(&mut self, lease: &mut Lease, limit: Duration) -> Result<(), Error> {
+        let bound = lease.bound().ok_or(Error::StateLost)?;
+        let Touched { names, unknown, guessed } = std::mem::take(&mut self.touched);
+        let question = Question { names: &names, all: unknown, guessed: &guessed };
+        let values = bound.read_back(question, limit).await.map_err(|error| {
+            tracing::warn!(tenant = %self.tenant.id, %error, "could not read settings back");
+            Error::StateLost
+        })?;
+        let mut now = (*self.now).clone();
+        for (name, value) in values {
+            match value.filter(|value| self.may_carry(&name, value)) {
+                Some(value) => now.set(&name, &value),
+                None => now.remove(&name),
+            }
+        }
+        if now.count() > SETTINGS_MAX || now.bytes() > SETTINGS_BYTES_MAX {
+            tracing::warn!(tenant = %self.tenant.id, "a session has more settings than it may");
+            return Err(Error::StateLost);
+        }
+        self.now = Rc::new(now);
+        bound.settings = self.now.clone();
+        Ok(())
+    }
+
+    /// Whether a value that a server has may be bound on another: never over the context.
+    fn may_carry(&self, name: &str, value: &str) -> bool {
+        if name == "search_path" && self.tenant.context.owns(name) {
+            return is_system_path(value);
+        }
+        follows(name) && !is_owned(name, &self.tenant)
+    }
+}
+
+/// What a session goes on with when the catalog has news of its tenant: what the new context owns
+/// it carries no more, or it would be bound over it.
+pub fn without(settings: &Rc<Settings>, protected: impl Fn(&str) -> bool) -> Rc<Settings> {
+    if !settings.iter().any(|(name, _)| protected(name)) {
+        return settings.clone();
+    }
+    let mut kept = Settings::default();
+    let free = settings.iter().filter(|(name, _)| !protected(name));
+    free.for_each(|(name, value)| kept.set(name, value));
+    Rc::new(kept)
+}
