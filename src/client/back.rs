@@ -246,7 +246,8 @@ impl Exchange<'_> {
                 self.talk.prepared.clear();
                 self.let_go();
             }
-            Some(Effect::UnlockAll) => self.talk.locked = false,
+            // Sent behind it, a lock may be there again.
+            Some(Effect::UnlockAll) => self.talk.locked &= self.relay.left.locks,
             Some(Effect::DeallocateAll) => self.talk.prepared.clear(),
             Some(Effect::Deallocate(name)) => {
                 self.talk.prepared.remove(&name);

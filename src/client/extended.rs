@@ -235,7 +235,10 @@ impl Exchange<'_> {
 /// Values that may be the names of settings that no module has defined, which a server does not
 /// list: a call of set_config has its name among them.
 fn named_by_values(body: &[u8]) -> Vec<String> {
-    let is_name = |text: &&str| text.contains('.') && carried::check_name(text).is_ok();
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'$' | b'.');
+    let is_name = |text: &&str| {
+        text.contains('.') && text.bytes().all(plain) && carried::check_name(text).is_ok()
+    };
     let values = frontend::bind_values(body).unwrap_or_default();
     let texts = values.into_iter().filter_map(|value| std::str::from_utf8(value).ok());
     texts.filter(is_name).map(str::to_ascii_lowercase).take(NAMES_MAX).collect()

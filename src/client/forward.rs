@@ -152,6 +152,7 @@ impl Exchange<'_> {
         if self.relay.barrier_at_sync && !self.relay.due.is_empty() {
             return Ok(self.wait_for_answers(None));
         }
+        self.loses_no_work()?;
         let bytes_max = self.talk.env.settings.borrow().statement_bytes;
         let start = self.relay.to_server + HEADER_BYTES;
         let end = self.relay.to_server + header.length;
@@ -204,6 +205,19 @@ impl Exchange<'_> {
                 self.send_script(header, *plan);
                 Ok(Went::Next)
             }
+        }
+    }
+
+    /// PostgreSQL 18 loses work that was acknowledged when a Query or a function call follows an
+    /// Execute without its Sync (measured on 18.0 and 18.4), so there the session ends before it.
+    fn loses_no_work(&mut self) -> Result<(), Ended> {
+        let runs = self.relay.batch_runs;
+        let Some(bound) = self.lease.bound().filter(|_| runs) else { return Ok(()) };
+        let version = bound.facts().parameter("server_version").unwrap_or_default();
+        let major = version.split(|it: char| !it.is_ascii_digit()).next().unwrap_or_default();
+        match major.parse::<u32>() {
+            Ok(..=17) => Ok(()),
+            _ => Err(violation("simple query inside an extended query batch".to_owned())),
         }
     }
 
@@ -266,6 +280,7 @@ impl Exchange<'_> {
         if let Some(error) = refuse::function_call(&self.talk.tenant) {
             return self.refuse_query(header, error);
         }
+        self.loses_no_work()?;
         self.relay.charged &= !self.relay.batch_open;
         match self.charge(false) {
             Ok(true) => {}

@@ -271,7 +271,12 @@ fn set(
         carried::check_name(name)?;
         carried::check_seed(name, bench.tenant.isolation)?;
         if name == "client_encoding" {
-            carried::check_encoding(text.unwrap_or("default"))?;
+            match (value, text) {
+                (SetValue::Default, _) => {}
+                (_, Some(text)) => carried::check_encoding(text)?,
+                // Also bytes that are no UTF-8: the server leaves them out of the name.
+                (_, None) => return Err(carried::computed_encoding()),
+            }
         }
         if *value != SetValue::Default {
             check_cap(name, text, bench, plan)?;

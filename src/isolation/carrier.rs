@@ -101,7 +101,10 @@ pub const SET_CONFIG_ARGUMENTS: &str = "setting_name pg_catalog.text, \
 
 /// Settings that `tenantgate.set_config` leaves alone: they belong to the context, outlive every
 /// scrub, or would end a pooled connection behind the gate's back.
-const LEFT_ALONE: [&str; 11] = [
+const LEFT_ALONE: [&str; 13] = [
+    // Unseen, they would change how the gate should read texts.
+    "client_encoding",
+    "standard_conforming_strings",
     "role",
     "session_authorization",
     "row_security",

@@ -141,7 +141,8 @@ impl Bound {
             if reply.error.as_ref().is_none_or(|error| error.sqlstate != CANCELED) {
                 break;
             }
-            reply = self.put_and_read(&sql).await?;
+            // What was cancelled behind BEGIN left its transaction open.
+            reply = self.put_and_read(&format!("ROLLBACK; {sql}")).await?;
         }
         let reply = confirmed(reply)?;
         match reply.rows {

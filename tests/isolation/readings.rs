@@ -2,7 +2,7 @@
 //! and a statement may reach a server long after it was judged.
 
 use crate::harness::cluster::{shared, superuser};
-use crate::harness::messages::{bind, execute, flush, parse, sync, transcript};
+use crate::harness::messages::{bind, execute, flush, frame, parse, sync, transcript};
 use crate::isolation::{NOTES, one_server, own_notes};
 
 /// Prepares `text` under one value of the setting and runs it under the other, on a server that
@@ -108,4 +108,37 @@ async fn a_default_of_the_login_does_not_change_how_texts_are_read() {
     wire.query("SET standard_conforming_strings = off").await;
     wire.query("RESET standard_conforming_strings").await;
     assert_eq!(wire.query("SHOW standard_conforming_strings").await, "T D(on) C(SHOW) Z(I)");
+}
+
+/// A text that is one string in SJIS, where `\x83\x5c` is a character, and three statements to who
+/// takes the second byte for a backslash; and the other way round.
+#[tokio::test]
+async fn an_encoding_that_hides_quotes_is_refused_by_every_name() {
+    let (estate, gate) = one_server().await;
+    let (acme, other) = (&estate.acme, &estate.globex.id);
+    let names: [&[u8]; 9] = [
+        b"win932",
+        b"windows-932",
+        b"mskanji",
+        b"Shift JIS",
+        b"win936",
+        b"win949",
+        b"win950",
+        b"GB18030",
+        b"S\xe9JIS",
+    ];
+    for name in names {
+        let mut wire = gate.wire(acme).await;
+        let latin = wire.query("SET client_encoding TO LATIN1").await;
+        assert_eq!(latin, "C(SET) S(client_encoding=LATIN1) Z(I)");
+        let set = [b"SET client_encoding TO '", name, b"'"].concat();
+        let refused = wire.ask(frame(b'Q', &[&set, &b"\0"[..]].concat())).await;
+        assert_eq!(refused, "E(0A000) Z(I)", "{name:?}");
+        let mut text = b"SELECT E'\x83\x5c'; SET app.tenant_id TO ".to_vec();
+        text.extend_from_slice(other.as_bytes());
+        text.extend_from_slice(b"; SELECT body FROM notes; --'\0");
+        let said = wire.ask(frame(b'Q', &text)).await;
+        assert!(!said.contains(&format!("of {other}")), "{name:?}: {said}");
+        assert_eq!(wire.query("SELECT count(*) FROM notes").await, "T D(3) C(SELECT 1) Z(I)");
+    }
 }

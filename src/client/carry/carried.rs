@@ -42,10 +42,28 @@ const TOLD: [&str; 9] = [
     "timezone",
 ];
 
-/// Encodings in which a byte of a longer character can look like a quote or a backslash, so that
-/// two readers of one text may disagree about where a string ends.
-const UNSAFE_ENCODINGS: [&str; 7] =
-    ["sjis", "shiftjis2004", "big5", "gbk", "uhc", "gb18030", "johab"];
+/// Encodings in which no byte of a longer character can look like a quote or a backslash, by every
+/// name PostgreSQL has for them (`encnames.c`, 15 to 18), beside the numbered families of
+/// [`is_safe`]. In any other two readers of one text may disagree about where a string ends.
+const SAFE_ENCODINGS: [&str; 17] = [
+    "abc",
+    "alt",
+    "euccn",
+    "eucjis2004",
+    "eucjp",
+    "euckr",
+    "euctw",
+    "koi8",
+    "koi8r",
+    "koi8u",
+    "sqlascii",
+    "tcvn",
+    "tcvn5712",
+    "unicode",
+    "utf8",
+    "vscii",
+    "win",
+];
 
 /// Whether the setting has a value that outlives its transaction. `name` in lower case.
 pub fn follows(name: &str) -> bool {
@@ -77,12 +95,16 @@ pub fn is_owned(name: &str, tenant: &Tenant) -> bool {
 /// Whether a search_path names nothing but PostgreSQL's own schema: whoever sets it writes every
 /// other name out, as pg_dump does, and no context is harmed.
 pub fn is_system_path(value: &str) -> bool {
-    matches!(value.trim(), "" | "pg_catalog")
+    matches!(value.trim(), "" | "\"\"" | "pg_catalog")
 }
 
 /// Refuses what is the gate's business, and names that PostgreSQL would cut short when they are
 /// bound: a shorter name is another setting's.
 pub fn check_name(name: &str) -> Result<(), Error> {
+    if matches!(name, "sort_mem" | "vacuum_mem") {
+        let what = format!("setting \"{name}\" by its old name").into();
+        return Err(Error::NotSupported { what, hint: "Use work_mem, or maintenance_work_mem." });
+    }
     if OF_THE_GATE.binary_search(&name).is_ok() {
         let what = format!("setting \"{name}\" of a connection that is pooled").into();
         let hint = "Leave it to the gate's own settings: it concerns the gate's connection.";
@@ -101,10 +123,20 @@ fn encoding_key(name: &str) -> String {
     letters.map(|letter| letter.to_ascii_lowercase()).collect()
 }
 
-/// Refuses the encodings the gate cannot read safely.
+/// Whether the gate reads texts in it as every server does. `key` as [`encoding_key`] gives it.
+fn is_safe(key: &str) -> bool {
+    let number = |prefix: &str| key.strip_prefix(prefix).and_then(|rest| rest.parse::<u16>().ok());
+    let windows = number("windows").or_else(|| number("win"));
+    SAFE_ENCODINGS.binary_search(&key).is_ok()
+        || number("latin").is_some_and(|it| (1..=10).contains(&it))
+        || number("iso8859").is_some_and(|it| (1..=16).contains(&it))
+        || windows.is_some_and(|it| matches!(it, 866 | 874 | 1250..=1258))
+}
+
+/// Refuses the encodings the gate cannot read safely, and those it does not know.
 pub fn check_encoding(value: &str) -> Result<(), Error> {
     let key = encoding_key(value);
-    if UNSAFE_ENCODINGS.iter().any(|encoding| key == *encoding || key == format!("win{encoding}")) {
+    if !is_safe(&key) {
         let what = format!("client_encoding \"{value}\"").into();
         let hint = "Use UTF8: in this encoding a character can contain the byte of a quote.";
         return Err(Error::NotSupported { what, hint });
@@ -169,8 +201,38 @@ mod tests {
 
     #[test]
     fn encodings_with_quotes_inside_characters_are_refused() {
-        assert!(check_encoding("SJIS").is_err() && check_encoding("gb-18030").is_err());
-        assert!(check_encoding("'utf-8'").is_ok() && check_encoding("LATIN1").is_ok());
+        assert!(SAFE_ENCODINGS.is_sorted());
+        // Every name PostgreSQL 15 to 18 have for them, and what nobody knows.
+        let unsafe_names = [
+            "SJIS",
+            "mskanji",
+            "Shift_JIS",
+            "SHIFT_JIS_2004",
+            "win932",
+            "Windows-932",
+            "BIG5",
+            "win950",
+            "windows950",
+            "GBK",
+            "win936",
+            "windows936",
+            "UHC",
+            "win949",
+            "windows949",
+            "JOHAB",
+            "gb-18030",
+            "mule_internal",
+            "nonsense",
+            "latin11",
+            "",
+        ];
+        for name in unsafe_names {
+            assert!(check_encoding(name).is_err(), "{name}");
+        }
+        for name in ["'utf-8'", "LATIN1", "win1252", "Windows-1251", "EUC_JP", "SQL_ASCII", "koi8r"]
+        {
+            assert!(check_encoding(name).is_ok(), "{name}");
+        }
         assert!(is_utf8("'utf-8'") && is_utf8("UNICODE") && !is_utf8("LATIN1"));
     }
 }

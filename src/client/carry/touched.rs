@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use crate::client::carry::carried::{
-    SETTINGS_BYTES_MAX, SETTINGS_MAX, follows, is_owned, is_system_path, is_told,
+    SETTINGS_BYTES_MAX, SETTINGS_MAX, check_encoding, follows, is_owned, is_system_path, is_told,
 };
 use crate::client::talk::Talk;
 use crate::error::Error;
@@ -132,7 +132,8 @@ impl Talk {
         if name == "search_path" && self.tenant.context.owns(name) {
             return is_system_path(value);
         }
-        follows(name) && !is_owned(name, &self.tenant)
+        let safe = name != "client_encoding" || check_encoding(value).is_ok();
+        safe && follows(name) && !is_owned(name, &self.tenant)
     }
 }
 

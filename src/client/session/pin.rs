@@ -27,6 +27,8 @@ pub struct Left {
     pub suspect: bool,
     /// Something ran after which the server may hold less than before.
     pub trace: bool,
+    /// A statement ran that may take a lock for the session.
+    pub locks: bool,
     /// The session was reset, and all that the server holds for it must go.
     pub release: bool,
     /// What the client is told when the server has been asked, or cleared.
@@ -47,6 +49,7 @@ impl Exchange<'_> {
             self.talk.pin = Some(pin.map_err(|limit| Error::TooManyPins { limit })?);
         }
         self.talk.locked |= suspicion == Suspicion::Lock;
+        self.relay.left.locks |= suspicion == Suspicion::Lock;
         self.relay.left.suspect = true;
         Ok(())
     }
