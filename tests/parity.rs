@@ -23,7 +23,7 @@ use crate::harness::tenants::{Estate, Tenant, Tweaks};
 use crate::install::tools::{OLD, Setup};
 
 /// What psql asks the catalogs for.
-const DESCRIBE: [&str; 14] = [
+pub const DESCRIBE: [&str; 14] = [
     "\\d",
     "\\dt",
     "\\d notes",

@@ -5,6 +5,7 @@ use std::process::Output;
 use crate::guard::level::GUARDED;
 use crate::harness::gate::Gate;
 use crate::harness::tenants::Estate;
+use crate::parity::DESCRIBE;
 
 fn said(output: &Output) -> String {
     let (out, err) = (&output.stdout, &output.stderr);
@@ -39,28 +40,9 @@ async fn pg_dump_takes_a_tenants_data() {
 async fn psql_describes_what_there_is() {
     let estate = Estate::new().await;
     let gate = Gate::start(&estate.settings(&GUARDED)).await;
-    let commands = [
-        "\\d",
-        "\\dt",
-        "\\d notes",
-        "\\d+ notes",
-        "\\df",
-        "\\l",
-        "\\dn",
-        "\\du",
-        "\\dp",
-        "\\di",
-        "\\dv",
-        "\\dx",
-        "\\dT",
-        "\\ds",
-        "\\dconfig work_mem",
-        "\\conninfo",
-        "\\encoding",
-        "\\sf pg_catalog.lower(text)",
-    ];
+    let more = ["\\dconfig work_mem", "\\conninfo", "\\encoding", "\\sf pg_catalog.lower(text)"];
     for tenant in estate.one_of_each() {
-        for command in commands {
+        for command in DESCRIBE.into_iter().chain(more) {
             let said = said(&gate.program(tenant, "psql", &["-X", "-c", command]).await);
             assert!(!said.contains("ERROR"), "{command} as {}: {said}", tenant.id);
             let names = matches!(command, "\\d" | "\\dt" | "\\d notes");

@@ -383,6 +383,19 @@ impl Function<'_> {
             .once(create, made)
             .again(format!("ALTER FUNCTION tenantgate.{name} OWNER TO {OWNER}"), owned)
     }
+
+    /// The same for one that everybody may call.
+    fn steps_for_everybody(&self, step: Step) -> Step {
+        let name = self.name;
+        let done = format!(
+            "(SELECT pg_catalog.bool_and(\n  \
+             pg_catalog.has_function_privilege(0, p.oid, 'EXECUTE'))\n  \
+             FROM pg_catalog.pg_proc p WHERE p.proname = '{name}'\n  \
+             AND p.pronamespace = pg_catalog.to_regnamespace('tenantgate'))"
+        );
+        let grant = format!("GRANT EXECUTE ON FUNCTION tenantgate.{name} TO PUBLIC");
+        self.steps(step).again(grant, done)
+    }
 }
 
 fn tenant_id(place: &Place) -> Step {
@@ -397,13 +410,7 @@ fn tenant_id(place: &Place) -> Step {
         options: "STABLE PARALLEL SAFE",
         property: "NOT p.prosecdef AND p.provolatile = 's' AND p.proparallel = 's'",
     };
-    let done = "(SELECT pg_catalog.bool_and(\n  \
-                pg_catalog.has_function_privilege(0, p.oid, 'EXECUTE'))\n  \
-                FROM pg_catalog.pg_proc p WHERE p.proname = 'tenant_id'\n  \
-                AND p.pronamespace = pg_catalog.to_regnamespace('tenantgate'))";
-    function
-        .steps(Step::new("tenantgate.tenant_id()", Plain, why))
-        .again("GRANT EXECUTE ON FUNCTION tenantgate.tenant_id() TO PUBLIC", done)
+    function.steps_for_everybody(Step::new("tenantgate.tenant_id()", Plain, why))
 }
 
 fn set_config(place: &Place) -> Step {
@@ -418,13 +425,7 @@ fn set_config(place: &Place) -> Step {
         options: "VOLATILE SECURITY DEFINER",
         property: "p.prosecdef AND p.provolatile = 'v'",
     };
-    let done = "(SELECT pg_catalog.bool_and(\n  \
-                pg_catalog.has_function_privilege(0, p.oid, 'EXECUTE'))\n  \
-                FROM pg_catalog.pg_proc p WHERE p.proname = 'set_config'\n  \
-                AND p.pronamespace = pg_catalog.to_regnamespace('tenantgate'))";
-    function
-        .steps(Step::new("tenantgate.set_config()", Guard, why))
-        .again("GRANT EXECUTE ON FUNCTION tenantgate.set_config TO PUBLIC", done)
+    function.steps_for_everybody(Step::new("tenantgate.set_config()", Guard, why))
 }
 
 fn enter(place: &Place) -> Step {
