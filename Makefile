@@ -5,7 +5,7 @@
 CARGO ?= cargo
 
 .PHONY: help demo test drivers driver-suites torture mutants parity
-.PHONY: bench bench-micro fmt lint rust postgresql versions clean pg-regress
+.PHONY: bench bench-timing bench-micro fmt lint rust postgresql versions clean pg-regress
 
 help:
 	@echo "make demo        tenants of every isolation behind the gate, on throw-away clusters"
@@ -21,6 +21,7 @@ help:
 	@echo "make pg-regress  PostgreSQL's own regression files by psql, directly and through the gate"
 	@echo "make bench       throughput and latency beside PostgreSQL and PgBouncer"
 	@echo "make bench-micro nanoseconds of single steps"
+	@echo "make bench-timing whether the time of a refused login tells why"
 	@echo "make fmt lint    format; lints only"
 
 demo: rust postgresql
@@ -76,6 +77,10 @@ bench: rust postgresql
 	@./.ci/install pgbouncer
 	@ulimit -S -n "$$(ulimit -H -n)" 2>/dev/null || true; \
 	$(CARGO) bench --locked --bench load -- $(ARGS)
+
+bench-timing: rust postgresql
+	TENANTGATE_TIMING_TRIES=10000 $(CARGO) test --locked --release --test main -- \
+		logins::timing --nocapture
 
 bench-micro: rust postgresql
 	$(CARGO) bench --locked --bench micro -- $(ARGS)

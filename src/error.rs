@@ -6,12 +6,28 @@
 use std::borrow::Cow;
 use std::time::Duration;
 
+/// PostgreSQL's own words (ProcessInterrupts).
+const SESSION_IDLE: &str = "terminating connection due to idle-session timeout";
+const TRANSACTION_IDLE: &str = "terminating connection due to idle-in-transaction timeout";
+
 /// A refusal: an answer the gate gives instead of the server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Error {
     TlsRequired,
     AuthenticationFailed,
     PasswordInClear,
+    /// Too many logins from there, or at that tenant, have failed.
+    TooManyFailures {
+        retry_after: Duration,
+    },
+    /// No rule of the listener lets this user log in.
+    LoginRejected,
+    /// The listener wants a client certificate and there is none.
+    CertificateRequired,
+    /// The client and the gate do not see the same TLS connection.
+    ChannelBinding {
+        what: Cow<'static, str>,
+    },
     UnknownDatabase {
         database: String,
     },
@@ -71,11 +87,10 @@ pub enum Error {
     },
     ServerLost,
     StateLost,
+    /// A prepared statement gives or takes something else than when it was prepared.
+    ResultChanged,
     /// What the server held for the session is lost.
     PinLost,
-    UnknownStatement {
-        name: String,
-    },
     Protocol {
         what: Cow<'static, str>,
     },
@@ -84,11 +99,18 @@ pub enum Error {
     ClientIdle,
     IdleInTransaction,
     ShuttingDown,
-    TenantEnded,
-    /// What the client proved itself with is past its time.
-    CredentialExpired,
+    /// The session cannot go on as whom it is.
+    Ended(Ending),
     InvalidStartup {
         what: Cow<'static, str>,
+    },
+    /// A word in `options` that is no setting.
+    InvalidOptions {
+        word: String,
+    },
+    /// DISCARD ALL where only a statement of its own may be.
+    InsideTransaction {
+        pipeline: bool,
     },
     /// What the server says of a setting that the client asked for, by its SQLSTATE.
     InvalidSetting {
@@ -104,7 +126,44 @@ pub enum Error {
         what: Cow<'static, str>,
     },
     WorkerLost,
+    /// The audit cannot be written, and the settings let nobody in without it.
+    AuditUnavailable,
     Internal,
+}
+
+/// Why a session cannot go on as whom it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// The tenant was removed or moved.
+    TenantEnded,
+    TenantDisabled,
+    /// What the client proved itself with is past its time.
+    CredentialExpired,
+    /// What the client proved itself with does not count any more.
+    CredentialRevoked,
+}
+
+impl Ending {
+    fn reason(self) -> &'static str {
+        match self {
+            Self::TenantEnded => "the tenant changed",
+            Self::TenantDisabled => "the tenant is disabled",
+            Self::CredentialExpired => "the credential has expired",
+            Self::CredentialRevoked => "the credential was revoked",
+        }
+    }
+
+    fn hint(self) -> &'static str {
+        match self {
+            Self::TenantEnded => "The tenant was removed or moved.",
+            Self::TenantDisabled => "Ask whoever runs the gate to enable the tenant.",
+            Self::CredentialExpired => "Log in again with a fresh token.",
+            Self::CredentialRevoked => {
+                "Log in with another one: its token, its issuer or the issuer's key is no longer \
+                 accepted."
+            }
+        }
+    }
 }
 
 /// Whether the session goes on after a refusal.
@@ -165,6 +224,10 @@ impl Error {
             Self::TlsRequired => ("tls_required", "28000", F, Client),
             Self::AuthenticationFailed => ("authentication_failed", "28P01", F, Client),
             Self::PasswordInClear => ("password_in_clear", "28000", F, Client),
+            Self::TooManyFailures { .. } => ("too_many_failures", "53400", F, Client),
+            Self::LoginRejected => ("login_rejected", "28000", F, Client),
+            Self::CertificateRequired => ("certificate_required", "28000", F, Client),
+            Self::ChannelBinding { .. } => ("channel_binding", "28000", F, Client),
             Self::UnknownDatabase { .. } => ("unknown_database", "3D000", F, Client),
             Self::TooManyClients { .. } => ("too_many_clients", "53300", F, Tenant),
             Self::NoServerInTime { .. } => ("no_server_in_time", "53300", E, Gate),
@@ -184,22 +247,27 @@ impl Error {
             Self::ClusterRefused { .. } => ("cluster_refused", "08001", E, Server),
             Self::ServerLost => ("server_lost", "08006", F, Server),
             Self::StateLost => ("state_lost", "08006", F, Server),
+            Self::ResultChanged => ("result_changed", "0A000", E, Client),
             Self::PinLost => ("pin_lost", "08006", F, Server),
-            Self::UnknownStatement { .. } => ("unknown_statement", "26000", E, Client),
             Self::Protocol { .. } => ("protocol_violation", "08P01", F, Client),
             Self::LoginTimeout => ("login_timeout", "08P01", F, Client),
             Self::ClientStalled => ("client_stalled", "08006", F, Client),
             Self::ClientIdle => ("client_idle", "57P05", F, Client),
             Self::IdleInTransaction => ("idle_in_transaction", "25P03", F, Client),
             Self::ShuttingDown => ("shutting_down", "57P01", F, Gate),
-            Self::TenantEnded => ("tenant_ended", "57P01", F, Tenant),
-            Self::CredentialExpired => ("credential_expired", "57P01", F, Client),
+            Self::Ended(Ending::TenantEnded) => ("tenant_ended", "57P01", F, Tenant),
+            Self::Ended(Ending::TenantDisabled) => ("tenant_disabled", "57P01", F, Tenant),
+            Self::Ended(Ending::CredentialRevoked) => ("credential_revoked", "57P01", F, Client),
+            Self::Ended(Ending::CredentialExpired) => ("credential_expired", "57P01", F, Client),
             Self::InvalidStartup { .. } => ("invalid_startup", "08P01", F, Client),
+            Self::InvalidOptions { .. } => ("invalid_options", "42601", F, Client),
+            Self::InsideTransaction { .. } => ("inside_transaction", "25001", E, Client),
             Self::InvalidSetting { .. } => ("invalid_setting", "22023", E, Client),
             Self::UnknownSetting { .. } => ("unknown_setting", "42704", E, Client),
             Self::FixedSetting { .. } => ("fixed_setting", "55P02", E, Client),
             Self::SettingDenied { .. } => ("setting_denied", "42501", E, Client),
             Self::WorkerLost => ("worker_lost", "57P03", F, Gate),
+            Self::AuditUnavailable => ("audit_unavailable", "57P03", F, Gate),
             Self::Internal => ("internal", "XX000", F, Gate),
         };
         Facts { name, sqlstate, severity, side }
@@ -222,6 +290,9 @@ impl Error {
             Self::TlsRequired => "connection requires TLS".into(),
             Self::AuthenticationFailed => "authentication failed".into(),
             Self::PasswordInClear => "password authentication requires TLS".into(),
+            Self::TooManyFailures { .. } => "too many failed logins".into(),
+            Self::LoginRejected => "the listener takes no login of this user".into(),
+            Self::CertificateRequired => "connection requires a valid client certificate".into(),
             Self::UnknownDatabase { database } => {
                 format!("database \"{database}\" does not exist").into()
             }
@@ -235,7 +306,7 @@ impl Error {
                 "canceling statement due to the tenant's query time limit".into()
             }
             Self::TooManyPins { .. } => "too many sessions keep a server connection".into(),
-            Self::PinIdle { .. } => "terminating connection due to idle-session timeout".into(),
+            Self::PinIdle { .. } | Self::ClientIdle => SESSION_IDLE.into(),
             Self::Cancelled => "canceling statement due to user request".into(),
             Self::StatementTooLong { .. } => "statement is too long".into(),
             Self::NotSupported { what, .. } => {
@@ -254,28 +325,26 @@ impl Error {
             }
             Self::ServerLost => "server closed the connection unexpectedly".into(),
             Self::StateLost => "session settings could not be carried over".into(),
+            Self::ResultChanged => "cached plan must not change result type".into(),
             Self::PinLost => "what the session holds on its server could not be kept".into(),
-            Self::UnknownStatement { name } => {
-                format!("prepared statement \"{name}\" does not exist").into()
-            }
-            Self::Protocol { what } => what.clone(),
             Self::LoginTimeout => "canceling authentication due to timeout".into(),
             Self::ClientStalled => "client stopped reading or sending in mid-message".into(),
-            Self::ClientIdle => "terminating connection due to idle-session timeout".into(),
-            Self::IdleInTransaction => {
-                "terminating connection due to idle-in-transaction timeout".into()
-            }
+            Self::IdleInTransaction => TRANSACTION_IDLE.into(),
             Self::ShuttingDown => "terminating connection due to administrator command".into(),
-            Self::TenantEnded => "terminating connection because the tenant changed".into(),
-            Self::CredentialExpired => {
-                "terminating connection because the credential has expired".into()
+            Self::InvalidOptions { word } => {
+                format!("invalid command-line argument for server process: {word}").into()
             }
-            Self::InvalidStartup { what } => what.clone(),
-            Self::InvalidSetting { what }
+            Self::InsideTransaction { pipeline } => inside(*pipeline).into(),
+            Self::Protocol { what }
+            | Self::InvalidStartup { what }
+            | Self::ChannelBinding { what }
+            | Self::InvalidSetting { what }
             | Self::UnknownSetting { what }
             | Self::FixedSetting { what }
             | Self::SettingDenied { what } => what.clone(),
             Self::WorkerLost => "the tenant cannot be served at the moment".into(),
+            Self::AuditUnavailable => "the login cannot be recorded".into(),
+            Self::Ended(why) => format!("terminating connection because {}", why.reason()).into(),
             Self::Internal => "internal error".into(),
         }
     }
@@ -318,6 +387,13 @@ impl Error {
             Self::TlsRequired | Self::PasswordInClear => {
                 "Connect with sslmode=require or stricter."
             }
+            Self::LoginRejected => "The listener's \"rules\" say which users log in, and how.",
+            Self::CertificateRequired => {
+                "Connect with sslmode=require or stricter, sslcert and sslkey."
+            }
+            Self::ChannelBinding { .. } => {
+                "Somebody may stand between; otherwise connect to the gate itself."
+            }
             Self::UnknownDatabase { .. } => {
                 "Use the tenant's database name or the tenant's id as dbname."
             }
@@ -328,7 +404,7 @@ impl Error {
                 "Shorten transactions, or raise the cluster's \"capacity\"."
             }
             Self::Paused { .. } => "Retry later.",
-            Self::OverRate { retry_after } => {
+            Self::OverRate { retry_after } | Self::TooManyFailures { retry_after } => {
                 return Some(format!("Retry after {:.3} s.", retry_after.as_secs_f32()).into());
             }
             Self::TooManyPins { .. } => {
@@ -347,11 +423,21 @@ impl Error {
                 "Reconnect and repeat the transaction."
             }
             Self::ShuttingDown => "Reconnect.",
+            // As a server says it, whose words clients know.
+            Self::InvalidOptions { .. } => "Try \"postgres --help\" for more information.",
             Self::WorkerLost => "The gate must be restarted; its log has the reason.",
-            Self::TenantEnded => "The tenant was disabled, removed or moved.",
-            Self::CredentialExpired => "Log in again with a fresh token.",
+            Self::AuditUnavailable => "Retry later; the gate's log has the reason.",
+            Self::Ended(why) => why.hint(),
             _ => return None,
         };
         (!text.is_empty()).then(|| text.into())
+    }
+}
+
+/// As a server says it.
+fn inside(pipeline: bool) -> &'static str {
+    match pipeline {
+        true => "DISCARD ALL cannot be executed within a pipeline",
+        false => "DISCARD ALL cannot run inside a transaction block",
     }
 }

@@ -8,13 +8,13 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use crate::harness::cluster::{shared, superuser};
-use crate::harness::eventually;
 use crate::harness::gate::Gate;
 use crate::harness::messages::{
     bind, cancel_request, close, copy_data, copy_done, copy_fail, describe, execute, flush, frame,
-    gss_request, parse, password, query, ssl_request, startup, sync, terminate,
+    gss_request, parse, password, query, ssl_request, startup, startup_version, sync, terminate,
 };
 use crate::harness::tenants::{Estate, Tweaks};
+use crate::harness::{PATIENCE, eventually};
 
 /// Sessions in one run; the seed of each is its number, so a failure names itself.
 const SESSIONS: u64 = 600;
@@ -153,4 +153,75 @@ async fn sessions_with_mistakes_in_them_leave_the_gate_whole() {
     let sql = format!("SELECT count(*) FROM {id}.notes WHERE body <> 'x'");
     let kept: i64 = admin.query_one(&sql, &[]).await.unwrap().get(0);
     assert_eq!(kept, 3);
+}
+
+/// Start-up packets of every version, with options of the protocol that nobody knows, twice or
+/// broken off; what would be a session goes on as one.
+fn beginning(random: &mut fastrand::Rng, token: &str) -> Vec<u8> {
+    let letters = ["a", "_pq_", ".", "é", "", "x", "command_queue"];
+    let mut word =
+        || (0..random.usize(..3)).map(|_| letters[random.usize(..7)]).collect::<String>();
+    let own: Vec<(String, String)> = (0..4).map(|_| (format!("_pq_.{}", word()), word())).collect();
+    let mut parameters = vec![("user", "app"), ("database", "app")];
+    let count = random.usize(..5);
+    parameters.extend(own.iter().take(count).map(|(name, value)| (name.as_str(), value.as_str())));
+    if random.u8(..6) == 0 {
+        parameters.push(parameters[random.usize(..parameters.len())]);
+    }
+    random.shuffle(&mut parameters);
+    let major = [3, 3, 3, 3, 2, 4, random.u16(..)][random.usize(..7)];
+    let minor = [0, 1, 2, 2, 3, 9999, random.u16(..)][random.usize(..7)];
+    let mut bytes = startup_version(major, minor, &parameters);
+    for _ in 0..[0, 0, 0, 1, 3][random.usize(..5)] {
+        let at = random.usize(..bytes.len());
+        bytes[at] ^= 1 << random.u8(..8);
+    }
+    [bytes, password(token), query("SELECT 1"), terminate()].concat()
+}
+
+/// The names in a NegotiateProtocolVersion message, if it is whole.
+fn negotiated(body: &[u8]) -> Option<(u32, Vec<&[u8]>)> {
+    let (version, rest) = body.split_first_chunk::<4>()?;
+    let (count, rest) = rest.split_first_chunk::<4>()?;
+    let mut names: Vec<&[u8]> = rest.split(|byte| *byte == 0).collect();
+    let whole = names.pop()?.is_empty() && names.len() == u32::from_be_bytes(*count) as usize;
+    whole.then_some((u32::from_be_bytes(*version), names))
+}
+
+#[tokio::test]
+async fn beginnings_of_every_version_are_negotiated_or_end() {
+    let estate = Estate::new().await;
+    let tweaks = Tweaks { gate: "login_timeout = \"2s\"", ..Tweaks::default() };
+    let gate = Gate::start(&estate.settings(&tweaks)).await;
+    let (port, token) = (gate.port, estate.stark.token.as_str());
+    let mut answers = [0; 3];
+    for seed in 0..SESSIONS / 2 {
+        let mut random = fastrand::Rng::with_seed(seed);
+        let bytes = beginning(&mut random, token);
+        let mut socket = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+        // It may hang up in the middle.
+        let _ = socket.write_all(&bytes).await;
+        let _ = socket.shutdown().await;
+        let mut heard = Vec::new();
+        let hearing = socket.read_to_end(&mut heard);
+        let ended = tokio::time::timeout(PATIENCE, hearing).await;
+        assert!(ended.is_ok(), "seed {seed}: it does not end");
+        answers[match heard.first() {
+            Some(b'v') => {
+                let length = u32::from_be_bytes(heard[1..5].try_into().unwrap()) as usize;
+                let (version, names) = negotiated(&heard[5..=length]).expect("a whole message");
+                assert!((0x3_0000..=0x3_0002).contains(&version), "seed {seed}: {version:x}");
+                let own = names.iter().all(|name| name.starts_with(b"_pq_."));
+                assert!(own, "seed {seed}: {names:?}");
+                0
+            }
+            Some(b'R') => 1,
+            Some(b'E') | None => 2,
+            other => panic!("seed {seed}: {other:?}"),
+        }] += 1;
+    }
+    assert!(answers.iter().all(|count| *count > 10), "{answers:?}");
+    let log = gate.log();
+    assert!(!log.contains("panicked"), "something panicked:\n{log}");
+    gate.connect(&estate.stark).await;
 }

@@ -6,6 +6,7 @@ mod harness;
 
 mod attacks;
 mod console;
+mod credentials;
 mod cves;
 mod docs;
 mod doctor;
@@ -18,6 +19,7 @@ mod install;
 mod isolation;
 mod lifecycle;
 mod load;
+mod logins;
 mod mutants;
 mod parity;
 mod protocol;

@@ -2,21 +2,26 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use aws_lc_rs::signature::{
-    ECDSA_P256_SHA256_FIXED, ParsedPublicKey, RSA_PKCS1_2048_8192_SHA256, VerificationAlgorithm,
-};
 use jsonwebtoken::DecodingKey;
+
+use crate::auth::keys::{self, Key, KeySet};
+use crate::auth::remote::{RemoteSettings, SET_BYTES_MAX, check_url};
+use crate::auth::watched::{DenyList, Watched};
 
 /// The claim that names the tenant unless an issuer's settings name another.
 pub const TENANT_CLAIM_DEFAULT: &str = "tenant_id";
 /// How far the issuer's clock may be off.
 pub const LEEWAY_DEFAULT: Duration = Duration::from_secs(30);
+/// Longest life of a token: one that leaks is of no use for longer.
+pub const LIFETIME_DEFAULT: Duration = Duration::from_secs(24 * 3600);
+/// How often keys are fetched.
+pub const REFRESH_DEFAULT: Duration = Duration::from_secs(300);
+/// Shortest time between two fetches.
+pub const PAUSE_DEFAULT: Duration = Duration::from_secs(10);
 
-/// RFC 7518, 3.2: a key for HS256 has at least as many bits as the hash.
-const SECRET_BYTES_MIN: usize = 32;
 /// A key is some hundred bytes; whatever is larger is another file.
 const KEY_FILE_BYTES_MAX: usize = 64 * 1024;
 
@@ -29,31 +34,117 @@ pub struct IssuerSettings {
     pub issuer: String,
     /// What the `aud` claim must be or contain.
     pub audience: String,
-    pub algorithm: Algorithm,
-    /// HS256: the secret's bytes, a trailing newline dropped. Otherwise a public key in PEM.
-    pub key_file: PathBuf,
-    /// The claim that holds the tenant's id: its name, or a path into objects with dots.
-    pub tenant_claim: String,
-    /// How far `exp` and `nbf` may be off; default 30 s.
+    pub keys: KeySource,
+    pub claims: ClaimPaths,
+    /// How far `exp`, `nbf` and `iat` may be off; default 30 s.
     pub leeway: Duration,
+    /// Longest time from `iat`, or from now, to `exp`; default 24 h.
+    pub lifetime: Duration,
+    /// Ids of tokens that are denied; then every token needs one.
+    pub denied_file: Option<PathBuf>,
 }
 
-/// The one algorithm an issuer signs with (RFC 7518, 3.1). What a token says about its algorithm
+/// Where the keys come from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum KeySource {
+    /// One key. HMAC: the secret's bytes, a trailing newline dropped. Otherwise a public key, PEM.
+    File { path: PathBuf, algorithm: Algorithm },
+    /// A JSON Web Key Set in a file; with `algorithm` only its keys for that one.
+    SetFile { path: PathBuf, algorithm: Option<Algorithm> },
+    /// A JSON Web Key Set at an address.
+    SetUrl(RemoteSettings),
+}
+
+/// Claims by name, or by a path into objects with dots.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClaimPaths {
+    /// The tenant's id.
+    pub tenant: String,
+    /// The tenant's role the token is for.
+    pub role: Option<String>,
+    /// `true`: nothing may be written.
+    pub read_only: Option<String>,
+    /// A list of tenants its bearer may act for.
+    pub acts_for: Option<String>,
+}
+
+impl Default for ClaimPaths {
+    fn default() -> Self {
+        let tenant = TENANT_CLAIM_DEFAULT.to_owned();
+        Self { tenant, role: None, read_only: None, acts_for: None }
+    }
+}
+
+/// The one algorithm a key is for (RFC 7518, 3.1; RFC 8037). What a token says about its algorithm
 /// is compared with this and never chooses anything.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize)]
 pub enum Algorithm {
     HS256,
+    HS384,
+    HS512,
     RS256,
+    RS384,
+    RS512,
+    PS256,
+    PS384,
+    PS512,
     ES256,
+    ES384,
+    EdDSA,
+}
+
+/// What kind of key an algorithm takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Family {
+    Hmac,
+    Rsa,
+    RsaPss,
+    Curve,
+    Edwards,
+}
+
+const ALGORITHMS: [(Algorithm, &str, jsonwebtoken::Algorithm, Family); 12] = {
+    use jsonwebtoken::Algorithm as Lib;
+    [
+        (Algorithm::HS256, "HS256", Lib::HS256, Family::Hmac),
+        (Algorithm::HS384, "HS384", Lib::HS384, Family::Hmac),
+        (Algorithm::HS512, "HS512", Lib::HS512, Family::Hmac),
+        (Algorithm::RS256, "RS256", Lib::RS256, Family::Rsa),
+        (Algorithm::RS384, "RS384", Lib::RS384, Family::Rsa),
+        (Algorithm::RS512, "RS512", Lib::RS512, Family::Rsa),
+        (Algorithm::PS256, "PS256", Lib::PS256, Family::RsaPss),
+        (Algorithm::PS384, "PS384", Lib::PS384, Family::RsaPss),
+        (Algorithm::PS512, "PS512", Lib::PS512, Family::RsaPss),
+        (Algorithm::ES256, "ES256", Lib::ES256, Family::Curve),
+        (Algorithm::ES384, "ES384", Lib::ES384, Family::Curve),
+        (Algorithm::EdDSA, "EdDSA", Lib::EdDSA, Family::Edwards),
+    ]
+};
+
+impl Algorithm {
+    fn row(self) -> (&'static str, jsonwebtoken::Algorithm, Family) {
+        let found = ALGORITHMS.into_iter().find(|(algorithm, ..)| *algorithm == self);
+        // Every algorithm has its row; a test walks over them.
+        found.map_or(("", jsonwebtoken::Algorithm::HS256, Family::Hmac), |(_, a, b, c)| (a, b, c))
+    }
+
+    /// The name in settings and tokens.
+    pub fn name(self) -> &'static str {
+        self.row().0
+    }
+
+    pub(super) fn named(name: &str) -> Option<Self> {
+        ALGORITHMS.into_iter().find(|(_, known, ..)| *known == name).map(|(it, ..)| it)
+    }
+
+    pub(super) fn family(self) -> Family {
+        self.row().2
+    }
 }
 
 impl From<Algorithm> for jsonwebtoken::Algorithm {
     fn from(algorithm: Algorithm) -> Self {
-        match algorithm {
-            Algorithm::HS256 => Self::HS256,
-            Algorithm::RS256 => Self::RS256,
-            Algorithm::ES256 => Self::ES256,
-        }
+        algorithm.row().1
     }
 }
 
@@ -69,63 +160,128 @@ pub struct SettingsError {
 }
 
 impl IssuerSettings {
-    /// Whether the settings can be used: what can be seen here, and the key file.
+    /// Whether the settings can be used: what can be seen here, and the files.
     pub fn check(&self) -> Result<(), SettingsError> {
         for (key, value) in [("issuer", &self.issuer), ("audience", &self.audience)] {
             if value.is_empty() {
                 return Err(self.fault(key, format!("{key} is empty")));
             }
         }
-        if self.tenant_claim.split('.').any(str::is_empty) {
-            let message = "tenant_claim is a claim's name, or names with dots between them";
-            return Err(self.fault("tenant_claim", message.to_owned()));
-        }
-        self.key().map(drop)
-    }
-
-    /// The key that verifies this issuer's tokens.
-    pub(super) fn key(&self) -> Result<DecodingKey, SettingsError> {
-        match self.algorithm {
-            Algorithm::HS256 => Ok(DecodingKey::from_secret(&self.secret()?)),
-            Algorithm::RS256 => {
-                let pem = self.public_pem(&["PUBLIC KEY", "RSA PUBLIC KEY"])?;
-                let key = DecodingKey::from_rsa_pem(&pem);
-                self.fits(key, &RSA_PKCS1_2048_8192_SHA256, "an RSA key of 2048 bits or more")
-            }
-            Algorithm::ES256 => {
-                let key = DecodingKey::from_ec_pem(&self.public_pem(&["PUBLIC KEY"])?);
-                self.fits(key, &ECDSA_P256_SHA256_FIXED, "an EC key on the curve P-256")
+        let claims = &self.claims;
+        let paths = [
+            ("tenant_claim", Some(&claims.tenant)),
+            ("role_claim", claims.role.as_ref()),
+            ("read_only_claim", claims.read_only.as_ref()),
+            ("acts_for_claim", claims.acts_for.as_ref()),
+        ];
+        for (key, path) in paths {
+            if path.is_some_and(|path| path.split('.').any(str::is_empty)) {
+                let message = format!("{key} is a claim's name, or names with dots between them");
+                return Err(self.fault(key, message));
             }
         }
+        if self.lifetime.is_zero() {
+            return Err(self.fault("lifetime", "lifetime is zero".to_owned()));
+        }
+        if let KeySource::SetUrl(remote) = &self.keys {
+            check_url(&remote.url).map_err(|message| self.fault("jwks_url", message))?;
+            let times = [("jwks_refresh", remote.refresh), ("jwks_pause", remote.pause)];
+            if let Some((key, _)) = times.into_iter().find(|(_, time)| time.is_zero()) {
+                return Err(self.fault(key, format!("{key} is zero")));
+            }
+        }
+        self.deny_list()?;
+        self.keys().map(drop)
     }
 
-    /// The shared secret of an HS256 issuer.
-    pub(super) fn secret(&self) -> Result<Vec<u8>, SettingsError> {
-        let mut bytes = self.read()?;
+    /// The keys that verify this issuer's tokens; `None` if they have to be fetched.
+    pub(super) fn keys(&self) -> Result<Option<KeySet>, SettingsError> {
+        match &self.keys {
+            KeySource::File { path, algorithm } => {
+                self.key(path, *algorithm).map(|key| Some(KeySet::one(key)))
+            }
+            KeySource::SetFile { path, algorithm } => {
+                let text = Watched::new(path, SET_BYTES_MAX).changed();
+                let text = text.map_err(|message| self.fault("jwks_file", message))?;
+                let set = KeySet::read(&text.unwrap_or_default(), *algorithm);
+                let fault = |why| self.fault("jwks_file", format!("{}: {why}", path.display()));
+                set.map(Some).map_err(fault)
+            }
+            KeySource::SetUrl(_) => Ok(None),
+        }
+    }
+
+    pub(super) fn deny_list(&self) -> Result<Option<DenyList>, SettingsError> {
+        let list = self.denied_file.as_deref().map(DenyList::read).transpose();
+        list.map_err(|message| self.fault("denied_file", message))
+    }
+
+    fn key(&self, path: &Path, algorithm: Algorithm) -> Result<Key, SettingsError> {
+        let (key, wanted) = match algorithm.family() {
+            Family::Hmac => {
+                let secret = self.secret(path, algorithm)?;
+                let print = keys::print(algorithm, &[&secret]);
+                return Ok(Key::new(algorithm, DecodingKey::from_secret(&secret), print));
+            }
+            Family::Rsa | Family::RsaPss => {
+                let pem = self.public_pem(path, &["PUBLIC KEY", "RSA PUBLIC KEY"])?;
+                (DecodingKey::from_rsa_pem(&pem), "an RSA key of 2048 bits or more")
+            }
+            Family::Curve => {
+                let pem = self.public_pem(path, &["PUBLIC KEY"])?;
+                let wanted = match algorithm {
+                    Algorithm::ES384 => "an EC key on the curve P-384",
+                    _ => "an EC key on the curve P-256",
+                };
+                (DecodingKey::from_ec_pem(&pem), wanted)
+            }
+            Family::Edwards => {
+                let pem = self.public_pem(path, &["PUBLIC KEY"])?;
+                (DecodingKey::from_ed_pem(&pem), "an Ed25519 key")
+            }
+        };
+        let key = key.ok().filter(|key| keys::is_sound(algorithm, key)).ok_or_else(|| {
+            self.fault("key_file", format!("{} does not hold {wanted}", path.display()))
+        })?;
+        let print = keys::print(algorithm, &[key.try_get_as_bytes().unwrap_or_default()]);
+        Ok(Key::new(algorithm, key, print))
+    }
+
+    /// The shared secret of an HMAC issuer: as many bits as the hash or more (RFC 7518, 3.2).
+    pub(super) fn secret(
+        &self,
+        path: &Path,
+        algorithm: Algorithm,
+    ) -> Result<Vec<u8>, SettingsError> {
+        let bytes_min = match algorithm {
+            Algorithm::HS384 => 48,
+            Algorithm::HS512 => 64,
+            _ => 32,
+        };
+        let mut bytes = self.read(path)?;
         if bytes.last() == Some(&b'\n') {
             bytes.pop();
             if bytes.last() == Some(&b'\r') {
                 bytes.pop();
             }
         }
+        let name = algorithm.name();
         if bytes.starts_with(b"-----BEGIN ") {
-            let message = "the file holds a PEM key, HS256 takes a shared secret".to_owned();
+            let message = format!("the file holds a PEM key, {name} takes a shared secret");
             return Err(self.fault("key_file", message));
         }
-        if bytes.len() < SECRET_BYTES_MIN {
-            let message = format!(
-                "the secret in {} has {} bytes, HS256 takes {SECRET_BYTES_MIN} or more",
-                self.key_file.display(),
-                bytes.len()
-            );
+        if bytes.len() < bytes_min {
+            let (path, len) = (path.display(), bytes.len());
+            let message =
+                format!("the secret in {path} has {len} bytes, {name} takes {bytes_min} or more");
             return Err(self.fault("key_file", message));
         }
         Ok(bytes)
     }
 
     /// A private key or certificate would be read as well by the library; a public key it must be.
-    fn public_pem(&self, labels: &[&str]) -> Result<Vec<u8>, SettingsError> {
-        let bytes = self.read()?;
+    fn public_pem(&self, path: &Path, labels: &[&str]) -> Result<Vec<u8>, SettingsError> {
+        let bytes = self.read(path)?;
         let text = String::from_utf8_lossy(&bytes);
         let begins: Vec<&str> =
             text.lines().filter_map(|line| line.trim().strip_prefix("-----BEGIN ")).collect();
@@ -133,39 +289,18 @@ impl IssuerSettings {
         if begins.len() == 1 && begins.iter().all(wanted) {
             return Ok(bytes);
         }
-        let message = format!(
-            "{} does not hold one PEM block \"{}\"",
-            self.key_file.display(),
-            labels.join("\" or \"")
-        );
-        Err(self.fault("key_file", message))
+        let (path, labels) = (path.display(), labels.join("\" or \""));
+        Err(self.fault("key_file", format!("{path} does not hold one PEM block \"{labels}\"")))
     }
 
-    fn fits(
-        &self,
-        key: jsonwebtoken::errors::Result<DecodingKey>,
-        algorithm: &'static dyn VerificationAlgorithm,
-        wanted: &str,
-    ) -> Result<DecodingKey, SettingsError> {
-        let usable = |key: &DecodingKey| {
-            let bytes = key.try_get_as_bytes().map(|bytes| bytes.to_vec());
-            bytes.is_ok_and(|bytes| ParsedPublicKey::new(algorithm, bytes).is_ok())
-        };
-        key.ok().filter(usable).ok_or_else(|| {
-            let message = format!("{} does not hold {wanted}", self.key_file.display());
-            self.fault("key_file", message)
-        })
-    }
-
-    fn read(&self) -> Result<Vec<u8>, SettingsError> {
-        let fault = |why: String| {
-            self.fault("key_file", format!("cannot read {}: {why}", self.key_file.display()))
-        };
-        let size = fs::metadata(&self.key_file).map_err(|error| fault(error.to_string()))?.len();
+    fn read(&self, path: &Path) -> Result<Vec<u8>, SettingsError> {
+        let fault =
+            |why: String| self.fault("key_file", format!("cannot read {}: {why}", path.display()));
+        let size = fs::metadata(path).map_err(|error| fault(error.to_string()))?.len();
         if size > KEY_FILE_BYTES_MAX as u64 {
             return Err(fault(format!("it has {size} bytes, a key has fewer")));
         }
-        fs::read(&self.key_file).map_err(|error| fault(error.to_string()))
+        fs::read(path).map_err(|error| fault(error.to_string()))
     }
 
     pub(super) fn fault(&self, key: &'static str, message: String) -> SettingsError {
@@ -183,4 +318,18 @@ pub(super) fn check_distinct(issuers: &[IssuerSettings]) -> Result<(), SettingsE
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_algorithm_is_found_by_its_name() {
+        for (algorithm, name, ..) in ALGORITHMS {
+            assert_eq!((algorithm.name(), Algorithm::named(name)), (name, Some(algorithm)));
+            assert_eq!(name.parse::<jsonwebtoken::Algorithm>().unwrap(), algorithm.into());
+        }
+        assert_eq!(Algorithm::named("none"), None);
+    }
 }

@@ -61,6 +61,12 @@ fn cluster_of_each_place(plan: &CatalogPlan, tenants: &Tenants) -> Vec<Fault> {
         let place = Place::Tenant(tenant.id.to_string());
         claim(tenant.route.cluster.name.as_str(), &tenant.route.conninfo, place);
     }
+    for (tenant, role) in tenants.values().flat_map(|it| it.roles.values().map(move |r| (it, r))) {
+        if role.route.conninfo != tenant.route.conninfo {
+            let place = Place::Tenant(tenant.id.to_string());
+            claim(tenant.route.cluster.name.as_str(), &role.route.conninfo, place);
+        }
+    }
     faults
 }
 
@@ -77,7 +83,7 @@ fn location(host: &Host) -> (String, u16) {
 /// A schema tenant is kept apart by what its login may do, so nobody else may have that login.
 fn schema_logins(tenants: &Tenants) -> Vec<Fault> {
     let mut logins: BTreeMap<(&str, &str), Vec<&Tenant>> = BTreeMap::new();
-    for tenant in tenants.values() {
+    for tenant in tenants.values().flat_map(Tenant::faces) {
         let key = (tenant.route.cluster.name.as_str(), tenant.route.conninfo.user.as_str());
         logins.entry(key).or_default().push(tenant);
     }
@@ -103,7 +109,7 @@ fn schema_logins(tenants: &Tenants) -> Vec<Fault> {
 /// Who shares a database with whom.
 fn databases(plan: &CatalogPlan, tenants: &Tenants) -> Vec<Fault> {
     let mut databases: BTreeMap<(&str, &str), Vec<&Tenant>> = BTreeMap::new();
-    for tenant in tenants.values() {
+    for tenant in tenants.values().flat_map(Tenant::faces) {
         let key = (tenant.route.cluster.name.as_str(), tenant.route.conninfo.dbname.as_str());
         databases.entry(key).or_default().push(tenant);
     }
@@ -133,7 +139,7 @@ fn shared_schemas(sharers: &[&Tenant]) -> Vec<Fault> {
     let mut faults = Vec::new();
     for tenant in sharers.iter().filter(|tenant| tenant.isolation == Isolation::Schema) {
         let Some(path) = tenant.context.value("search_path") else { continue };
-        if let Some(other) = first.insert(path, tenant) {
+        if let Some(other) = first.insert(path, tenant).filter(|other| other.id != tenant.id) {
             let message = format!("schema {path} is schema tenant \"{}\"'s", other.id);
             faults.push(Fault::new(Place::Tenant(tenant.id.to_string()), "schema", message));
         }
@@ -169,8 +175,7 @@ fn row_logins(plan: &CatalogPlan, sharers: &[&Tenant]) -> Vec<Fault> {
 fn one_role_each(sharers: &[&Tenant]) -> Vec<Fault> {
     let mut first: BTreeMap<&str, (&str, &TenantId)> = BTreeMap::new();
     let mut faults = Vec::new();
-    let shares = |tenant: &&&Tenant| tenant.isolation == Isolation::Row || tenant.may_share_login();
-    for tenant in sharers.iter().filter(shares) {
+    for tenant in sharers {
         let Some(role) = tenant.context.value("role") else { continue };
         let login = tenant.route.conninfo.user.as_str();
         let (other, owner) = *first.entry(login).or_insert((role, &tenant.id));

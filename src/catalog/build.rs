@@ -4,10 +4,17 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
+use arc_swap::ArcSwapOption;
+
+use crate::catalog::credential::Credentials;
 use crate::catalog::names::Names;
-use crate::catalog::plan::{CatalogPlan, ClusterPlan, Fault, LimitsPlan, Place, TenantPlan};
+use crate::catalog::plan::{
+    CatalogPlan, ClusterPlan, Fault, LimitsPlan, Place, TenantPlan, TokenPlan,
+};
 use crate::catalog::token::parse_line;
-use crate::catalog::{Catalog, Cluster, Route, TIER_DEFAULT, Tenant, TenantId, TokenRecord, apart};
+use crate::catalog::{
+    Catalog, Cluster, Face, Route, TIER_DEFAULT, Tenant, TenantId, TokenRecord, apart, roles,
+};
 use crate::guard::{Denial, Denials};
 use crate::isolation::{Context, ContextError, ContextPlan, Isolation, Level, NAME_BYTES_MAX};
 use crate::server::{Conninfo, Reach};
@@ -42,11 +49,13 @@ pub(super) fn build(plan: &CatalogPlan) -> Result<Catalog, Vec<Fault>> {
     }
     let clusters = builder.clusters.iter().map(|(name, c)| ((*name).to_owned(), Arc::clone(c)));
     let clusters = clusters.collect();
-    Ok(Catalog { clusters, tenants: builder.tenants, tokens: builder.tokens, version: 1 })
+    let Builder { tenants, tokens, mut credentials, .. } = builder;
+    credentials.finish();
+    Ok(Catalog { clusters, tenants, tokens, credentials, version: 1 })
 }
 
 /// What grows while tenants are built one after the other.
-struct Builder<'plan> {
+pub(super) struct Builder<'plan> {
     plan: &'plan CatalogPlan,
     clusters: BTreeMap<&'plan str, Arc<Cluster>>,
     /// Default connection strings; one value for all tenants that use it. `None` has a fault of
@@ -56,7 +65,10 @@ struct Builder<'plan> {
     names: BTreeMap<&'plan str, Names<'plan>>,
     tenants: BTreeMap<TenantId, Arc<Tenant>>,
     tokens: HashMap<String, TokenRecord>,
+    credentials: Credentials,
     token_faults: Vec<Fault>,
+    /// Connection strings of roles, by their text.
+    pub(super) read: HashMap<String, Arc<Conninfo>>,
 }
 
 impl<'plan> Builder<'plan> {
@@ -80,7 +92,9 @@ impl<'plan> Builder<'plan> {
             names: plan.clusters.iter().filter_map(names).collect(),
             tenants: BTreeMap::new(),
             tokens: HashMap::new(),
+            credentials: Credentials::default(),
             token_faults: Vec::new(),
+            read: HashMap::new(),
         }
     }
 
@@ -90,7 +104,8 @@ impl<'plan> Builder<'plan> {
         let mut faults = Vec::new();
         let id = tenant_id(name, &place, &mut faults);
         if let Some(id) = &id {
-            self.tokens(id, plan);
+            self.tokens(id, &plan.tokens, &place);
+            self.credentials.add(id, plan, &mut self.token_faults);
         }
         if plan.allow_superuser && plan.isolation != Isolation::Silo {
             let message = "allow_superuser is for silo tenants only";
@@ -110,7 +125,7 @@ impl<'plan> Builder<'plan> {
         else {
             return Err(faults);
         };
-        Ok(Tenant {
+        let tenant = Tenant {
             id,
             isolation: plan.isolation,
             state: plan.state,
@@ -120,16 +135,36 @@ impl<'plan> Builder<'plan> {
             limits: plan.limits.over(tier),
             pooling: plan.limits.pooling(tier),
             report_only: plan.limits.reported(tier),
+            issuer: plan.issuer.as_deref().map(Arc::from),
+            roles: BTreeMap::new(),
+            default_role: None,
+            read_only_face: ArcSwapOption::empty(),
             version: 1,
-        })
+        };
+        let tenant = roles::give(self, tenant, plan)?;
+        for (index, token) in plan.tokens.iter().enumerate() {
+            if let Some(role) = token.role.as_ref().filter(|it| !tenant.roles.contains_key(&***it))
+            {
+                let message = format!("role \"{}\" is none of its roles", role.escape_debug());
+                faults.push(Fault::new(place.clone(), "tokens", message).element(index));
+            }
+        }
+        if faults.is_empty() { Ok(tenant) } else { Err(faults) }
     }
 
-    fn tokens(&mut self, tenant: &TenantId, plan: &TenantPlan) {
-        let place = Place::Tenant(tenant.to_string());
-        for (index, line) in plan.tokens.iter().enumerate() {
+    pub(super) fn plan(&self) -> &'plan CatalogPlan {
+        self.plan
+    }
+
+    fn tokens(&mut self, tenant: &TenantId, tokens: &[TokenPlan], place: &Place) {
+        for (index, words) in tokens.iter().enumerate() {
             let fault =
                 |message: String| Fault::new(place.clone(), "tokens", message).element(index);
-            let Some((id, sha256)) = parse_line(line) else {
+            if let Some(name) = words.name.as_ref().filter(|name| TenantId::new(name).is_none()) {
+                let fault = fault(format!("\"{}\" is not a token's name", name.escape_debug()));
+                self.token_faults.push(fault.hint(NAME_RULE));
+            }
+            let Some((id, sha256)) = parse_line(&words.line) else {
                 let fault = fault("not a token's line".to_owned());
                 self.token_faults.push(fault.hint(
                     "A line is <id>:sha256:<64 hex digits>, as \"tenantgate token new\" prints it; \
@@ -137,7 +172,18 @@ impl<'plan> Builder<'plan> {
                 ));
                 continue;
             };
-            let record = TokenRecord { id: id.clone(), tenant: tenant.clone(), sha256 };
+            let record = TokenRecord {
+                id: id.clone(),
+                tenant: tenant.clone(),
+                sha256,
+                name: words.name.as_deref().map(Box::from),
+                expires_at: words.expires_at,
+                revoked: words.revoked,
+                face: Face {
+                    role: words.role.as_deref().map(Box::from),
+                    read_only: words.read_only,
+                },
+            };
             if let Some(other) = self.tokens.insert(id.clone(), record) {
                 let fault = fault(format!("token {id} stands at tenant \"{}\" too", other.tenant));
                 self.token_faults.push(fault.hint("Every token belongs to exactly one tenant."));
@@ -218,7 +264,12 @@ impl<'plan> Builder<'plan> {
         Some(Arc::new(Reach { schema, role, shared }))
     }
 
-    fn context(&self, id: &str, plan: &TenantPlan, place: &Place) -> Result<Context, Fault> {
+    pub(super) fn context(
+        &self,
+        id: &str,
+        plan: &TenantPlan,
+        place: &Place,
+    ) -> Result<Context, Fault> {
         let cluster = self.plan.clusters.get(&plan.cluster);
         let setting = cluster.map_or(super::TENANT_SETTING_DEFAULT, |c| c.tenant_setting.as_str());
         if let Some(role) = plan.role.as_deref().filter(|role| is_reserved(role)) {
@@ -301,7 +352,7 @@ fn check_cluster(name: &str, plan: &ClusterPlan, faults: &mut Vec<Fault>) {
 }
 
 /// Clusters and tiers follow the same rule as tenants: their names go to logs and metrics.
-fn check_name(name: &str, place: &Place, faults: &mut Vec<Fault>) {
+pub(super) fn check_name(name: &str, place: &Place, faults: &mut Vec<Fault>) {
     if TenantId::new(name).is_none() {
         let message = format!("\"{}\" is not a name", name.escape_debug());
         faults.push(Fault::entry(place.clone(), message).hint(NAME_RULE));

@@ -21,6 +21,11 @@ impl<T> Live<T> {
 
     /// Replaces the value for everybody who loads it from now on.
     pub fn replace(&self, value: T) {
-        self.0.store(Arc::new(value));
+        self.share(Arc::new(value));
+    }
+
+    /// The same by a value that others have as well.
+    pub fn share(&self, value: Arc<T>) {
+        self.0.store(value);
     }
 }

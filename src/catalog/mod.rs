@@ -3,9 +3,12 @@
 
 mod apart;
 mod build;
+mod credential;
+mod face;
 mod live;
 mod names;
 mod plan;
+mod roles;
 mod tenant;
 #[cfg(test)]
 mod tests;
@@ -14,12 +17,15 @@ mod token;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use crate::isolation::Context;
-
+pub use credential::{
+    CertificateName, CertificateRecord, CredentialKind, CredentialPlan, CredentialRecord,
+    Credentials, ScramRecord, TenantName,
+};
+pub use face::Face;
 pub use live::Live;
 pub use plan::{
-    CatalogPlan, ClusterPlan, Fault, LimitsPlan, NamesPlan, Place, TENANT_SETTING_DEFAULT,
-    TIER_DEFAULT, TenantPlan,
+    CatalogPlan, ClusterPlan, Fault, LimitsPlan, NamesPlan, Place, RolePlan,
+    TENANT_SETTING_DEFAULT, TIER_DEFAULT, TenantPlan, TokenPlan,
 };
 pub use tenant::{Cluster, Pooling, Route, Tenant, TenantId, TenantState};
 pub use token::{
@@ -31,6 +37,7 @@ pub use token::{
 pub struct Catalog {
     tenants: BTreeMap<TenantId, Arc<Tenant>>,
     tokens: HashMap<String, TokenRecord>,
+    credentials: Credentials,
     clusters: BTreeMap<String, Arc<Cluster>>,
     version: u64,
 }
@@ -61,9 +68,9 @@ impl Catalog {
                 // Servers are known to be bound to a context by its identity: one that did not
                 // change stays the same, so that no reload has them bound anew for nothing.
                 Some(old) if old.context == tenant.context => {
-                    *tenant = Arc::new(at_version(tenant, Arc::clone(&old.context), self.version));
+                    *tenant = Arc::new(tenant.copy(Arc::clone(&old.context), self.version));
                 }
-                _ => *tenant = Arc::new(at_version(tenant, tenant.context.clone(), self.version)),
+                _ => *tenant = Arc::new(tenant.copy(tenant.context.clone(), self.version)),
             }
         }
         self
@@ -82,6 +89,11 @@ impl Catalog {
     /// What is kept of the token with this id.
     pub fn token(&self, token_id: &str) -> Option<&TokenRecord> {
         self.tokens.get(token_id)
+    }
+
+    /// What there is to log in with beside tokens.
+    pub fn credentials(&self) -> &Credentials {
+        &self.credentials
     }
 
     /// All tenants by id, for people.
@@ -104,20 +116,5 @@ impl Catalog {
 fn keep_equal(cluster: &mut Arc<Cluster>, previous: Option<&Arc<Cluster>>) {
     if let Some(previous) = previous.filter(|previous| *previous == cluster) {
         *cluster = Arc::clone(previous);
-    }
-}
-
-fn at_version(tenant: &Tenant, context: Arc<Context>, version: u64) -> Tenant {
-    Tenant {
-        id: tenant.id.clone(),
-        isolation: tenant.isolation,
-        state: tenant.state,
-        route: tenant.route.clone(),
-        context,
-        tier: tenant.tier.clone(),
-        limits: tenant.limits.clone(),
-        pooling: tenant.pooling,
-        report_only: tenant.report_only,
-        version,
     }
 }

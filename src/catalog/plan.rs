@@ -3,10 +3,10 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use crate::budget::Limits;
-use crate::catalog::{Cluster, Pooling, TenantState};
+use crate::catalog::{Cluster, CredentialPlan, Pooling, TenantState};
 use crate::guard::Denials;
 use crate::isolation::Isolation;
 use crate::isolation::tenancy::LoginSecret;
@@ -34,6 +34,9 @@ pub struct ClusterPlan {
     pub connection_string: Option<String>,
     pub tenant_setting: String,
     pub names: NamesPlan,
+    /// Roles of all row tenants of the cluster, and what those get who name none.
+    pub roles: BTreeMap<String, RolePlan>,
+    pub default_role: Option<String>,
 }
 
 /// Templates of names that are made of tenants' ids; see `isolation::tenancy`.
@@ -56,10 +59,38 @@ pub struct TenantPlan {
     pub schema: Option<String>,
     pub tier: Option<String>,
     pub state: TenantState,
-    /// Lines as `tenantgate token new` prints them.
-    pub tokens: Vec<String>,
+    pub tokens: Vec<TokenPlan>,
+    pub credentials: Vec<CredentialPlan>,
+    /// From where its clients may come; empty is everywhere.
+    pub allow_from: Vec<String>,
     pub limits: LimitsPlan,
     pub allow_superuser: bool,
+    /// The name in `[issuers.NAME]` of the only one whose tokens it takes.
+    pub issuer: Option<String>,
+    pub roles: BTreeMap<String, RolePlan>,
+    pub default_role: Option<String>,
+}
+
+/// An opaque token's words.
+#[derive(Clone, Debug, Default)]
+pub struct TokenPlan {
+    /// As `tenantgate token new` prints it.
+    pub line: String,
+    /// For people.
+    pub name: Option<String>,
+    pub expires_at: Option<SystemTime>,
+    pub revoked: bool,
+    pub role: Option<String>,
+    pub read_only: bool,
+}
+
+/// A role's words: another login of the same tenant.
+#[derive(Clone, Debug, Default)]
+pub struct RolePlan {
+    /// The login that can become the role; without it the tenant's own.
+    pub connection_string: Option<String>,
+    pub role: Option<String>,
+    pub read_only: bool,
 }
 
 /// Limits, and rules without force, as a tier or a tenant writes them; what is `None` is left to
@@ -154,6 +185,9 @@ pub enum Place {
     Tenant(String),
     /// The tenant's own limits.
     TenantLimits(String),
+    /// A tenant's, or a cluster's, and one of its roles.
+    TenantRole(Box<(String, String)>),
+    ClusterRole(Box<(String, String)>),
 }
 
 impl Fault {

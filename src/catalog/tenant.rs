@@ -1,9 +1,12 @@
 //! [`Tenant`] and what it is made of. All of these are immutable: a change is a new value.
 
 use std::borrow::Borrow;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
+
+use arc_swap::ArcSwapOption;
 
 use crate::budget::Limits;
 use crate::guard::{Denials, Watch};
@@ -61,6 +64,14 @@ pub struct Tenant {
     pub pooling: Pooling,
     /// Rules of level guard that are counted for this tenant and refuse nothing.
     pub report_only: Denials,
+    /// The only issuer whose JSON Web Tokens it takes; `None`: any that is configured.
+    pub issuer: Option<Arc<str>>,
+    /// The tenant once more for each of its roles: another login, another context.
+    pub roles: BTreeMap<Box<str>, Arc<Tenant>>,
+    /// The role of credentials that name none.
+    pub default_role: Option<Box<str>>,
+    /// The tenant once more, writing nothing: see `face.rs`.
+    pub(super) read_only_face: ArcSwapOption<Tenant>,
     /// Rises whenever anything above changes; a session looks its tenant up again when it does.
     pub version: u64,
 }
@@ -69,7 +80,11 @@ impl Tenant {
     /// Whether everything but the version is the same.
     pub fn same_facts(&self, other: &Self) -> bool {
         let Self { id, isolation, state, route, context, tier, limits, pooling, .. } = self;
-        let Self { report_only, version: _, .. } = self;
+        let Self { report_only, issuer, roles, default_role, .. } = self;
+        let mut same_roles = roles
+            .iter()
+            .zip(&other.roles)
+            .map(|((name, role), (other, known))| name == other && role.same_facts(known));
         *id == other.id
             && *isolation == other.isolation
             && *state == other.state
@@ -79,6 +94,33 @@ impl Tenant {
             && *limits == other.limits
             && *pooling == other.pooling
             && *report_only == other.report_only
+            && *issuer == other.issuer
+            && *default_role == other.default_role
+            && roles.len() == other.roles.len()
+            && same_roles.all(|same| same)
+    }
+
+    /// The same tenant with this context and version, its roles with the same version.
+    pub(super) fn copy(&self, context: Arc<Context>, version: u64) -> Self {
+        let roles = self.roles.iter();
+        let roles = roles
+            .map(|(name, role)| (name.clone(), Arc::new(role.copy(role.context.clone(), version))));
+        Self {
+            id: self.id.clone(),
+            isolation: self.isolation,
+            state: self.state,
+            route: self.route.clone(),
+            context,
+            tier: self.tier.clone(),
+            limits: self.limits.clone(),
+            pooling: self.pooling,
+            report_only: self.report_only,
+            issuer: self.issuer.clone(),
+            roles: roles.collect(),
+            default_role: self.default_role.clone(),
+            read_only_face: ArcSwapOption::empty(),
+            version,
+        }
     }
 
     /// The level of protection in force.

@@ -13,6 +13,8 @@ fn cluster(capacity: usize, connection_string: Option<&str>) -> ClusterPlan {
         connection_string: connection_string.map(str::to_owned),
         tenant_setting: TENANT_SETTING_DEFAULT.to_owned(),
         names: NamesPlan::default(),
+        roles: BTreeMap::new(),
+        default_role: None,
     }
 }
 
@@ -26,9 +28,18 @@ fn tenant(isolation: Isolation) -> TenantPlan {
         tier: None,
         state: TenantState::Active,
         tokens: Vec::new(),
+        credentials: Vec::new(),
+        allow_from: Vec::new(),
         limits: LimitsPlan::default(),
         allow_superuser: false,
+        issuer: None,
+        roles: BTreeMap::new(),
+        default_role: None,
     }
+}
+
+fn token(line: &str) -> TokenPlan {
+    TokenPlan { line: line.to_owned(), ..TokenPlan::default() }
 }
 
 fn at(isolation: Isolation, connection_string: &str) -> TenantPlan {
@@ -98,7 +109,7 @@ fn only_what_changed_gets_a_new_version() {
     let mut words = plan([("acme", tenant(Isolation::Row)), ("beta", tenant(Isolation::Row))]);
     let first = build(&words);
     words.tenants.get_mut("beta").unwrap().state = TenantState::Disabled;
-    words.tenants.get_mut("acme").unwrap().tokens.push(line);
+    words.tenants.get_mut("acme").unwrap().tokens.push(token(&line));
     words.tenants.insert("gamma".to_owned(), tenant(Isolation::Row));
     let second = build(&words).next(&first);
     assert_eq!(second.version(), 2);
@@ -164,7 +175,7 @@ fn what_a_tenant_names_must_exist() {
 fn a_token_belongs_to_one_tenant() {
     let line = new_token().unwrap().line;
     let with = |tokens: &[&String]| TenantPlan {
-        tokens: tokens.iter().map(|line| (*line).clone()).collect(),
+        tokens: tokens.iter().map(|line| token(line)).collect(),
         ..tenant(Isolation::Row)
     };
     let catalog = build(&plan([("acme", with(&[&line]))]));

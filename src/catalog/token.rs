@@ -4,12 +4,13 @@
 //! 256 random bits need no slow hash.
 
 use std::fmt::Write;
+use std::time::SystemTime;
 
 use aws_lc_rs::{digest, rand};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
-use crate::catalog::TenantId;
+use crate::catalog::{Face, TenantId};
 use crate::secret;
 
 /// The first letters of every token, so that scanners for leaked secrets can find one.
@@ -29,6 +30,14 @@ pub struct TokenRecord {
     pub tenant: TenantId,
     /// SHA-256 of the whole token.
     pub sha256: [u8; 32],
+    /// What people call it; fit for logs.
+    pub name: Option<Box<str>>,
+    /// From then on it is denied.
+    pub expires_at: Option<SystemTime>,
+    /// It is denied, and kept so that the log can say why.
+    pub revoked: bool,
+    /// As what it lets its bearer in.
+    pub face: Face,
 }
 
 /// A token that was just made. Whoever made it is the last one to see its text.

@@ -1,6 +1,7 @@
 //! The command line. Exit codes: 0 done, 1 it ran and something went wrong, 2 the command or the
 //! settings are wrong.
 
+mod audit;
 mod check;
 mod doctor;
 mod health;
@@ -9,6 +10,7 @@ mod load;
 #[cfg(test)]
 mod tests;
 mod token;
+mod verify;
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -54,6 +56,8 @@ enum Command {
     Install(Box<install::InstallCommand>),
     /// Look for what would leak in the tenants' databases, object by object
     Doctor(doctor::DoctorCommand),
+    /// Show who logged in, who was refused and why, whose session was ended
+    Audit(audit::AuditCommand),
     /// Send your own SQL as many tenants, and see latencies and leaks
     Load(Box<load::LoadCommand>),
     /// Start throw-away clusters and show tenants their own rows
@@ -121,13 +125,17 @@ fn run(command: Command) -> Result<(), Failure> {
             print(&if json { check::json(&config) } else { check::table(&config) })
         }
         Command::Health { file, ready } => print(&health::ask(&file.load()?, ready)?),
-        Command::Token(command) => print(&token::run(command)?),
+        Command::Token(command) => match token::run(command)?.as_str() {
+            "" => Ok(()),
+            text => print(text),
+        },
         Command::Install(command) => install::run(&command),
         Command::Doctor(command) => {
             let (text, verdict) = doctor::run(&command)?;
             print(&text)?;
             verdict
         }
+        Command::Audit(command) => audit::run(&command),
         Command::Load(command) => load::run_command(&command),
         Command::Demo { once } => Ok(demo::run(once)?),
     }

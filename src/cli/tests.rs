@@ -99,7 +99,8 @@ fn a_signed_token_is_one_the_gate_accepts() {
     let signed = sign("login", "beta").unwrap();
     let authenticator = Authenticator::new(&config.issuers).unwrap();
     let now = SystemTime::now();
-    let answer = authenticator.authenticate(&config.catalog, signed.as_bytes(), &["beta"], now);
+    let named = [crate::catalog::TenantName::Exact("beta".to_owned())];
+    let answer = authenticator.authenticate(&config.catalog, signed.as_bytes(), &named, now);
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     let identity = runtime.block_on(answer).unwrap();
     assert_eq!(identity.tenant.id.as_str(), "beta");

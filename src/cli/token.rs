@@ -6,13 +6,14 @@ use std::time::{Duration, SystemTime};
 use clap::Subcommand;
 use serde_json::json;
 
-use super::{Failure, File};
+use super::{Failure, File, verify};
 use crate::auth;
 use crate::catalog::{TenantId, new_token, token_line};
+use crate::secret::Secret;
 use crate::spelling;
 
 /// A token on standard input is shorter than this; whatever is longer is something else.
-const INPUT_BYTES_MAX: u64 = 1024;
+const INPUT_BYTES_MAX: u64 = 64 * 1024;
 
 #[derive(Subcommand)]
 pub(super) enum TokenCommand {
@@ -40,7 +41,32 @@ pub(super) enum TokenCommand {
         expires: Duration,
     },
     /// Read a token on standard input and print the catalog's line for it
-    Hash,
+    Hash {
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Read a token on standard input and say whose it is, or why it is refused
+    Verify {
+        #[command(flatten)]
+        file: File,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Read a password on standard input and print a SCRAM-SHA-256 verifier of it
+    Scram {
+        /// Rounds of hashing; more cost whoever guesses more, and every login too
+        #[arg(
+            long,
+            default_value_t = 4096,
+            value_parser = clap::value_parser!(u32).range(4096..=1_000_000)
+        )]
+        iterations: u32,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
 }
 
 /// What to print.
@@ -63,7 +89,9 @@ pub(super) fn run(command: TokenCommand) -> Result<String, Failure> {
             let signed = auth::sign(settings, tenant.as_str(), SystemTime::now(), expires);
             signed.map_err(|error| Failure::Usage(error.to_string()))
         }
-        TokenCommand::Hash => hash(),
+        TokenCommand::Hash { json } => hash(json),
+        TokenCommand::Verify { file, json } => verify::run(&file.load()?, &read()?, json),
+        TokenCommand::Scram { iterations, json } => scram(iterations, json),
     }
 }
 
@@ -83,14 +111,29 @@ fn new(tenant: Option<&TenantId>, json: bool) -> Result<String, Failure> {
     ))
 }
 
-fn hash() -> Result<String, Failure> {
+/// The first line of standard input: a secret does not belong on a command line.
+fn read() -> Result<String, Failure> {
     let mut text = String::new();
     let read = std::io::stdin().take(INPUT_BYTES_MAX).read_to_string(&mut text);
     read.map_err(|error| Failure::Ran(format!("cannot read standard input: {error}")))?;
-    let line = token_line(text.trim());
-    line.ok_or_else(|| {
-        Failure::Usage("standard input holds no token (tg_<id>_<secret>)".to_owned())
-    })
+    Ok(text.trim_end_matches(['\r', '\n']).to_owned())
+}
+
+fn hash(json: bool) -> Result<String, Failure> {
+    let none = || Failure::Usage("standard input holds no token (tg_<id>_<secret>)".to_owned());
+    let line = token_line(read()?.trim()).ok_or_else(none)?;
+    Ok(if json { format!("{:#}", json!({ "line": line })) } else { line })
+}
+
+fn scram(iterations: u32, json: bool) -> Result<String, Failure> {
+    let password = read()?;
+    if password.is_empty() {
+        return Err(Failure::Usage("standard input holds no password".to_owned()));
+    }
+    let verifier = auth::scram_verifier(&Secret::new(password), iterations);
+    let none = || Failure::Ran("the system has no random numbers".to_owned());
+    let verifier = verifier.ok_or_else(none)?;
+    Ok(if json { format!("{:#}", json!({ "verifier": verifier })) } else { verifier })
 }
 
 /// A tenant id as it stands in a TOML header, where a dot would start another table.
@@ -104,7 +147,7 @@ pub(super) fn tenant_id(text: &str) -> Result<TenantId, String> {
     TenantId::new(text).ok_or_else(|| rule.to_owned())
 }
 
-fn duration(text: &str) -> Result<Duration, String> {
+pub(super) fn duration(text: &str) -> Result<Duration, String> {
     let parsed = humantime_serde::re::humantime::parse_duration(text);
     parsed.map_err(|_| "write a number and its unit, such as 15m or 1h".to_owned())
 }

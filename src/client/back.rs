@@ -1,9 +1,12 @@
 //! From the server to the client: walk over the frames that were read, hold each against what is
 //! due, keep back what is not for the client, and mark the rest as free to go.
 
+use crate::client::carry::resets::FAILING_SQLSTATE;
+use crate::client::carry::{decides_reading, idle};
 use crate::client::due::{Due, Effect, Script, Step};
 use crate::client::refuse;
-use crate::client::relay::{Ended, Exchange};
+use crate::client::relay::{Ahead, Ended, Exchange};
+use crate::client::session::sender;
 use crate::error::Error;
 use crate::wire::backend;
 use crate::wire::frame::{self, HEADER_BYTES, Header};
@@ -93,7 +96,7 @@ impl Exchange<'_> {
             self.relay.due.forget_doubts();
         }
         match header.tag {
-            b'D' | b'd' | b'T' | b'V' => {
+            b'D' | b'd' | b'T' | b'V' if !self.relay.due.is_own() => {
                 self.expect_data(header.tag)?;
                 self.relay.server_left = header.length;
                 if !matches!(header.tag, b'T' | b'V') {
@@ -116,6 +119,11 @@ impl Exchange<'_> {
                 };
                 let status = *status;
                 self.ready(status)?
+            }
+            b't' | b'T' | b'n' if self.relay.due.is_own() => {
+                let body = frame.get(HEADER_BYTES..).unwrap_or_default().to_vec();
+                self.described(header.tag, &body)?;
+                Fate::Keep
             }
             b'C' => self.complete()?,
             b'1' | b'2' | b'3' | b'n' | b't' | b's' | b'I' => self.progress(header.tag)?,
@@ -166,15 +174,23 @@ impl Exchange<'_> {
             return;
         }
         // What was judged before goes out first; then this frame is skipped.
+        self.hand_judged();
+        if let Some(bound) = self.lease.bound() {
+            bound.connection().input.consume(header.length);
+        }
+        if let Fate::Replace(bytes) = fate {
+            self.client.output.extend_from_slice(&bytes);
+        }
+    }
+
+    /// Hands the client what was judged, so that something may be put behind it.
+    pub(super) fn hand_judged(&mut self) {
         let judged = std::mem::take(&mut self.relay.to_client);
         let Some(bound) = self.lease.bound() else { return };
         let input = &mut bound.connection().input;
         let bytes = input.data().get(..judged).unwrap_or_default();
         self.client.output.extend_from_slice(bytes);
-        input.consume(judged + header.length);
-        if let Fate::Replace(bytes) = fate {
-            self.client.output.extend_from_slice(&bytes);
-        }
+        input.consume(judged);
     }
 
     /// Rows and copy data belong to a Query or an Execute; a row description also to a Describe.
@@ -201,12 +217,21 @@ impl Exchange<'_> {
                 return Ok(Fate::Pass);
             }
             (b'I', Some(Due::Probe)) => return Ok(Fate::Keep),
+            (_, Some(Due::OwnPrepare(..))) => return self.prepared_part(tag),
+            (_, Some(Due::Own(own))) if *own == tag => {
+                self.relay.due.pop();
+                return Ok(Fate::Keep);
+            }
             // The parameter description comes ahead of the row description.
             (b't', Some(Due::DescribeStatement)) => return Ok(Fate::Pass),
             _ => self.relay.due.pop(),
         };
         match (tag, due) {
-            (b'1', Some(Due::OwnParse(_))) | (b'3', Some(Due::OwnClose(_))) => Ok(Fate::Keep),
+            (b'3', Some(Due::OwnClose(_))) => Ok(Fate::Keep),
+            (b'1', Some(Due::ParseAgain(it))) => {
+                self.keep_prepared(&it.name, it.known);
+                Ok(Fate::Pass)
+            }
             (b'1', Some(Due::Parse(_)))
             | (b'2', Some(Due::Bind))
             | (b'3', Some(Due::Close(_)))
@@ -221,7 +246,25 @@ impl Exchange<'_> {
         }
     }
 
+    /// One of the answers to messages of the gate's own that prepare a statement.
+    fn prepared_part(&mut self, tag: u8) -> Result<Fate, Ended> {
+        let Some(Due::OwnPrepare(answers, _)) = self.relay.due.front() else {
+            return Err(out_of_step());
+        };
+        match answers.split_first() {
+            Some((due, rest)) if *due == tag => *answers = rest,
+            _ => return Err(out_of_step()),
+        }
+        if answers.is_empty() {
+            self.relay.due.pop();
+        }
+        Ok(Fate::Keep)
+    }
+
     fn complete(&mut self) -> Result<Fate, Ended> {
+        if let Some(Due::OwnPrepare(..)) = self.relay.due.front() {
+            return self.prepared_part(b'C');
+        }
         self.copy_ends();
         let step = match self.relay.due.front() {
             Some(Due::Query(None)) => return Ok(Fate::Pass),
@@ -243,15 +286,29 @@ impl Exchange<'_> {
             Some(Effect::ResetAll) => self.reset_session(),
             Some(Effect::DiscardAll) => {
                 self.reset_session();
+                // What a function left there goes too.
+                self.relay.dismiss |= self.lease.has_trace();
                 self.talk.prepared.clear();
                 self.let_go();
             }
             // Sent behind it, a lock may be there again.
             Some(Effect::UnlockAll) => self.talk.locked &= self.relay.left.locks,
-            Some(Effect::DeallocateAll) => self.talk.prepared.clear(),
+            Some(Effect::DeallocateAll) => {
+                self.talk.prepared.clear();
+                if let Some(bound) = self.lease.bound() {
+                    bound.statements.clear_named();
+                }
+            }
             Some(Effect::Deallocate(name)) => {
                 self.talk.prepared.remove(&name);
+                if let Some(bound) = self.lease.bound() {
+                    bound.statements.remove(&name);
+                }
             }
+            Some(Effect::Prepare(name, known)) => self.keep_prepared(&name, known),
+        }
+        if step.silent {
+            return Fate::Keep;
         }
         let Some(tag) = step.tag else { return Fate::Pass };
         let mut replaced = Vec::new();
@@ -263,6 +320,7 @@ impl Exchange<'_> {
     fn reset_session(&mut self) {
         self.relay.was_reset = true;
         self.talk.now = self.talk.start.clone();
+        self.talk.idle = idle::limit(&self.talk.now);
         let same = |bound: &mut crate::server::Bound| bound.settings == self.talk.start;
         let untouched = std::mem::take(&mut self.talk.touched).is_empty();
         let as_before = untouched && self.lease.bound().is_some_and(same);
@@ -272,8 +330,12 @@ impl Exchange<'_> {
     }
 
     fn ready(&mut self, status: u8) -> Result<Fate, Ended> {
-        let fate = match self.relay.due.pop_ready() {
+        let due = self.relay.due.pop_ready();
+        // The request itself is still to come.
+        let ahead = matches!(due, Some(Due::OwnSync));
+        let fate = match due {
             Some(Due::Query(_) | Due::Sync | Due::Call) => Fate::Pass,
+            Some(Due::OwnSync) => Fate::Keep,
             Some(Due::CopySync) => {
                 // The copy had failed before the server read it: it ended the batch.
                 if self.relay.skipping {
@@ -290,7 +352,9 @@ impl Exchange<'_> {
         self.relay.query_deadline = None;
         if status == b'I' {
             self.talk.prepared.forget_portals();
-            self.talk.count_transaction();
+            if !ahead {
+                self.talk.count_transaction();
+            }
         }
         if self.relay.due.is_empty() {
             self.talk.shared.end_work(status != b'I');
@@ -315,11 +379,13 @@ impl Exchange<'_> {
     /// Messages that may come at any time, and errors.
     fn report(&mut self, tag: u8, body: &[u8]) -> Result<Fate, Ended> {
         match tag {
-            b'A' if self.hears() => Ok(Fate::Pass),
+            b'A' if self.hears() => Ok(self.notification(body)),
             // Whoever sent a notification cannot be known to be of this tenant.
             b'A' => Ok(Fate::Keep),
             // Only what the client's own statements caused.
             b'N' if self.relay.due.is_empty() && !self.is_pinned() => Ok(Fate::Keep),
+            // It was told when the statement was prepared.
+            b'N' if self.relay.due.is_own() => Ok(Fate::Keep),
             b'N' => Ok(Fate::Pass),
             b'S' => match backend::read_parameter_status(body) {
                 Some((name, _)) if is_hidden(name) => Ok(Fate::Keep),
@@ -328,8 +394,8 @@ impl Exchange<'_> {
                     if name == "application_name" {
                         *self.talk.shared.application_name.borrow_mut() = value.to_owned();
                     }
-                    if name == "standard_conforming_strings" {
-                        // A function may have set it. How texts are read depends on it.
+                    if decides_reading(name) {
+                        // A function may have set it.
                         self.talk.touched.add(name);
                     }
                     match self.talk.note_reported(name, value) {
@@ -340,6 +406,14 @@ impl Exchange<'_> {
                 None => Err(out_of_step()),
             },
             _ => self.error(body),
+        }
+    }
+
+    /// With the sender's own number in it, as it was told that.
+    fn notification(&self, body: &[u8]) -> Fate {
+        match sender::retold(body, |pid| self.lease.user_of(pid)) {
+            Some(frame) => Fate::Replace(frame),
+            None => Fate::Pass,
         }
     }
 
@@ -359,8 +433,15 @@ impl Exchange<'_> {
         }
         self.relay.copy_in = false;
         self.relay.copying = false;
+        if self.relay.due.is_ahead_of_query() {
+            self.skip_batch()?;
+            self.relay.ahead = Ahead::Failed(body.to_vec());
+            return Ok(Fate::Keep);
+        }
         let refusal = match self.relay.due.front() {
-            Some(Due::Query(script)) => script.as_deref_mut().and_then(take_refusal),
+            Some(Due::Query(script)) => {
+                script.as_deref_mut().and_then(|script| take_refusal(script, &read.sqlstate))
+            }
             // A commit that fails: the batch's implicit transaction ends with its Sync.
             Some(Due::Sync | Due::Call) => None,
             Some(Due::Probe) => return Ok(Fate::Keep),
@@ -398,8 +479,11 @@ impl Exchange<'_> {
     }
 }
 
-fn take_refusal(script: &mut Script) -> Option<Error> {
-    script.refused.take()
+/// What the client is told in the place of an error that the gate brought about.
+fn take_refusal(script: &mut Script, sqlstate: &str) -> Option<Error> {
+    let refused = script.refused.take();
+    let running = script.steps.front_mut().filter(|_| sqlstate == FAILING_SQLSTATE);
+    refused.or_else(|| running.and_then(|step| step.fails.take()))
 }
 
 pub(super) fn out_of_step() -> Ended {

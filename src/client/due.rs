@@ -7,7 +7,7 @@ use std::rc::Rc;
 use crate::client::carry::Touched;
 use crate::client::prepared::Known;
 use crate::error::Error;
-use crate::server::Statement;
+use crate::server::Held;
 
 /// One message on its way, and what its reply means to the gate.
 #[derive(Debug)]
@@ -16,9 +16,14 @@ pub enum Due {
     Query(Option<Box<Script>>),
     /// A Parse; on failure the statement of this name is forgotten.
     Parse(Option<Rc<[u8]>>),
-    /// A Parse of the gate's own, so that the server has what the session prepared elsewhere. Its
-    /// ParseComplete is not for the client.
-    OwnParse(Rc<[u8]>),
+    /// A Parse of a name the session has: if the server lets it pass, something that cannot be
+    /// read, a function, has deallocated it.
+    ParseAgain(Box<Again>),
+    /// Messages of the gate's own, so that the server has what the session prepared elsewhere: the
+    /// tags of the answers still to come, none of them for the client, and the statement's name.
+    OwnPrepare(&'static [u8], Rc<[u8]>),
+    /// A Describe of the gate's own, to learn what a statement takes and gives.
+    OwnDescribe(Box<Asked>),
     /// A Close of the gate's own.
     OwnClose(Box<Closed>),
     Bind,
@@ -27,6 +32,8 @@ pub enum Due {
     Execute(Option<Box<Step>>),
     Close(Option<Box<Closed>>),
     Sync,
+    /// A Sync of the gate's own, behind what a Query needs that waits for it.
+    OwnSync,
     /// A FunctionCall, up to its ReadyForQuery.
     Call,
     /// A Sync among copy data: swallowed by the copy, unless that failed before it was read.
@@ -38,6 +45,24 @@ pub enum Due {
     Probe,
     /// A statement that fails, sent in a refused one's place.
     Refused(Box<Error>),
+    /// A message of the gate's own that leaves nothing in any book, and the tag of its answer.
+    Own(u8),
+}
+
+/// A statement the server is asked about.
+#[derive(Debug)]
+pub struct Asked {
+    pub name: Rc<[u8]>,
+    pub known: Rc<Known>,
+    /// The types of its parameters, which come first.
+    pub types: Box<[u8]>,
+}
+
+/// A statement whose name the session has.
+#[derive(Debug)]
+pub struct Again {
+    pub name: Rc<[u8]>,
+    pub known: Rc<Known>,
 }
 
 /// A statement on its way out, with what it was: a Close that the server skips closes nothing.
@@ -47,7 +72,7 @@ pub struct Closed {
     /// What the session meant by the name.
     pub known: Option<Rc<Known>>,
     /// What the server held under it.
-    pub held: Option<Rc<Statement>>,
+    pub held: Option<Held>,
 }
 
 /// What to do about the statements of a Query the gate has a part in, one step per statement.
@@ -59,17 +84,43 @@ pub struct Script {
 }
 
 /// What the end of one statement means.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default)]
 pub struct Step {
     /// The command tag the client shall see in place of the server's.
     pub tag: Option<&'static str>,
     pub effect: Option<Effect>,
+    pub executes: Option<Box<Executes>>,
     /// Settings it may change.
     pub touched: Touched,
+    /// It is one of several in the place of the client's, and not the last: not for the client.
+    pub silent: bool,
+    /// It fails, and the client is told this.
+    pub fails: Option<Error>,
+}
+
+impl Step {
+    /// Whether it resets the session.
+    pub fn resets(&self) -> bool {
+        matches!(self.effect, Some(Effect::ResetAll | Effect::DiscardAll))
+    }
+
+    /// Whether it is more than a query that may change settings.
+    pub fn is_command(&self) -> bool {
+        let query = matches!(self.effect, None | Some(Effect::UnlockAll));
+        !query || self.tag.is_some() || self.executes.is_some() || self.fails.is_some()
+    }
+}
+
+/// The statement that an EXECUTE names.
+#[derive(Clone, Debug)]
+pub struct Executes {
+    pub name: Rc<[u8]>,
+    /// Values that may be names of settings.
+    pub named: Vec<String>,
 }
 
 /// What a statement does to the session when it succeeds.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub enum Effect {
     ResetAll,
     DiscardAll,
@@ -77,6 +128,7 @@ pub enum Effect {
     /// No advisory lock of the session is left.
     UnlockAll,
     Deallocate(Rc<[u8]>),
+    Prepare(Rc<[u8]>, Rc<Known>),
 }
 
 /// The queue of what is due.
@@ -107,6 +159,18 @@ impl Queue {
         self.0.iter().any(ends)
     }
 
+    /// Whether all of it is the gate's own, ahead of a Query.
+    pub fn is_ahead_of_query(&self) -> bool {
+        matches!(self.0.back(), Some(Due::OwnSync))
+    }
+
+    /// Whether the next answer is to something of the gate's own.
+    pub fn is_own(&self) -> bool {
+        let front = self.0.front();
+        let asks = matches!(front, Some(Due::OwnPrepare(..) | Due::OwnDescribe(_)));
+        asks || matches!(front, Some(Due::OwnClose(_) | Due::Own(_)))
+    }
+
     /// Notes one message sent.
     #[inline]
     pub fn push(&mut self, due: Due) {
@@ -134,7 +198,8 @@ impl Queue {
     /// says whether a Sync was there. `None` if that cannot be told: whether a Sync counts that may
     /// have been swallowed by a copy.
     pub fn skip_to_sync(&mut self) -> Option<(Vec<Due>, bool)> {
-        let sync = self.0.iter().position(|due| matches!(due, Due::Sync));
+        let is_sync = |due: &Due| matches!(due, Due::Sync | Due::OwnSync);
+        let sync = self.0.iter().position(is_sync);
         let doubted = self.0.iter().position(|due| matches!(due, Due::CopySync));
         let end = sync.unwrap_or(self.0.len());
         if let Some(doubted) = doubted.filter(|at| *at < end) {

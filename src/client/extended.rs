@@ -1,16 +1,17 @@
 //! The extended protocol's messages on their way to the server: what each prepares, binds, runs or
 //! closes, and what of it the gate has to know.
 
+use std::cell::RefCell;
 use std::rc::Rc;
 
 use crate::client::carry::carried;
-use crate::client::due::{Closed, Due};
+use crate::client::due::{Again, Closed, Due, Step};
 use crate::client::forward::{SMALL_BYTES_MAX, Went, bench, control, violation};
-use crate::client::judge::{Judged, judge};
-use crate::client::prepared::Known;
+use crate::client::judge::{Bench, Judged, judge};
+use crate::client::prepared::{self, Known, Need, Needs, key};
 use crate::client::relay::{Ended, Exchange};
 use crate::error::Error;
-use crate::guard::{Reading, Suspicion};
+use crate::guard::{self, Reading, Suspicion};
 use crate::server::Statement;
 use crate::wire::frame::{HEADER_BYTES, Header};
 use crate::wire::frontend::{self, Parse};
@@ -47,12 +48,19 @@ impl Exchange<'_> {
             Err(error) => return Ok(self.refuse_in_batch(header, error)),
         }
         let bound = self.lease.bound().map(|bound| &*bound);
-        let judged = judge(message.text, reading, bench(self.talk, &self.relay, bound));
+        let bench = Bench { parsed: true, ..bench(self.talk, &self.relay, bound) };
+        let judged = judge(message.text, reading, bench);
         let (plan, harmless, suspicion) = match judged {
             Judged::Pass { harmless, suspicion } => (None, harmless, suspicion),
             Judged::Script(plan) => (Some(plan), true, Suspicion::None),
             Judged::Refuse(error) => return Ok(self.refuse_in_batch(header, error)),
         };
+        let needs = plan.as_ref().map(|plan| plan.needs.clone()).unwrap_or_default();
+        match self.ensure_needs(&needs) {
+            Ok(true) => {}
+            Ok(false) => return Ok(Went::Wait),
+            Err(error) => return Ok(self.refuse_in_batch(header, error)),
+        }
         let would_refuse = plan.as_ref().map(|plan| plan.would_refuse).unwrap_or_default();
         self.talk.count_would_refuse(message.text, would_refuse);
         let harmless = plan.as_ref().map_or(harmless, |plan| plan.harmless);
@@ -64,12 +72,20 @@ impl Exchange<'_> {
             let step = if plan.steps.len() == 1 { plan.steps.pop() } else { None };
             Box::new(step.unwrap_or_default())
         });
-        let statement = Statement { text: text.into(), types: message.types.into() };
-        let (statement, spliced) = (Rc::new(statement), spliced);
-        let read_as = options;
-        let known =
-            Known { statement, harmless, suspicion, control, ends_transaction, read_as, special };
-        self.prepare(header, message.name, Rc::new(known), spliced)
+        let read_under = self.talk.reads_under(message.text);
+        let (text, types) = (text.into(), message.types.into());
+        let known = Known {
+            statement: Rc::new(Statement { text, types, from_sql: false, read_under }),
+            harmless,
+            suspicion,
+            control,
+            ends_transaction,
+            read_as: options,
+            special,
+            needs,
+            shape: RefCell::default(),
+        };
+        self.prepare(header, key(message.name), Rc::new(known), spliced)
     }
 
     /// The text a driver sends over and over without a name: it was read the last time.
@@ -99,17 +115,19 @@ impl Exchange<'_> {
     ) -> Result<Went, Ended> {
         let bytes = known.statement.text.len();
         if !name.is_empty() && self.talk.prepared.find(name).is_some() {
-            // The server shall say that it exists already, so it must have it.
-            if let Err(error) = self.ensure_prepared(name) {
-                return Ok(self.refuse_in_batch(header, error));
+            // The server shall say that it exists already, so it must have one.
+            let name = self.talk.prepared.name(name);
+            let needs = Needs { names: vec![(name.clone(), Need::Any)], all: false };
+            match self.ensure_needs(&needs) {
+                Ok(true) => {}
+                Ok(false) => return Ok(Went::Wait),
+                Err(error) => return Ok(self.refuse_in_batch(header, error)),
             }
-            self.send_frame(header, Due::Parse(None));
+            self.send_frame(header, Due::ParseAgain(Box::new(Again { name, known })));
             return Ok(Went::Next);
         }
-        if !name.is_empty() && self.talk.prepared.is_full(bytes) {
-            let what = "so many prepared statements in one session".into();
-            let hint = "Deallocate the ones that are not used any more.";
-            return Ok(self.refuse_in_batch(header, Error::NotSupported { what, hint }));
+        if !name.is_empty() && self.talk.prepared.is_full(1, bytes) {
+            return Ok(self.refuse_in_batch(header, prepared::too_many()));
         }
         if !name.is_empty() {
             self.forget_stranger(name);
@@ -128,6 +146,9 @@ impl Exchange<'_> {
         } else {
             self.send_frame(header, due);
         }
+        if !name.is_empty() && guard::is_query(&known.statement.text) {
+            self.ask_shape(&name, known);
+        }
         Ok(Went::Next)
     }
 
@@ -142,6 +163,7 @@ impl Exchange<'_> {
                 false => Ok(Went::Wait),
             };
         };
+        let name = key(name);
         let known = self.talk.prepared.find(name).cloned();
         let computes = known.as_ref().and_then(|known| known.special.as_deref());
         let named = match computes.is_some_and(|step| step.touched.unknown) {
@@ -150,10 +172,12 @@ impl Exchange<'_> {
             false => Vec::new(),
         };
         let free = known.as_ref().is_some_and(|it| it.control || it.ends_transaction);
-        let special = known.as_ref().and_then(|known| known.special.as_deref());
-        if special.is_some_and(|special| special.effect.is_some()) {
-            self.relay.barrier_at_sync = true;
+        let commands = known.as_deref().filter(|known| known.special.is_some());
+        if commands.is_some_and(|known| !self.talk.prepared.takes_portal(portal, known)) {
+            return Ok(self.refuse_in_batch(header, prepared::too_many_portals()));
         }
+        let special = known.as_ref().and_then(|known| known.special.as_deref());
+        self.relay.barrier_at_sync |= special.is_some_and(Step::resets);
         self.talk.prepared.bind(portal, known.as_ref(), named);
         if let Some(special) = special {
             self.talk.touches_soon(&special.touched);
@@ -169,8 +193,10 @@ impl Exchange<'_> {
             return Ok(self.refuse_in_batch(header, error));
         }
         self.note_trace(known.is_none_or(|known| known.harmless));
-        if let Err(error) = self.ensure_prepared(&name) {
-            return Ok(self.refuse_in_batch(header, error));
+        match self.ensure_prepared(&name) {
+            Ok(true) => {}
+            Ok(false) => return Ok(Went::Wait),
+            Err(error) => return Ok(self.refuse_in_batch(header, error)),
         }
         self.send_frame(header, Due::Bind);
         Ok(Went::Next)
@@ -183,11 +209,19 @@ impl Exchange<'_> {
         let Some((kind, name)) = frontend::target(body) else {
             return Err(violation("invalid Describe or Close message".to_owned()));
         };
+        let name = if kind == b'S' { key(name) } else { name };
         let name = &*self.talk.prepared.name(name);
         match (header.tag, kind) {
             (b'D', b'S') => {
-                if let Err(error) = self.ensure_prepared(name) {
-                    return Ok(self.refuse_in_batch(header, error));
+                match self.ensure_prepared(name) {
+                    Ok(true) => {}
+                    Ok(false) => return Ok(Went::Wait),
+                    Err(error) => {
+                        if matches!(error, Error::ResultChanged) {
+                            self.tell_parameters(name);
+                        }
+                        return Ok(self.refuse_in_batch(header, error));
+                    }
                 }
                 self.send_frame(header, Due::DescribeStatement);
             }
@@ -212,7 +246,32 @@ impl Exchange<'_> {
             return Err(violation("invalid Execute message".to_owned()));
         };
         let step = self.talk.prepared.step(portal);
-        self.send_frame(header, Due::Execute(step));
+        let mut step = match step {
+            Some(step) if step.resets() => return self.execute_reset(header, step),
+            Some(step) if step.is_command() => step,
+            step => {
+                self.send_frame(header, Due::Execute(step));
+                return Ok(Went::Next);
+            }
+        };
+        let frame = [b"E", &(header.length as u32 - 1).to_be_bytes()[..], body].concat();
+        let resolved = self.resolve(std::slice::from_mut(&mut step));
+        let noted = resolved.and_then(|suspicion| self.note_suspicion(suspicion));
+        if let Err(error) = noted {
+            return Ok(self.refuse_in_batch(header, error));
+        }
+        self.talk.touches_soon(&step.touched);
+        if step.effect.is_none() {
+            self.send_frame(header, Due::Execute(Some(step)));
+            return Ok(Went::Next);
+        }
+        // What stands behind it in the batch is judged by what it has made of the session.
+        self.replace_frame(header, |out| {
+            out.extend_from_slice(&frame);
+            frontend::put_flush(out);
+        });
+        self.begin(Due::Execute(Some(step)));
+        self.relay.barrier = true;
         Ok(Went::Next)
     }
 
@@ -235,13 +294,13 @@ impl Exchange<'_> {
 /// Values that may be the names of settings that no module has defined, which a server does not
 /// list: a call of set_config has its name among them.
 fn named_by_values(body: &[u8]) -> Vec<String> {
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'$' | b'.');
-    let is_name = |text: &&str| {
-        text.contains('.') && text.bytes().all(plain) && carried::check_name(text).is_ok()
-    };
     let values = frontend::bind_values(body).unwrap_or_default();
     let texts = values.into_iter().filter_map(|value| std::str::from_utf8(value).ok());
-    texts.filter(is_name).map(str::to_ascii_lowercase).take(NAMES_MAX).collect()
+    texts
+        .filter(|text| carried::is_own_name(text))
+        .map(str::to_ascii_lowercase)
+        .take(NAMES_MAX)
+        .collect()
 }
 
 /// Most names taken from the values of one Bind.

@@ -4,10 +4,11 @@
 use crate::client::due::{Due, Script};
 use crate::client::judge::{Bench, Judged, Plan, judge};
 use crate::client::refuse;
-use crate::client::relay::{Ended, Exchange};
+use crate::client::relay::{Ahead, Ended, Exchange};
 use crate::error::Error;
 use crate::guard::{Reading, Suspicion};
 use crate::server::Bound;
+use crate::wire::backend;
 use crate::wire::frame::{self, HEADER_BYTES, Header};
 use crate::wire::frontend::{self, Parse};
 
@@ -111,7 +112,8 @@ impl Exchange<'_> {
         if relay.barrier || relay.held_until.is_some() {
             return true;
         }
-        let boundary = !relay.batch_open && !relay.copy_in;
+        let begun = !matches!(relay.ahead, Ahead::None);
+        let boundary = !relay.batch_open && !relay.copy_in && !begun;
         let shared = &self.talk.shared;
         if boundary && relay.status == b'I' && shared.ending.borrow().is_some() {
             // The session ends at its next boundary: nothing new is begun.
@@ -145,10 +147,14 @@ impl Exchange<'_> {
             return Err(violation("a batch goes on behind a COPY that failed".to_owned()));
         }
         self.relay.front = None;
+        self.relay.ahead = Ahead::None;
         Ok(self.pass_any(header))
     }
 
     fn query(&mut self, header: Header) -> Result<Went, Ended> {
+        if let Ahead::Failed(error) = std::mem::replace(&mut self.relay.ahead, Ahead::None) {
+            return Ok(self.answer_query(header, &error));
+        }
         if self.relay.barrier_at_sync && !self.relay.due.is_empty() {
             return Ok(self.wait_for_answers(None));
         }
@@ -196,8 +202,14 @@ impl Exchange<'_> {
                 Ok(Went::Next)
             }
             Judged::Refuse(error) => self.refuse_query(header, error),
-            Judged::Script(plan) => {
-                if let Err(error) = self.note_suspicion(plan.suspicion) {
+            Judged::Script(mut plan) => {
+                let suspicion = match self.ensure_ahead(&plan.needs) {
+                    Ok(true) => self.resolve(&mut plan.steps),
+                    Ok(false) => return Ok(Went::Wait),
+                    Err(error) => Err(error),
+                };
+                let noted = suspicion.and_then(|it| self.note_suspicion(it.max(plan.suspicion)));
+                if let Err(error) = noted {
                     return self.refuse_query(header, error);
                 }
                 self.talk.count_would_refuse(&text, plan.would_refuse);
@@ -261,6 +273,20 @@ impl Exchange<'_> {
             }
             None => self.send_frame(header, due),
         }
+    }
+
+    /// Answers a Query in the server's place, with an error it would give.
+    fn answer_query(&mut self, header: Header, error: &[u8]) -> Went {
+        self.relay.front = None;
+        self.hand_judged();
+        backend::put_raw_error(&mut self.client.output, error);
+        backend::put_ready(&mut self.client.output, self.relay.status);
+        self.drop_frame(header);
+        if self.relay.status == b'I' {
+            self.talk.count_transaction();
+        }
+        self.relay.charged = false;
+        Went::Next
     }
 
     fn refuse_query(&mut self, header: Header, error: Error) -> Result<Went, Ended> {
@@ -357,7 +383,12 @@ impl Exchange<'_> {
 
     pub(super) fn begin(&mut self, due: Due) {
         let query = matches!(due, Due::Query(_) | Due::Call);
-        self.relay.batch_runs |= matches!(due, Due::Bind | Due::Execute(_) | Due::Refused(_));
+        self.relay.batch_runs |= match &due {
+            Due::Bind | Due::Execute(_) | Due::Refused(_) => true,
+            Due::OwnPrepare(answers, _) => answers.len() > 1,
+            _ => false,
+        };
+        self.relay.executed |= matches!(due, Due::Execute(_));
         self.relay.due.push(due);
         match query {
             true => self.relay.charged = false,
@@ -398,7 +429,7 @@ pub(super) fn bench<'talk>(
         tenant: &talk.tenant,
         talk,
         outside_transaction: outside,
-        held: bound.map(|bound| &bound.statements),
+        parsed: false,
         stand_in: bound.filter(|bound| bound.facts().stand_in).and_then(|_| talk.read_options()),
     }
 }

@@ -1,14 +1,19 @@
 //! What a statement text means for this session: forward it, forward something else in its place,
 //! or refuse it. Decides; sends nothing.
 
+use std::cell::RefCell;
+use std::collections::HashSet;
 use std::ops::Range;
 use std::rc::Rc;
 
+use foldhash::fast::RandomState;
+
 use crate::catalog::Tenant;
-use crate::client::carry::Touched;
-use crate::client::carry::caps;
 use crate::client::carry::carried;
-use crate::client::due::{Effect, Step};
+use crate::client::carry::resets::{self, Company};
+use crate::client::carry::{Touched, caps, decides_reading, idle};
+use crate::client::due::{Effect, Executes, Step};
+use crate::client::prepared::{self, Known, Need, Needs};
 use crate::client::refuse;
 use crate::client::talk::Talk;
 use crate::error::Error;
@@ -16,7 +21,7 @@ use crate::guard::{
     self, Command, Denial, Denials, Part, ReadOptions, Reading, SetValue, Suspicion, Touch,
 };
 use crate::isolation::{Isolation, quote, set_sql};
-use crate::server::Statements;
+use crate::server::Statement;
 
 /// What to do with a text.
 #[derive(Debug)]
@@ -40,11 +45,30 @@ pub struct Plan {
     pub steps: Vec<Step>,
     pub harmless: bool,
     pub suspicion: Suspicion,
+    pub needs: Needs,
+    /// Names of statements that the text is about, up to here.
+    met: HashSet<Rc<[u8]>, RandomState>,
+    /// How many statements it prepares, up to here, and of how many bytes.
+    prepares: (usize, usize),
     /// Rules of level guard that would have refused it, were they not only reported.
     pub would_refuse: Denials,
 }
 
 impl Plan {
+    /// The server must have, or lack, this one as the session does, unless what stands before it in
+    /// the text decides about it.
+    fn need(&mut self, name: &str, need: Need, bench: Bench<'_>) -> Result<Rc<[u8]>, Error> {
+        if !name.is_ascii() && !bench.talk.is_in_utf8() {
+            let what = "the name of a statement that is not ASCII, in this client_encoding".into();
+            return Err(Error::NotSupported { what, hint: "Use UTF8, or a name in ASCII." });
+        }
+        let name: Rc<[u8]> = name.as_bytes().into();
+        if self.met.insert(name.clone()) {
+            self.needs.names.push((name.clone(), need));
+        }
+        Ok(name)
+    }
+
     /// Whether success changes the session's own books, so that nothing may be sent behind it
     /// before it is answered.
     pub fn has_effect(&self) -> bool {
@@ -59,8 +83,8 @@ pub struct Bench<'session> {
     pub talk: &'session Talk,
     /// No transaction is open, for certain.
     pub outside_transaction: bool,
-    /// What the server has prepared, for this session or another of the tenant.
-    pub held: Option<&'session Statements>,
+    /// It is prepared, and runs some other time.
+    pub parsed: bool,
     /// How the text was read, where the server has a function that stands in for `set_config`.
     pub stand_in: Option<ReadOptions>,
 }
@@ -68,7 +92,7 @@ pub struct Bench<'session> {
 /// What is sent in the place of a statement that the gate carries out itself: it does nothing on a
 /// server that listens to nothing, takes no snapshot, and is allowed on a standby (measured:
 /// 2.4 µs).
-const NOTHING: &str = "UNLISTEN *";
+pub(super) const NOTHING: &str = "UNLISTEN tenantgate_nothing";
 
 /// The function that stands in for `set_config`, where the revoke pack has taken that.
 const STAND_IN: &[u8] = b"tenantgate.set_config";
@@ -92,17 +116,33 @@ fn plan(text: &[u8], parts: &[Part], bench: Bench<'_>) -> Result<Plan, Error> {
     let mut plan = Plan { harmless: true, ..Plan::default() };
     let mut spliced = Vec::new();
     let mut copied = 0;
+    let company = Company::of(parts);
     for part in parts {
         part.denied.iter().try_for_each(|rule| deny(rule, bench, &mut plan))?;
-        let (step, replacement) = command(&part.command, bench, &mut plan)?;
-        plan.suspicion = plan.suspicion.max(part.suspicion);
+        let calls = calls(text, part, bench);
+        if !matches!(part.command, Command::Prepare { .. }) {
+            plan.suspicion = plan.suspicion.max(part.suspicion);
+        }
+        let (step, replacement) = match &part.command {
+            Command::ResetAll => resets::reset_all(company, bench, &mut plan)?,
+            Command::DiscardAll => resets::discard_all(company, bench),
+            Command::Prepare { name, runs } => {
+                // Of a text that is one statement all is kept, as PostgreSQL keeps it.
+                let alone = parts.len() == 1;
+                let range = if alone { 0..text.len() } else { part.range.clone() };
+                let text = with_stand_ins(text, range, &calls);
+                let inner = Inner { text, runs, suspicion: part.suspicion, alone };
+                (prepare(name, inner, bench, &mut plan)?, None)
+            }
+            other => command(other, bench, &mut plan)?,
+        };
         plan.steps.push(step);
         if let Some(replacement) = replacement {
             spliced.extend_from_slice(text.get(copied..part.range.start).unwrap_or_default());
             spliced.extend_from_slice(replacement.as_bytes());
             copied = part.range.end;
         }
-        for call in calls(text, part, bench) {
+        for call in calls {
             spliced.extend_from_slice(text.get(copied..call.start).unwrap_or_default());
             spliced.extend_from_slice(STAND_IN);
             copied = call.end;
@@ -113,7 +153,7 @@ fn plan(text: &[u8], parts: &[Part], bench: Bench<'_>) -> Result<Plan, Error> {
         plan.text = Some(spliced);
     }
     for step in &mut plan.steps {
-        if plan.suspicion == Suspicion::Lock && step.effect == Some(Effect::UnlockAll) {
+        if plan.suspicion == Suspicion::Lock && matches!(step.effect, Some(Effect::UnlockAll)) {
             // Which came first is not looked at.
             step.effect = None;
         }
@@ -123,12 +163,29 @@ fn plan(text: &[u8], parts: &[Part], bench: Bench<'_>) -> Result<Plan, Error> {
 
 /// Where a statement calls `set_config`, if another function stands in for it.
 fn calls(text: &[u8], part: &Part, bench: Bench<'_>) -> Vec<Range<usize>> {
-    let Command::Other { touches, .. } = &part.command else { return Vec::new() };
+    let command = match &part.command {
+        Command::Prepare { runs, .. } => runs,
+        command => command,
+    };
+    let Command::Other { touches, .. } = command else { return Vec::new() };
     let Some(options) = bench.stand_in.filter(|_| !touches.is_empty()) else { return Vec::new() };
     let start = part.range.start;
     let statement = text.get(part.range.clone()).unwrap_or_default();
     let calls = guard::set_config_calls(statement, options).unwrap_or_default();
     calls.into_iter().map(|call| start + call.start..start + call.end).collect()
+}
+
+/// A piece of a text, with the stand-in for every call that lies in it.
+fn with_stand_ins(text: &[u8], piece: Range<usize>, calls: &[Range<usize>]) -> Vec<u8> {
+    let mut spliced = Vec::with_capacity(piece.len() + calls.len() * STAND_IN.len());
+    let mut copied = piece.start;
+    for call in calls {
+        spliced.extend_from_slice(text.get(copied..call.start).unwrap_or_default());
+        spliced.extend_from_slice(STAND_IN);
+        copied = call.end;
+    }
+    spliced.extend_from_slice(text.get(copied..piece.end).unwrap_or_default());
+    spliced
 }
 
 /// Refuses, unless the tenant has the rule only reported.
@@ -140,42 +197,41 @@ fn deny(rule: Denial, bench: Bench<'_>, plan: &mut Plan) -> Result<(), Error> {
     Err(refuse::denied(rule))
 }
 
-type Outcome = Result<(Step, Option<String>), Error>;
+pub(super) type Outcome = Result<(Step, Option<String>), Error>;
 
 fn command(command: &Command, bench: Bench<'_>, plan: &mut Plan) -> Outcome {
     let untouched = || Ok((Step::default(), None));
     match command {
-        Command::Other { harmless, touches, unknown_settings } => {
-            plan.harmless &= harmless & !unknown_settings & touches.is_empty();
-            let mut touched = Touched { unknown: *unknown_settings, ..Touched::default() };
-            for touch in touches {
-                if called(touch, bench, plan)? {
-                    touched.add(&touch.name);
-                }
-            }
-            Ok((Step { touched, ..Step::default() }, None))
+        Command::Other { .. } => {
+            let ran = run(command, bench, plan)?;
+            plan.harmless &= ran.harmless;
+            plan.needs.all |= ran.lists;
+            Ok((Step { touched: ran.touched, ..Step::default() }, None))
         }
+        Command::Execute { name, around, named } => {
+            let ran = run(around, bench, plan)?;
+            plan.harmless &= ran.harmless;
+            let name = plan.need(name, Need::Itself, bench)?;
+            let named = named.iter().filter(|name| carried::is_own_name(name)).cloned().collect();
+            let executes = Some(Box::new(Executes { name, named }));
+            Ok((Step { touched: ran.touched, executes, ..Step::default() }, None))
+        }
+        // It is read with the text around it.
+        Command::Prepare { .. } => Err(Error::Internal),
         Command::Set { names, value, local } => set(names, value, *local, bench, plan),
+        Command::Reset { name } if resets::has_role_of_its_own(name, bench.tenant) => {
+            Ok(resets::role(&SetValue::Default, plan))
+        }
         Command::Reset { name } => reset(name, "RESET", false, bench),
-        Command::ResetAll => itself("RESET", Effect::ResetAll, bench),
-        Command::DiscardAll => itself("DISCARD ALL", Effect::DiscardAll, bench),
+        // Carried out with a look at what stands beside them: see `resets.rs`.
+        Command::ResetAll | Command::DiscardAll => untouched(),
+        Command::ShowIdle => Ok(idle::show()),
         Command::DeallocateAll => {
-            let (tag, effect) = (Some("DEALLOCATE ALL"), Some(Effect::DeallocateAll));
-            let step = Step { tag, effect, ..Step::default() };
-            Ok((step, Some(NOTHING.to_owned())))
+            Ok((Step { effect: Some(Effect::DeallocateAll), ..Step::default() }, None))
         }
         Command::Deallocate { name } => {
-            if bench.talk.prepared.find(name.as_bytes()).is_none() {
-                // The server says that it does not exist, in its own words, unless it has one
-                // that is not this session's (any more).
-                return match bench.held.is_some_and(|held| held.knows(name.as_bytes())) {
-                    true => Err(Error::UnknownStatement { name: name.clone() }),
-                    false => untouched(),
-                };
-            }
-            let effect = Effect::Deallocate(Rc::from(name.as_bytes()));
-            let step = Step { tag: Some("DEALLOCATE"), effect: Some(effect), ..Step::default() };
-            Ok((step, Some(NOTHING.to_owned())))
+            let effect = Effect::Deallocate(plan.need(name, Need::Any, bench)?);
+            Ok((Step { effect: Some(effect), ..Step::default() }, None))
         }
         Command::Listen if bench.tenant.isolation == Isolation::Silo => untouched(),
         Command::Listen => {
@@ -189,6 +245,68 @@ fn command(command: &Command, bench: Bench<'_>, plan: &mut Plan) -> Outcome {
             Ok((Step { effect: Some(Effect::UnlockAll), ..Step::default() }, None))
         }
     }
+}
+
+/// What a statement does that is no command of the session.
+struct Ran {
+    touched: Touched,
+    harmless: bool,
+    /// It reads the list of prepared statements.
+    lists: bool,
+}
+
+fn run(command: &Command, bench: Bench<'_>, plan: &mut Plan) -> Result<Ran, Error> {
+    let Command::Other { harmless, touches, unknown_settings, lists_prepared } = command else {
+        // It lets go of locks, and no more.
+        return Ok(Ran { touched: Touched::default(), harmless: true, lists: false });
+    };
+    let mut touched = Touched { unknown: *unknown_settings, ..Touched::default() };
+    for touch in touches {
+        if called(touch, bench, plan)? {
+            touched.add(&touch.name);
+        }
+    }
+    let harmless = *harmless && !unknown_settings && touches.is_empty();
+    Ok(Ran { touched, harmless, lists: *lists_prepared })
+}
+
+/// What a PREPARE makes.
+struct Inner<'reading> {
+    /// From the word PREPARE.
+    text: Vec<u8>,
+    runs: &'reading Command,
+    suspicion: Suspicion,
+    /// It has a text of its own.
+    alone: bool,
+}
+
+/// The session keeps the text, to run it on every server it comes to.
+fn prepare(name: &str, inner: Inner<'_>, bench: Bench<'_>, plan: &mut Plan) -> Result<Step, Error> {
+    let Inner { text, runs, suspicion, alone } = inner;
+    let Ran { touched, harmless, lists } = run(runs, bench, plan)?;
+    plan.prepares = (plan.prepares.0 + 1, plan.prepares.1 + text.len());
+    if bench.talk.prepared.is_full(plan.prepares.0, plan.prepares.1) {
+        return Err(prepared::too_many());
+    }
+    let name = plan.need(name, Need::Any, bench)?;
+    // What stands behind it may execute it.
+    plan.needs.all |= lists && !alone;
+    let read_under = bench.talk.reads_under(&text);
+    let types = Box::new([0, 0]);
+    let statement = Statement { text: text.into(), types, from_sql: true, read_under };
+    let known = Known {
+        statement: Rc::new(statement),
+        harmless,
+        suspicion,
+        control: false,
+        ends_transaction: false,
+        read_as: None,
+        special: (!touched.is_empty()).then(|| Box::new(Step { touched, ..Step::default() })),
+        needs: Needs { all: lists, ..Needs::default() },
+        shape: RefCell::default(),
+    };
+    let effect = Some(Effect::Prepare(name, Rc::new(known)));
+    Ok(Step { effect, ..Step::default() })
 }
 
 /// A call of set_config is SET in other words; whether it is LOCAL cannot be told. True if the
@@ -236,17 +354,6 @@ fn check_cap(
     }
 }
 
-/// RESET ALL and DISCARD ALL reset the session, never the context: the gate does it. Inside a
-/// transaction block PostgreSQL would undo the one and refuse the other.
-fn itself(tag: &'static str, effect: Effect, bench: Bench<'_>) -> Outcome {
-    if !bench.outside_transaction {
-        let what = format!("{tag} inside a transaction block or a pipelined batch").into();
-        let hint = "Send it alone, after COMMIT or ROLLBACK.";
-        return Err(Error::NotSupported { what, hint });
-    }
-    Ok((Step { tag: Some(tag), effect: Some(effect), ..Step::default() }, Some(NOTHING.to_owned())))
-}
-
 fn set(
     names: &[String],
     value: &SetValue,
@@ -255,6 +362,9 @@ fn set(
     plan: &mut Plan,
 ) -> Outcome {
     let mut touched = Touched::default();
+    if names.iter().any(|name| name == idle::NAME) {
+        return idle::set(value, local, bench.talk);
+    }
     for name in names {
         let text = match value {
             SetValue::Text(text) => Some(text.as_str()),
@@ -263,10 +373,12 @@ fn set(
         if name == "search_path" && bench.tenant.context.owns(name) {
             return set_path(value, local, bench);
         }
-        if check_protected(name, text, bench)? {
+        if resets::has_role_of_its_own(name, bench.tenant) {
+            return Ok(resets::role(value, plan));
+        }
+        if resets::keeps_role(name, value, bench.tenant) || check_protected(name, text, bench)? {
             // One's own value: accepted, and nothing to do.
-            let step = Step { tag: Some("SET"), ..Step::default() };
-            return Ok((step, Some(NOTHING.to_owned())));
+            return Ok(nothing("SET"));
         }
         carried::check_name(name)?;
         carried::check_seed(name, bench.tenant.isolation)?;
@@ -281,10 +393,13 @@ fn set(
         if *value != SetValue::Default {
             check_cap(name, text, bench, plan)?;
         }
-        // SET LOCAL ends with its transaction, but this one decides how the texts behind are read.
-        let lasts = !local || name == "standard_conforming_strings";
+        // SET LOCAL ends with its transaction, but some decide how the texts behind are read.
+        let lasts = !local || decides_reading(name);
         if lasts && follows(name, text, bench)? {
             touched.add(name);
+        }
+        if local {
+            touched.passes(name);
         }
     }
     match (names, value) {
@@ -307,7 +422,13 @@ fn set_path(value: &SetValue, local: bool, bench: Bench<'_>) -> Outcome {
 }
 
 /// RESET returns to the session's start-up value, which the server's own start-up does not know.
-fn reset(name: &str, tag: &'static str, local: bool, bench: Bench<'_>) -> Outcome {
+pub(super) fn reset(name: &str, tag: &'static str, local: bool, bench: Bench<'_>) -> Outcome {
+    if resets::keeps_role(name, &SetValue::Default, bench.tenant) {
+        return Ok(nothing(tag));
+    }
+    if name == idle::NAME {
+        return idle::reset(tag, local, bench.talk);
+    }
     let scope = if local { "LOCAL " } else { "" };
     let step = Step { tag: Some(tag), ..touches(name, local) };
     let path = bench.tenant.context.value(name).filter(|_| name == "search_path");
@@ -320,16 +441,31 @@ fn reset(name: &str, tag: &'static str, local: bool, bench: Bench<'_>) -> Outcom
     let follows = follows(name, None, bench)?;
     match bench.talk.start.get(name).filter(|_| follows) {
         Some(value) => Ok((step, Some(format!("SET {scope}{}", set_sql(name, value))))),
-        None if follows => Ok((touches(name, local), None)),
+        None if follows => {
+            if local {
+                return Ok((touches(name, local), None));
+            }
+            let mut touched = Touched::default();
+            touched.resets(name);
+            Ok((Step { touched, ..Step::default() }, None))
+        }
         None => Ok((Step::default(), None)),
     }
 }
 
+/// Nothing is done, and the client is told that it was.
+pub(super) fn nothing(tag: &'static str) -> (Step, Option<String>) {
+    (Step { tag: Some(tag), ..Step::default() }, Some(NOTHING.to_owned()))
+}
+
 /// A step that changes one setting, for as long as the session or only its transaction lasts.
-fn touches(name: &str, local: bool) -> Step {
+pub(super) fn touches(name: &str, local: bool) -> Step {
     let mut touched = Touched::default();
-    if !local || name == "standard_conforming_strings" {
+    if !local || decides_reading(name) {
         touched.add(name);
+    }
+    if local {
+        touched.passes(name);
     }
     Step { touched, ..Step::default() }
 }

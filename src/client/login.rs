@@ -7,9 +7,9 @@ use std::time::SystemTime;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use crate::auth::{Authenticator, Identity};
-use crate::catalog::{Catalog, Tenant};
-use crate::client::carry::{caps, carried};
+use crate::auth::{Authenticator, Denied, Identity};
+use crate::catalog::{Catalog, Tenant, TenantName};
+use crate::client::carry::{caps, carried, idle};
 use crate::client::refuse;
 use crate::client::settings::ClientSettings;
 use crate::client::startup::Ended;
@@ -27,7 +27,7 @@ pub struct Wishes {
     pub user: String,
     pub database: String,
     /// Every tenant name the client gave; all must agree with the credential.
-    pub tenants: Vec<String>,
+    pub tenants: Vec<TenantName>,
     pub settings: Settings,
 }
 
@@ -42,16 +42,18 @@ impl Wishes {
             let what = "no PostgreSQL user name specified in startup packet".into();
             return Err(Error::InvalidStartup { what });
         }
-        let (label, tenant) = user.split_once('.').unwrap_or((user, ""));
+        let (label, tenant) = user.split_once('.').unzip();
+        if label.is_some_and(str::is_empty) || tenant.is_some_and(str::is_empty) {
+            let what = "user name has nothing on one side of its first dot".into();
+            return Err(Error::InvalidStartup { what });
+        }
         let mut wishes = Self {
-            user: label.to_owned(),
+            user: label.unwrap_or(user).to_owned(),
             database: startup.parameter("database").unwrap_or(user).to_owned(),
             tenants: Vec::new(),
             settings: Settings::default(),
         };
-        if !tenant.is_empty() {
-            wishes.tenants.push(tenant.to_owned());
-        }
+        wishes.tenants.extend(tenant.map(|tenant| TenantName::Exact(tenant.to_owned())));
         // The packet's own settings are laid over those in `options`, as PostgreSQL does.
         for (name, value) in options(startup.parameter("options").unwrap_or_default())? {
             wishes.take(&name, &value)?;
@@ -73,7 +75,7 @@ impl Wishes {
     fn take(&mut self, name: &str, value: &str) -> Result<(), Error> {
         let name = name.to_ascii_lowercase();
         if name == TENANT_OPTION {
-            self.tenants.push(value.to_owned());
+            self.tenants.push(TenantName::Exact(value.to_owned()));
             return Ok(());
         }
         if name == "client_encoding" {
@@ -83,6 +85,10 @@ impl Wishes {
                 self.settings.remove(&name);
                 return Ok(());
             }
+        }
+        if name == idle::NAME {
+            self.settings.set(idle::OWN, &idle::spelled(value)?);
+            return Ok(());
         }
         if carried::is_context(&name) {
             return Err(Error::ContextProtected { setting: name });
@@ -112,7 +118,7 @@ impl Wishes {
     /// Refuses start-up settings that the tenant's context owns.
     pub fn check(&self, tenant: &Tenant) -> Result<(), Error> {
         for (name, _) in self.settings.iter() {
-            if carried::is_owned(name, tenant) {
+            if name != idle::OWN && carried::is_owned(name, tenant) {
                 return Err(Error::ContextProtected { setting: name.to_owned() });
             }
         }
@@ -146,8 +152,7 @@ pub fn options(text: &str) -> Result<Vec<(String, String)>, Error> {
         };
         let Some((name, value)) = setting.split_once('=').filter(|(name, _)| !name.is_empty())
         else {
-            let what = format!("invalid command-line argument in options: \"{word}\"").into();
-            return Err(Error::InvalidStartup { what });
+            return Err(Error::InvalidOptions { word });
         };
         settings.push((name.replace('-', "_"), value.to_owned()));
     }
@@ -169,49 +174,87 @@ fn words(text: &str) -> Vec<String> {
     words
 }
 
+/// A client that was turned away: what it is told, and what only the log and the audit may know.
+#[derive(Debug)]
+pub struct Turned {
+    pub error: Error,
+    pub reason: String,
+}
+
+impl Turned {
+    /// Whatever was wrong with a credential, the client hears the same.
+    pub fn denied(denied: Denied) -> Self {
+        Self { error: Error::AuthenticationFailed, reason: denied.to_string() }
+    }
+}
+
+impl From<Error> for Turned {
+    fn from(error: Error) -> Self {
+        let reason = error.message().into_owned();
+        Self { error, reason }
+    }
+}
+
+/// What a client is asked with.
+#[derive(Clone, Copy)]
+pub struct Asking<'asking> {
+    pub authenticator: &'asking Authenticator,
+    pub catalog: &'asking Catalog,
+    pub wishes: &'asking Wishes,
+    pub settings: &'asking ClientSettings,
+    /// Whether the client may try what it has sent; asked right before it is looked at.
+    pub may_try: &'asking dyn Fn() -> Result<(), Error>,
+}
+
 /// Asks for the password and proves whose it is. The same text and the same steps for every kind
 /// of wrong.
 pub async fn authenticate(
     stream: &mut Stream,
-    authenticator: &Authenticator,
-    catalog: &Catalog,
-    wishes: &Wishes,
-    settings: &ClientSettings,
-) -> Result<Result<Identity, Error>, Ended> {
+    asking: Asking<'_>,
+) -> Result<Result<Identity, Turned>, Ended> {
+    let Asking { authenticator, catalog, wishes, settings, may_try } = asking;
     let mut out = Vec::new();
     backend::put_cleartext_request(&mut out);
     stream.write_all(&out).await?;
     stream.flush().await?;
     let password = match password(stream, settings.password_bytes).await? {
         Ok(password) => password,
-        Err(error) => return Ok(Err(error)),
+        Err(error) => return Ok(Err(error.into())),
     };
-    let named: Vec<&str> = wishes.tenants.iter().map(String::as_str).collect();
-    let proof = authenticator.authenticate(catalog, &password, &named, SystemTime::now()).await;
-    Ok(proof.map_err(|denied| {
-        let (user, reason) = (&wishes.user, denied.to_string());
-        tracing::warn!(user, reason, "login denied");
-        Error::AuthenticationFailed
-    }))
+    if let Err(error) = may_try() {
+        return Ok(Err(error.into()));
+    }
+    let (named, now) = (&wishes.tenants, SystemTime::now());
+    let proof = authenticator.authenticate(catalog, &password, named, now).await;
+    Ok(proof.map_err(Turned::denied))
 }
 
-/// Reads the one message that may come now.
+/// Reads a password, which ends with a zero and has none in it.
 async fn password(stream: &mut Stream, bytes_max: usize) -> io::Result<Result<Vec<u8>, Error>> {
+    let mut body = match answer(stream, bytes_max + 1).await? {
+        Ok(body) => body,
+        Err(error) => return Ok(Err(error)),
+    };
+    match body.pop() {
+        Some(0) if !body.contains(&0) => Ok(Ok(body)),
+        _ => Ok(Err(Error::Protocol { what: "invalid password packet".into() })),
+    }
+}
+
+/// Reads the one message that may come now: one of a password's or of SASL.
+pub async fn answer(stream: &mut Stream, bytes_max: usize) -> io::Result<Result<Vec<u8>, Error>> {
     let tag = stream.read_u8().await?;
     let length = stream.read_u32().await? as usize;
     let malformed = |what: &'static str| Ok(Err(Error::Protocol { what: what.into() }));
     if tag != b'p' {
         return malformed("expected password response");
     }
-    if !(5..=bytes_max + 5).contains(&length) {
+    if !(5..=bytes_max + 4).contains(&length) {
         return malformed("invalid password packet size");
     }
     let mut body = vec![0; length - 4];
     stream.read_exact(&mut body).await?;
-    match body.pop() {
-        Some(0) if !body.contains(&0) => Ok(Ok(body)),
-        _ => malformed("invalid password packet"),
-    }
+    Ok(Ok(body))
 }
 
 /// A client that proved who it is, on its way to the worker of its tenant.
@@ -243,7 +286,8 @@ mod tests {
     fn every_name_given_to_a_tenant_is_kept() {
         let options = ("options", "-c tenantgate.tenant=acme -c DateStyle=ISO");
         let wishes = Wishes::read(&startup(&[("user", "app.acme"), options])).unwrap();
-        assert_eq!(wishes.tenants, ["acme", "acme"]);
+        let acme = TenantName::Exact("acme".to_owned());
+        assert_eq!(wishes.tenants, [acme.clone(), acme]);
         assert_eq!((wishes.user.as_str(), wishes.database.as_str()), ("app", "app.acme"));
         assert_eq!(wishes.settings.get("datestyle"), Some("ISO"));
     }

@@ -2,6 +2,7 @@
 //! a worker).
 
 mod back;
+mod bearer;
 mod books;
 mod carry;
 mod due;
@@ -13,6 +14,7 @@ mod prepared;
 mod refuse;
 mod registry;
 mod relay;
+mod scram;
 mod session;
 mod settings;
 mod startup;
@@ -23,18 +25,21 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
-pub use login::{Arrival, Wishes, authenticate};
+pub use bearer::prove_bearer;
+pub use login::{Arrival, Asking, Turned, Wishes, authenticate};
 pub use refuse::put as put_refusal;
 pub use registry::{Entry, Place, Registry};
 pub use relay::Relays;
+pub use scram::{Proven, prove_scram};
 pub use session::{End, Session};
-pub use settings::ClientSettings;
+pub use settings::{ClientSettings, CredentialEnd};
 pub use startup::{DoorTls, Ended, Hello, negotiate};
 pub use talk::{Phase, Shared};
 
 use crate::guard;
 use crate::net::{Buffers, Clock};
 use crate::pool::Pools;
+use crate::telemetry::Audit;
 
 /// What a worker hands every session.
 #[derive(Debug)]
@@ -50,6 +55,7 @@ pub struct Env {
     pub readings: RefCell<guard::Cache>,
     pub relays: Relays,
     pub clock: Clock,
+    pub audit: Audit,
 }
 
 /// Counters of one worker's sessions since it started; the gate turns them into metrics.

@@ -1,12 +1,15 @@
 //! Prepared statements as a session knows them, whichever server it is on.
 
+use std::cell::RefCell;
 use std::collections::HashMap;
 use std::rc::Rc;
 
 use foldhash::fast::RandomState;
 
 use crate::client::due::Step;
+use crate::error::Error;
 use crate::guard::{ReadOptions, Suspicion};
+use crate::isolation::NAME_BYTES_MAX;
 use crate::server::Statement;
 use crate::wire::frontend::Parse;
 
@@ -15,8 +18,29 @@ use crate::wire::frontend::Parse;
 pub const NAMED_MAX: usize = 10_000;
 pub const NAMED_BYTES_MAX: usize = 64 * 1024 * 1024;
 
+/// Most portals of session commands in one transaction; what they run counts against
+/// [`NAMED_BYTES_MAX`]. They are looked through one by one.
+const PORTALS_MAX: usize = 1_000;
+
 /// Longest unnamed statement remembered beyond its life; longer ones are read again.
 const LAST_BYTES_MAX: usize = 16 * 1024;
+
+/// More statements than one session may have.
+pub fn too_many() -> Error {
+    let what = "so many prepared statements in one session".into();
+    Error::NotSupported { what, hint: "Deallocate the ones that are not used any more." }
+}
+
+/// More portals than one transaction may have.
+pub fn too_many_portals() -> Error {
+    let what = "so many portals of session commands in one transaction".into();
+    Error::NotSupported { what, hint: "Bind the unnamed portal again and again instead." }
+}
+
+/// The name PostgreSQL keeps a statement of the protocol under: it cuts longer ones short.
+pub fn key(name: &[u8]) -> &[u8] {
+    name.get(..NAME_BYTES_MAX).unwrap_or(name)
+}
 
 /// A statement the session prepared and what the gate has to know of it.
 #[derive(Debug)]
@@ -33,6 +57,49 @@ pub struct Known {
     pub read_as: Option<ReadOptions>,
     /// What its execution means to the gate, if anything.
     pub special: Option<Box<Step>>,
+    /// Other statements it is about.
+    pub needs: Needs,
+    /// What the server said of it when it was prepared, if it was asked.
+    pub shape: RefCell<Option<Rc<Shape>>>,
+}
+
+/// What a statement takes and gives.
+#[derive(Debug)]
+pub struct Shape {
+    /// The parameters' types as they stand on the wire, count included.
+    pub types: Box<[u8]>,
+    /// Of the types, and of the names and types of the columns. It tells changes from one day to
+    /// the next; nobody gains by making two of them equal.
+    pub digest: u64,
+}
+
+impl Known {
+    pub fn digest(&self) -> Option<u64> {
+        self.shape.borrow().as_ref().map(|shape| shape.digest)
+    }
+}
+
+/// Statements that the server must have, or lack, as the session does.
+#[derive(Clone, Debug, Default)]
+pub struct Needs {
+    pub names: Vec<(Rc<[u8]>, Need)>,
+    /// All of them: it reads the list.
+    pub all: bool,
+}
+
+impl Needs {
+    pub fn is_empty(&self) -> bool {
+        self.names.is_empty() && !self.all
+    }
+}
+
+/// What the server must have under the name of a statement that the session has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Need {
+    /// That statement.
+    Itself,
+    /// Any: it is to be let go, or stands in the way of another.
+    Any,
 }
 
 /// A portal and the special statement it runs.
@@ -109,9 +176,9 @@ impl Prepared {
         }
     }
 
-    /// Whether one more of this size would be too much.
-    pub fn is_full(&self, bytes: usize) -> bool {
-        self.named.len() >= NAMED_MAX || self.named_bytes + bytes > NAMED_BYTES_MAX
+    /// Whether so many more, of so many bytes, would be too much.
+    pub fn is_full(&self, count: usize, bytes: usize) -> bool {
+        self.named.len() + count > NAMED_MAX || self.named_bytes + bytes > NAMED_BYTES_MAX
     }
 
     /// Takes a statement up.
@@ -143,9 +210,28 @@ impl Prepared {
         self.unnamed = None;
     }
 
-    /// DEALLOCATE ALL.
+    /// The last one was sent in another encoding: its bytes may mean something else now.
+    pub fn forget_last(&mut self) {
+        self.last = None;
+    }
+
+    /// DEALLOCATE ALL: the unnamed one stays.
     pub fn clear(&mut self) {
-        *self = Self::default();
+        self.named.clear();
+        self.named_bytes = 0;
+    }
+
+    /// The names of all that have one.
+    pub fn names(&self) -> impl Iterator<Item = &Rc<[u8]>> {
+        self.named.keys()
+    }
+
+    /// Whether a portal of this name may run one more session command.
+    pub fn takes_portal(&self, portal: &[u8], known: &Known) -> bool {
+        let others = self.portals.iter().filter(|bound| bound.name.as_ref() != portal);
+        let texts = others.clone().map(|bound| bound.known.statement.text.len());
+        let bytes = texts.sum::<usize>() + known.statement.text.len();
+        others.count() < PORTALS_MAX && bytes <= NAMED_BYTES_MAX
     }
 
     /// Notes which statement a portal runs.

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::auth::GuessLimits;
+
 /// Limits of one client connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClientSettings {
@@ -16,6 +18,31 @@ pub struct ClientSettings {
     pub password_bytes: usize,
     /// How long a message may stay half sent, or an answer unread; default 60 s.
     pub stall_timeout: Duration,
+    /// How a session ends whose credential or tenant did; default: with its transaction.
+    pub credential_end: CredentialEnd,
+    /// How many logins may fail.
+    pub guesses: GuessLimits,
+}
+
+/// When a session ends whose credential expired or was revoked, or whose tenant was disabled.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CredentialEnd {
+    /// At the end of its transaction.
+    #[default]
+    Transaction,
+    /// Where it is; its transaction is rolled back.
+    Now,
+}
+
+impl CredentialEnd {
+    /// The word in the settings.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Transaction => "transaction",
+            Self::Now => "now",
+        }
+    }
 }
 
 impl Default for ClientSettings {
@@ -26,6 +53,8 @@ impl Default for ClientSettings {
             statement_bytes: 16 * 1024 * 1024,
             password_bytes: 64 * 1024,
             stall_timeout: Duration::from_secs(60),
+            credential_end: CredentialEnd::default(),
+            guesses: GuessLimits::default(),
         }
     }
 }

@@ -5,11 +5,10 @@
 use std::io;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio_rustls::TlsAcceptor;
 
 use crate::client::settings::ClientSettings;
 use crate::error::Error;
-use crate::net::tls::ALPN;
+use crate::net::tls::{ALPN, Acceptor};
 use crate::net::{Socket, Stream, TlsPolicy};
 use crate::wire::backend;
 use crate::wire::startup::{self, MINOR_MAX, Packet, Startup};
@@ -48,7 +47,7 @@ impl From<io::Error> for Ended {
 #[derive(Clone)]
 pub struct DoorTls {
     pub policy: TlsPolicy,
-    pub acceptor: Option<TlsAcceptor>,
+    pub acceptor: Option<Acceptor>,
 }
 
 /// The first byte of a TLS handshake.
@@ -109,8 +108,8 @@ async fn begins_with_tls(socket: &Socket) -> io::Result<bool> {
 
 /// TLS without asking first (`sslnegotiation=direct`). The client must have named the protocol in
 /// the handshake: one that was made to speak to this port by mistake or malice has not.
-async fn accept_direct(socket: Socket, acceptor: &TlsAcceptor) -> io::Result<Stream> {
-    let accepted = acceptor.accept(socket).await?;
+async fn accept_direct(socket: Socket, acceptor: &Acceptor) -> io::Result<Stream> {
+    let accepted = acceptor.tls.accept(socket).await?;
     if accepted.get_ref().1.alpn_protocol() != Some(ALPN) {
         let what = "direct TLS without the protocol name \"postgresql\" (ALPN)";
         return Err(io::Error::new(io::ErrorKind::InvalidData, what));
@@ -135,10 +134,10 @@ async fn packet(
     Ok(startup::packet(&body))
 }
 
-async fn shake_hands(mut stream: Stream, acceptor: &TlsAcceptor) -> io::Result<Stream> {
+async fn shake_hands(mut stream: Stream, acceptor: &Acceptor) -> io::Result<Stream> {
     stream.write_all(b"S").await?;
     let Stream::Plain(socket) = stream else { return Err(io::ErrorKind::InvalidInput.into()) };
-    Ok(Stream::Accepted(Box::new(acceptor.accept(socket).await?)))
+    Ok(Stream::Accepted(Box::new(acceptor.tls.accept(socket).await?)))
 }
 
 async fn start(mut stream: Stream, startup: Startup, policy: TlsPolicy) -> Result<Hello, Ended> {

@@ -13,12 +13,13 @@ use tokio::sync::oneshot;
 use crate::budget::{Account, Over};
 use crate::catalog::Tenant;
 use crate::client::Env;
-use crate::client::carry::Touched;
+use crate::client::carry::carried::is_utf8;
+use crate::client::carry::{ENCODING, STRINGS, Touched};
 use crate::client::prepared::{Known, Prepared};
 use crate::error::Error;
 use crate::guard::{self, Denials, ReadOptions, Reading};
 use crate::pool::{Greeting, Pin, SessionId};
-use crate::server::{Pins, ServerFacts, Settings, cancel};
+use crate::server::{Pins, ServerFacts, Settings, UNSURE, cancel};
 use crate::wire::backend;
 
 /// Most parameters a server tells of; PostgreSQL 18 has sixteen, extensions may add some.
@@ -34,6 +35,8 @@ pub struct Talk {
     pub start: Rc<Settings>,
     /// Values in force.
     pub now: Rc<Settings>,
+    /// The session's own `idle_session_timeout`, as these say.
+    pub idle: Option<Duration>,
     /// The session was reset and the server was not: until it is given back, nobody can say how it
     /// reads a text.
     pub in_doubt: bool,
@@ -253,21 +256,50 @@ impl Talk {
     /// How the server's scanner reads this session's texts; `None` while that is not known: what
     /// was set is known when the transaction is over.
     pub fn read_options(&self) -> Option<ReadOptions> {
-        let touched = self.touched.contains("standard_conforming_strings");
-        let value = self.now.get("standard_conforming_strings");
+        let touched = self.touched.contains(STRINGS);
+        let value = self.now.get(STRINGS);
         let standard_conforming_strings = value.is_none_or(|it| it == "on");
         let watch = self.tenant.watch();
         let in_doubt = touched || self.in_doubt;
         (!in_doubt).then_some(ReadOptions { standard_conforming_strings, watch })
     }
 
-    /// Whether a server reads a statement today as it was read when it was judged. Without a
-    /// backslash a text means the same under either value of the setting.
+    /// The settings a server's scanner reads a text under, as far as they matter to it: without a
+    /// backslash it means the same under either value of standard_conforming_strings, and all
+    /// encodings agree on ASCII.
+    pub fn reads_under(&self, text: &[u8]) -> Box<str> {
+        let (escapes, encoded) = (text.contains(&b'\\'), !text.is_ascii());
+        if !escapes && !encoded {
+            return Box::default();
+        }
+        let strings = match self.read_options() {
+            _ if !escapes => String::new(),
+            None => UNSURE.into(),
+            Some(options) if options.standard_conforming_strings => String::new(),
+            Some(_) => "escapes ".into(),
+        };
+        let encoding = if encoded { self.encoding() } else { "" };
+        (strings + encoding).into()
+    }
+
+    /// The encoding of the session's texts; empty for UTF-8, which servers start with.
+    fn encoding(&self) -> &str {
+        if self.touched.contains(ENCODING) || self.in_doubt {
+            return UNSURE;
+        }
+        let set = self.now.get(ENCODING);
+        set.filter(|encoding| !is_utf8(encoding)).unwrap_or_default()
+    }
+
+    /// Whether the session's texts are in UTF-8, for certain.
+    pub fn is_in_utf8(&self) -> bool {
+        self.encoding().is_empty()
+    }
+
+    /// Whether a server reads a statement today as it was read when it was judged.
     pub fn reads_as_before(&self, known: &Known) -> bool {
-        let setting = |options: ReadOptions| options.standard_conforming_strings;
-        // One that was judged in doubt was judged both ways.
-        let Some(before) = known.read_as.map(setting) else { return true };
-        self.read_options().map(setting) == Some(before) || !known.statement.text.contains(&b'\\')
+        let before = &known.statement.read_under;
+        !before.contains(UNSURE) && self.reads_under(&known.statement.text) == *before
     }
 
     /// Reads a text as the server's scanner will, once this session is on it.
@@ -292,6 +324,9 @@ impl Talk {
     /// server has.
     pub fn note_reported(&mut self, name: &str, value: &str) -> bool {
         self.told = true;
+        if name == ENCODING {
+            self.prepared.forget_last();
+        }
         match self.reported.iter_mut().find(|(known, _)| known == name) {
             Some(entry) => entry.1 = value.to_owned(),
             None => self.reported.push((name.to_owned(), value.to_owned())),
@@ -301,7 +336,10 @@ impl Talk {
 
     /// Writes ParameterStatus for everything that went back to its start-up value.
     pub fn put_parameters_of_start(&mut self, out: &mut Vec<u8>) {
-        for (name, value) in std::mem::take(&mut self.reported) {
+        let mut reported = std::mem::take(&mut self.reported);
+        // In the order in which servers go through their settings.
+        reported.sort_by_key(|(name, _)| name.to_ascii_lowercase());
+        for (name, value) in reported {
             let told = self.greeting.iter().find(|(known, _)| *known == name);
             let start = self.start.get(&name).filter(|_| name == "application_name");
             let start = start.or(told.map(|(_, value)| value.as_str()));

@@ -3,14 +3,13 @@
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
-
 use super::GateSettings;
 use super::read::Reader;
 use crate::auth::{Authenticator, IssuerSettings};
+use crate::catalog::Catalog;
 use crate::client::ClientSettings;
 use crate::console::ConsoleUser;
+use crate::secret::scram::Verifier;
 use crate::spelling;
 use crate::telemetry::LogSettings;
 
@@ -50,6 +49,14 @@ pub(super) fn gate(
                 format!("{key} is {number}, allowed: {} to {}", range.start(), range.end());
             reader.problem_at(&["gate", key], message, None);
         }
+    }
+    let failures = [
+        ("failures_per_address", client.guesses.per_address),
+        ("failures_per_tenant", client.guesses.per_tenant),
+    ];
+    for (key, _) in failures.into_iter().filter(|(_, count)| *count == 0) {
+        let hint = Some("Nobody could log in.");
+        reader.problem_at(&["gate", key], format!("{key} is zero"), hint);
     }
     let waits = [("login_timeout", client.login_timeout), ("stall_timeout", client.stall_timeout)];
     for (key, _) in waits.into_iter().filter(|(_, wait)| wait.is_zero()) {
@@ -94,6 +101,26 @@ pub(super) fn issuers(reader: &mut Reader<'_>, issuers: &[IssuerSettings], sound
     }
 }
 
+/// A tenant that is bound to an issuer names one that is there.
+pub(super) fn tenants_issuers(
+    reader: &mut Reader<'_>,
+    catalog: &Catalog,
+    issuers: &[IssuerSettings],
+) {
+    let known = || issuers.iter().map(|settings| settings.name.as_str());
+    for tenant in catalog.tenants() {
+        let Some(name) = tenant.issuer.as_deref().filter(|name| !known().any(|it| it == *name))
+        else {
+            continue;
+        };
+        let message = format!("issuer \"{}\" does not exist", name.escape_debug());
+        let meant = spelling::nearest(name, known());
+        let hint = meant.map(|meant| format!("Did you mean \"{meant}\"?"));
+        let at = ["tenants", tenant.id.as_str(), "issuer"];
+        reader.problem_at(&at, message, hint.as_deref());
+    }
+}
+
 /// How many tenants have series of their own.
 pub(super) fn tenants_top(reader: &mut Reader<'_>, top: usize) {
     if top > TENANTS_TOP_MAX {
@@ -128,7 +155,7 @@ pub(super) fn console_user(reader: &mut Reader<'_>, user: &ConsoleUser) -> bool 
         reader.problem_at(&at, "a user's name has 1 to 63 bytes".to_owned(), None);
         return false;
     }
-    if !is_verifier(&user.scram) {
+    if Verifier::parse(&user.scram).is_none() {
         let hint = "Copy rolpassword from pg_authid: \
                     SCRAM-SHA-256$<iterations>:<salt>$<stored key>:<server key>.";
         let message = "not a SCRAM-SHA-256 verifier".to_owned();
@@ -136,18 +163,4 @@ pub(super) fn console_user(reader: &mut Reader<'_>, user: &ConsoleUser) -> bool 
         return false;
     }
     true
-}
-
-/// PostgreSQL's form of a verifier (parse_scram_secret in scram-common).
-fn is_verifier(text: &str) -> bool {
-    let parts = || {
-        let (salted, keys) = text.strip_prefix("SCRAM-SHA-256$")?.split_once('$')?;
-        let (iterations, salt) = salted.split_once(':')?;
-        let (stored, server) = keys.split_once(':')?;
-        Some((iterations, salt, stored, server))
-    };
-    let Some((iterations, salt, stored, server)) = parts() else { return false };
-    let bytes = |text: &str| STANDARD.decode(text).map_or(0, |bytes| bytes.len());
-    let counted = iterations.parse::<u32>().is_ok_and(|count| count > 0);
-    counted && bytes(salt) > 0 && bytes(stored) == 32 && bytes(server) == 32
 }

@@ -6,8 +6,10 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use super::read::Reader;
-use super::shapes::ListenShape;
-use crate::net::{ListenAddress, ListenSettings, TlsPolicy, UnixAddress};
+use super::shapes::{IdentityShape, ListenShape, RuleShape};
+use crate::net::{
+    ListenAddress, ListenSettings, LoginMethod, LoginRule, Origins, TlsPolicy, UnixAddress,
+};
 use crate::telemetry::HttpSettings;
 
 /// PgBouncer's, and what `address` usually has.
@@ -85,8 +87,99 @@ fn tcp(reader: &mut Reader<'_>, at: Entry<'_>, shape: ListenShape) -> Option<Lis
             None
         }
     };
+    let mut identities: Vec<_> = identity.into_iter().collect();
+    for IdentityShape { certificate, key } in shape.certificates {
+        let (certificate, key) = (path(certificate), path(key));
+        pem(reader, &at.key("certificates"), &certificate, "CERTIFICATE");
+        pem(reader, &at.key("certificates"), &key, "PRIVATE KEY");
+        identities.push((certificate, key));
+    }
+    let client_authority = shape.client_ca.map(path);
+    if let Some(file) = &client_authority {
+        pem(reader, &at.key("client_ca"), file, "CERTIFICATE");
+    }
+    let given =
+        [("client_ca", client_authority.is_some()), ("sni_suffix", shape.sni_suffix.is_some())];
+    for (key, _) in given.into_iter().filter(|(_, there)| *there && tls == TlsPolicy::Disable) {
+        let hint = Some("Write tls = \"require\", or leave the key out.");
+        reader.problem_at(&at.key(key), format!("{key} needs TLS"), hint);
+    }
+    let sni_suffix = shape.sni_suffix.and_then(|text| suffix(reader, at, &text));
+    let rules = rules(reader, at, shape.rules, client_authority.is_some());
     let (address, systemd) = (ListenAddress::Tcp(address), shape.systemd);
-    Some(ListenSettings { address, tls, identity, plaintext_password, systemd })
+    let proxies = proxies(reader, at, &shape.proxies);
+    let listener = ListenSettings { identities, client_authority, proxies, ..plain(address) };
+    Some(ListenSettings { tls, sni_suffix, rules, plaintext_password, systemd, ..listener })
+}
+
+/// A listener with nothing but an address.
+fn plain(address: ListenAddress) -> ListenSettings {
+    ListenSettings {
+        address,
+        tls: TlsPolicy::Disable,
+        identities: Vec::new(),
+        client_authority: None,
+        sni_suffix: None,
+        proxies: Origins::default(),
+        rules: Vec::new(),
+        plaintext_password: false,
+        systemd: None,
+    }
+}
+
+/// What stands behind a tenant's id in a host name, without the dot between.
+fn suffix(reader: &mut Reader<'_>, at: Entry<'_>, text: &str) -> Option<String> {
+    let bare = text.trim_start_matches('.');
+    let letter = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
+    let fits = bare.split('.').all(|label| !label.is_empty() && label.bytes().all(letter));
+    if !fits {
+        let message = format!("\"{}\" is not a host name", text.escape_debug());
+        let hint =
+            "Write what stands behind the tenant: gate.example.com for acme.gate.example.com.";
+        reader.problem_at(&at.key("sni_suffix"), message, Some(hint));
+    }
+    fits.then(|| bare.to_ascii_lowercase())
+}
+
+/// The addresses of load balancers. One that is everybody would let everybody say who it is.
+fn proxies(reader: &mut Reader<'_>, at: Entry<'_>, texts: &[String]) -> Origins {
+    let parsed = match texts.iter().position(|text| text == "unix" || text.ends_with("/0")) {
+        Some(index) => Err(index),
+        None => Origins::parse(texts),
+    };
+    parsed.unwrap_or_else(|index| {
+        let index = index.to_string();
+        let message = "not the address or network of a load balancer".to_owned();
+        let hint = Some("Write addresses, such as \"10.0.0.5\" or \"10.0.0.0/28\".");
+        reader.problem_at(&["listen", at.0, "proxies", &index], message, hint);
+        Origins::default()
+    })
+}
+
+/// Rules as pg_hba.conf has them: the first that fits counts, so one that can never be the first
+/// is a mistake.
+fn rules(
+    reader: &mut Reader<'_>,
+    at: Entry<'_>,
+    shapes: Vec<RuleShape>,
+    has_authority: bool,
+) -> Vec<LoginRule> {
+    let mut rules: Vec<LoginRule> = Vec::new();
+    for (index, RuleShape { user, method, client_certificate }) in shapes.into_iter().enumerate() {
+        let user = user.unwrap_or_else(|| "*".to_owned());
+        let index = index.to_string();
+        let place = ["listen", at.0, "rules", &index];
+        if (client_certificate.is_some() || method == LoginMethod::Cert) && !has_authority {
+            let hint = Some("Name the authority of the clients' certificates.");
+            reader.problem_at(&place, "the listener has no client_ca".to_owned(), hint);
+        }
+        if rules.iter().any(|earlier| earlier.user == "*" || earlier.user == user) {
+            let message = "an earlier rule fits all users of this one".to_owned();
+            reader.problem_at(&place, message, Some("The first rule that fits counts."));
+        }
+        rules.push(LoginRule { user, method, client_certificate });
+    }
+    rules
 }
 
 fn unix(reader: &mut Reader<'_>, at: Entry<'_>, shape: ListenShape) -> Option<ListenSettings> {
@@ -94,6 +187,10 @@ fn unix(reader: &mut Reader<'_>, at: Entry<'_>, shape: ListenShape) -> Option<Li
         ("tls", shape.tls.is_some()),
         ("certificate", shape.certificate.is_some()),
         ("key", shape.key.is_some()),
+        ("certificates", !shape.certificates.is_empty()),
+        ("client_ca", shape.client_ca.is_some()),
+        ("sni_suffix", shape.sni_suffix.is_some()),
+        ("proxies", !shape.proxies.is_empty()),
         ("plaintext_password", shape.plaintext_password.is_some()),
     ];
     for (key, _) in foreign.into_iter().filter(|(_, there)| *there) {
@@ -123,13 +220,9 @@ fn unix(reader: &mut Reader<'_>, at: Entry<'_>, shape: ListenShape) -> Option<Li
             format!("{path} is longer than {PATH_BYTES_MAX} bytes, too long for a socket");
         reader.problem_at(&at.key("unix"), message, None);
     }
-    Some(ListenSettings {
-        address: ListenAddress::Unix(address),
-        tls: TlsPolicy::Disable,
-        identity: None,
-        plaintext_password: true,
-        systemd: shape.systemd,
-    })
+    let rules = rules(reader, at, shape.rules, false);
+    let (address, systemd) = (ListenAddress::Unix(address), shape.systemd);
+    Some(ListenSettings { rules, plaintext_password: true, systemd, ..plain(address) })
 }
 
 /// The folder of a socket: absolute, as libpq wants it, or the name of an abstract one.

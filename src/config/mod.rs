@@ -4,6 +4,7 @@
 //! A file with anything wrong in it gives no value at all, so that a bad file changes nothing.
 
 mod check;
+mod credentials;
 mod error;
 mod listen;
 mod read;
@@ -23,7 +24,7 @@ use crate::catalog::Catalog;
 use crate::client::ClientSettings;
 use crate::console::ConsoleSettings;
 use crate::net::ListenSettings;
-use crate::telemetry::{HttpSettings, LogSettings};
+use crate::telemetry::{AuditSettings, HttpSettings, LogSettings};
 
 pub use error::{Error, Problem};
 pub use table::Setting;
@@ -42,6 +43,7 @@ pub struct Config {
     pub catalog: Catalog,
     pub console: ConsoleSettings,
     pub http: Option<HttpSettings>,
+    pub audit: Option<AuditSettings>,
     pub log: LogSettings,
 }
 

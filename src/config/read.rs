@@ -11,16 +11,17 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue, ValueDeserializer};
 
 use super::check;
+use super::credentials::{self, IssuerShape};
 use super::error::Problem;
 use super::listen;
 use super::secrets;
 use super::shapes::{
-    ClusterShape, ConsoleUserShape, GateShape, HttpShape, IssuerShape, LimitsShape, ListenShape,
+    AuditShape, ClusterShape, ConsoleUserShape, GateShape, HttpShape, LimitsShape, ListenShape,
     SECTIONS, TenantShape,
 };
 use super::units;
 use super::{Config, GateSettings};
-use crate::auth::{IssuerSettings, LEEWAY_DEFAULT, TENANT_CLAIM_DEFAULT};
+use crate::auth::{GuessLimits, IssuerSettings};
 use crate::catalog::{
     Catalog, CatalogPlan, Cluster, ClusterPlan, Fault, NamesPlan, Place, TENANT_SETTING_DEFAULT,
     TenantPlan, TenantState,
@@ -31,7 +32,7 @@ use crate::isolation::SealKeys;
 use crate::isolation::tenancy::LoginSecret;
 use crate::net::ListenSettings;
 use crate::spelling;
-use crate::telemetry::{HttpSettings, LogSettings};
+use crate::telemetry::{AuditSettings, HttpSettings, LogSettings};
 
 /// Most problems that are collected.
 const PROBLEMS_MAX: usize = 100;
@@ -86,10 +87,15 @@ impl<'text> Reader<'text> {
         let issuers = self.issuers();
         let console = self.console();
         let http = self.http();
+        let audit = self.audit();
         listen::distinct(self, &listen, http.as_ref());
         let catalog = self.catalog();
+        if let Some(catalog) = &catalog {
+            check::tenants_issuers(self, catalog, &issuers);
+        }
         let (gate, client, log) = rooms?;
-        Some(Config { gate, listen, client, issuers, catalog: catalog?, console, http, log })
+        let catalog = catalog?;
+        Some(Config { gate, listen, client, issuers, catalog, console, http, audit, log })
     }
 
     fn gate(&mut self, shape: GateShape) -> (GateSettings, ClientSettings, LogSettings) {
@@ -108,6 +114,11 @@ impl<'text> Reader<'text> {
             statement_bytes: shape.statement_bytes.unwrap_or(client.statement_bytes),
             password_bytes: shape.password_bytes.unwrap_or(client.password_bytes),
             stall_timeout: shape.stall_timeout.unwrap_or(client.stall_timeout),
+            credential_end: shape.credential_end.unwrap_or(client.credential_end),
+            guesses: GuessLimits {
+                per_address: shape.failures_per_address.unwrap_or(client.guesses.per_address),
+                per_tenant: shape.failures_per_tenant.unwrap_or(client.guesses.per_tenant),
+            },
         };
         let log = LogSettings {
             format: shape.log_format.unwrap_or(log.format),
@@ -141,21 +152,9 @@ impl<'text> Reader<'text> {
 
     fn issuers(&mut self) -> Vec<IssuerSettings> {
         let before = self.problems.len();
-        let mut issuers = Vec::new();
-        for (name, shape) in self.entries::<IssuerShape>("issuers") {
-            issuers.push(IssuerSettings {
-                name,
-                issuer: shape.issuer,
-                audience: shape.audience,
-                algorithm: shape.algorithm,
-                key_file: self.folder.join(shape.key_file),
-                tenant_claim: shape.tenant_claim.unwrap_or_else(|| TENANT_CLAIM_DEFAULT.to_owned()),
-                leeway: shape.leeway.unwrap_or(LEEWAY_DEFAULT),
-            });
-        }
+        let shapes = self.entries::<IssuerShape>("issuers");
         let sound = self.problems.len() == before;
-        check::issuers(self, &issuers, sound);
-        issuers
+        credentials::issuers(self, shapes, sound)
     }
 
     fn console(&mut self) -> ConsoleSettings {
@@ -206,6 +205,11 @@ impl<'text> Reader<'text> {
         Some(HttpSettings { address, tenants_top, tenants: shape.tenants })
     }
 
+    fn audit(&mut self) -> Option<AuditSettings> {
+        let AuditShape { file, required } = self.table(self.root.get("audit")?)?;
+        Some(AuditSettings { file: self.folder.join(file), required })
+    }
+
     /// The catalog, if clusters and tiers could be read: without them a tenant's faults would
     /// only be echoes of theirs.
     fn catalog(&mut self) -> Option<Catalog> {
@@ -243,6 +247,8 @@ impl<'text> Reader<'text> {
             Place::Tier(name) => vec!["tiers", name.as_str()],
             Place::Tenant(id) => vec!["tenants", id.as_str()],
             Place::TenantLimits(id) => vec!["tenants", id.as_str(), "limits"],
+            Place::TenantRole(of) => vec!["tenants", of.0.as_str(), "roles", of.1.as_str()],
+            Place::ClusterRole(of) => vec!["clusters", of.0.as_str(), "roles", of.1.as_str()],
         };
         path.extend(fault.key);
         let span = self.locate(&path, fault.element);
@@ -383,6 +389,8 @@ fn cluster(
             schema: shape.tenant_schema,
             database: shape.tenant_database,
         },
+        roles: credentials::roles(shape.roles),
+        default_role: shape.default_role,
     }
 }
 
@@ -395,17 +403,27 @@ fn tenant(shape: TenantShape) -> TenantPlan {
         schema: shape.schema,
         tier: shape.tier,
         state: shape.state.unwrap_or(TenantState::Active),
-        tokens: shape.tokens,
+        tokens: shape.tokens.into_iter().map(Into::into).collect(),
+        credentials: shape.credentials,
+        allow_from: shape.allow_from,
         limits: shape.limits.into(),
         allow_superuser: shape.allow_superuser,
+        issuer: shape.issuer,
+        roles: credentials::roles(shape.roles),
+        default_role: shape.default_role,
     }
 }
 
 /// Where connection strings and console verifiers stand, at any depth.
 fn find_secrets(table: &DeTable<'_>, secrets: &mut Vec<Range<usize>>) {
     for (key, value) in table {
-        let secret = matches!(key.get_ref().as_ref(), "connection_string" | "users" | "scram");
+        let telling = ["connection_string", "users", "scram", "verifier"];
+        let secret = telling.contains(&key.get_ref().as_ref());
         match value.get_ref() {
+            DeValue::Array(inner) if !secret => {
+                let tables = inner.iter().filter_map(|value| as_table(value.get_ref()));
+                tables.for_each(|table| find_secrets(table, secrets));
+            }
             DeValue::Table(inner) if !secret => find_secrets(inner, secrets),
             DeValue::Table(inner) => {
                 secrets.extend(inner.values().map(Spanned::span));
@@ -422,7 +440,7 @@ fn syntax(text: &str, error: &toml::de::Error) -> Problem {
     let span = error.span().unwrap_or(0..0);
     let mut problem = Problem::new(text, span, &[], error.message().to_owned());
     let lower = problem.excerpt.to_ascii_lowercase();
-    let telling = ["connection_string", "password", "://", "scram", "user"];
+    let telling = ["connection_string", "password", "://", "scram", "user", "verifier"];
     if telling.iter().any(|word| lower.contains(word)) {
         let keep = problem.excerpt.find('=').map_or(0, |equals| equals + 1);
         let hidden = |(offset, c): (usize, char)| if offset < keep { c } else { '*' };

@@ -1,22 +1,24 @@
 //! The file as it is written, table by table. Whatever is left out stays `None`: defaults belong
 //! to the rooms.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::Deserialize;
 
+use super::credentials::{RoleShape, TokenShape};
 use super::units;
-use crate::auth::Algorithm;
-use crate::catalog::{LimitsPlan, Pooling, TenantState};
+use crate::catalog::{CredentialPlan, LimitsPlan, Pooling, TenantState};
+use crate::client::CredentialEnd;
 use crate::console::Rights;
 use crate::isolation::{Isolation, Level};
-use crate::net::TlsPolicy;
+use crate::net::{ClientCertificate, LoginMethod, TlsPolicy};
 use crate::telemetry::LogFormat;
 
 /// The keys at the top.
-pub(super) const SECTIONS: [&str; 8] =
-    ["gate", "listen", "issuers", "clusters", "tiers", "tenants", "console", "http"];
+pub(super) const SECTIONS: [&str; 9] =
+    ["gate", "listen", "issuers", "clusters", "tiers", "tenants", "console", "http", "audit"];
 
 #[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -34,8 +36,11 @@ pub(super) struct GateShape {
     pub password_bytes: Option<usize>,
     #[serde(deserialize_with = "units::duration")]
     pub stall_timeout: Option<Duration>,
+    pub failures_per_address: Option<u32>,
+    pub failures_per_tenant: Option<u32>,
     #[serde(deserialize_with = "units::duration")]
     pub drain_timeout: Option<Duration>,
+    pub credential_end: Option<CredentialEnd>,
     pub log_format: Option<LogFormat>,
     pub log_level: Option<String>,
 }
@@ -47,6 +52,14 @@ pub(super) struct ListenShape {
     pub tls: Option<TlsPolicy>,
     pub certificate: Option<PathBuf>,
     pub key: Option<PathBuf>,
+    #[serde(default)]
+    pub certificates: Vec<IdentityShape>,
+    pub client_ca: Option<PathBuf>,
+    pub sni_suffix: Option<String>,
+    #[serde(default)]
+    pub proxies: Vec<String>,
+    #[serde(default)]
+    pub rules: Vec<RuleShape>,
     pub plaintext_password: Option<bool>,
     pub unix: Option<PathBuf>,
     pub port: Option<u16>,
@@ -56,14 +69,17 @@ pub(super) struct ListenShape {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct IssuerShape {
-    pub issuer: String,
-    pub audience: String,
-    pub algorithm: Algorithm,
-    pub key_file: PathBuf,
-    pub tenant_claim: Option<String>,
-    #[serde(default, deserialize_with = "units::duration")]
-    pub leeway: Option<Duration>,
+pub(super) struct IdentityShape {
+    pub certificate: PathBuf,
+    pub key: PathBuf,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RuleShape {
+    pub user: Option<String>,
+    pub method: LoginMethod,
+    pub client_certificate: Option<ClientCertificate>,
 }
 
 #[derive(Deserialize)]
@@ -92,6 +108,9 @@ pub(super) struct ClusterShape {
     pub linger: Option<Duration>,
     #[serde(default, deserialize_with = "units::duration")]
     pub scrub_timeout: Option<Duration>,
+    #[serde(default)]
+    pub roles: BTreeMap<String, RoleShape>,
+    pub default_role: Option<String>,
 }
 
 #[derive(Default, Deserialize)]
@@ -148,7 +167,15 @@ pub(super) struct TenantShape {
     pub tier: Option<String>,
     pub state: Option<TenantState>,
     #[serde(default)]
-    pub tokens: Vec<String>,
+    pub tokens: Vec<TokenShape>,
+    pub issuer: Option<String>,
+    #[serde(default)]
+    pub roles: BTreeMap<String, RoleShape>,
+    pub default_role: Option<String>,
+    #[serde(default)]
+    pub credentials: Vec<CredentialPlan>,
+    #[serde(default)]
+    pub allow_from: Vec<String>,
     #[serde(default)]
     pub limits: LimitsShape,
     #[serde(default)]
@@ -170,4 +197,12 @@ pub(super) struct HttpShape {
     pub tenants_top: Option<usize>,
     #[serde(default)]
     pub tenants: Vec<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct AuditShape {
+    pub file: PathBuf,
+    #[serde(default)]
+    pub required: bool,
 }

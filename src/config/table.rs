@@ -6,11 +6,13 @@ use bytesize::ByteSize;
 use humantime_serde::re::humantime::format_duration;
 
 use super::{Config, GateSettings};
-use crate::auth::LEEWAY_DEFAULT;
+use crate::auth::{
+    IssuerSettings, KeySource, LEEWAY_DEFAULT, LIFETIME_DEFAULT, PAUSE_DEFAULT, REFRESH_DEFAULT,
+};
 use crate::catalog::Cluster;
 use crate::client::ClientSettings;
 use crate::console::ConsoleSettings;
-use crate::net::{ListenAddress, ListenSettings, TlsPolicy};
+use crate::net::{ClientCertificate, ListenAddress, ListenSettings, Origins, TlsPolicy};
 use crate::telemetry::{HttpSettings, LogFormat, LogSettings};
 
 /// One setting in force. Secrets are not among them.
@@ -32,16 +34,7 @@ impl Config {
         for (index, listen) in self.listen.iter().enumerate() {
             table.extend(listener(index, listen));
         }
-        for issuer in &self.issuers {
-            let key = |name: &str| format!("issuers.{}.{name}", issuer.name);
-            table.push(live(key("issuer"), issuer.issuer.clone(), None));
-            table.push(live(key("audience"), issuer.audience.clone(), None));
-            table.push(live(key("algorithm"), format!("{:?}", issuer.algorithm), None));
-            table.push(live(key("key_file"), issuer.key_file.display().to_string(), None));
-            let claim = crate::auth::TENANT_CLAIM_DEFAULT.to_owned();
-            table.push(live(key("tenant_claim"), issuer.tenant_claim.clone(), Some(claim)));
-            table.push(live(key("leeway"), time(issuer.leeway), Some(time(LEEWAY_DEFAULT))));
-        }
+        table.extend(self.issuers.iter().flat_map(issuer));
         table.extend(self.catalog.clusters().flat_map(|named| cluster(named)));
         let period = time(ConsoleSettings::default().stats_period);
         let key = "console.stats_period".to_owned();
@@ -49,6 +42,11 @@ impl Config {
         for user in &self.console.users {
             let key = format!("console.users.{}", user.name);
             table.push(live(key, format!("{:?}", user.rights).to_lowercase(), None));
+        }
+        if let Some(audit) = &self.audit {
+            table.push(restart("audit.file".into(), audit.file.display().to_string(), None));
+            let required = audit.required.to_string();
+            table.push(restart("audit.required".into(), required, Some("false".to_owned())));
         }
         if let Some(http) = &self.http {
             let default = HttpSettings::new(http.address).tenants_top.to_string();
@@ -83,7 +81,10 @@ fn gate(gate: &GateSettings, client: &ClientSettings, log: &LogSettings) -> Vec<
             ("statement_bytes", bytes(client.statement_bytes)),
             ("password_bytes", bytes(client.password_bytes)),
             ("stall_timeout", time(client.stall_timeout)),
+            ("failures_per_address", client.guesses.per_address.to_string()),
+            ("failures_per_tenant", client.guesses.per_tenant.to_string()),
             ("drain_timeout", time(gate.drain_timeout)),
+            ("credential_end", client.credential_end.name().to_owned()),
             ("log_format", format_name(log.format).to_owned()),
             ("log_level", log.level.clone()),
         ]
@@ -111,7 +112,8 @@ fn listener(index: usize, listen: &ListenSettings) -> Vec<Setting> {
                 restart(key("port"), unix.port.to_string(), Some("6432".to_owned())),
                 restart(key("mode"), format!("{:04o}", unix.mode), Some("0777".to_owned())),
             ];
-            return table.into_iter().chain(systemd).collect();
+            let rules = rules(listen, &key);
+            return table.into_iter().chain(rules).chain(systemd).collect();
         }
     };
     let require = Some(tls_name(TlsPolicy::default()).to_owned());
@@ -119,14 +121,84 @@ fn listener(index: usize, listen: &ListenSettings) -> Vec<Setting> {
         restart(key("address"), address.to_string(), None),
         live(key("tls"), tls_name(listen.tls).to_owned(), require),
     ];
-    if let Some((certificate, private)) = &listen.identity {
-        table.push(live(key("certificate"), certificate.display().to_string(), None));
-        table.push(live(key("key"), private.display().to_string(), None));
+    for (index, (certificate, private)) in listen.identities.iter().enumerate() {
+        let of = |name: &str| match index {
+            0 => key(name),
+            index => key(&format!("certificates.{}.{name}", index - 1)),
+        };
+        table.push(live(of("certificate"), certificate.display().to_string(), None));
+        table.push(live(of("key"), private.display().to_string(), None));
+    }
+    if let Some(file) = &listen.client_authority {
+        table.push(live(key("client_ca"), file.display().to_string(), None));
+    }
+    if let Some(suffix) = &listen.sni_suffix {
+        table.push(live(key("sni_suffix"), suffix.clone(), None));
     }
     let plaintext = listen.plaintext_password.to_string();
     table.push(live(key("plaintext_password"), plaintext, Some("false".to_owned())));
+    if listen.proxies != Origins::default() {
+        table.push(live(key("proxies"), listen.proxies.to_string(), None));
+    }
+    table.extend(rules(listen, &key));
     table.extend(systemd);
     table
+}
+
+fn issuer(issuer: &IssuerSettings) -> Vec<Setting> {
+    let key = |name: &str| format!("issuers.{}.{name}", issuer.name);
+    let mut table = vec![
+        live(key("issuer"), issuer.issuer.clone(), None),
+        live(key("audience"), issuer.audience.clone(), None),
+    ];
+    let (algorithm, place) = match &issuer.keys {
+        KeySource::File { path, algorithm } => {
+            (Some(*algorithm), ("key_file", path.display().to_string()))
+        }
+        KeySource::SetFile { path, algorithm } => {
+            (*algorithm, ("jwks_file", path.display().to_string()))
+        }
+        KeySource::SetUrl(remote) => (remote.algorithm, ("jwks_url", remote.url.clone())),
+    };
+    table.extend(algorithm.map(|it| live(key("algorithm"), it.name().to_owned(), None)));
+    table.push(live(key(place.0), place.1, None));
+    if let KeySource::SetUrl(remote) = &issuer.keys {
+        let ca = remote.ca_file.as_ref().map(|path| path.display().to_string());
+        table.extend(ca.map(|path| live(key("jwks_ca_file"), path, None)));
+        let (refresh, pause) = (time(remote.refresh), time(remote.pause));
+        table.push(live(key("jwks_refresh"), refresh, Some(time(REFRESH_DEFAULT))));
+        table.push(live(key("jwks_pause"), pause, Some(time(PAUSE_DEFAULT))));
+    }
+    let claims = &issuer.claims;
+    let claim = crate::auth::TENANT_CLAIM_DEFAULT.to_owned();
+    table.push(live(key("tenant_claim"), claims.tenant.clone(), Some(claim)));
+    let named = [
+        ("role_claim", &claims.role),
+        ("read_only_claim", &claims.read_only),
+        ("acts_for_claim", &claims.acts_for),
+    ];
+    for (name, path) in named {
+        table.extend(path.as_ref().map(|path| live(key(name), path.clone(), None)));
+    }
+    table.push(live(key("leeway"), time(issuer.leeway), Some(time(LEEWAY_DEFAULT))));
+    table.push(live(key("lifetime"), time(issuer.lifetime), Some(time(LIFETIME_DEFAULT))));
+    let denied = issuer.denied_file.as_ref().map(|path| path.display().to_string());
+    table.extend(denied.map(|path| live(key("denied_file"), path, None)));
+    table
+}
+
+/// The rules in one row, in their order.
+fn rules(listen: &ListenSettings, key: &dyn Fn(&str) -> String) -> Option<Setting> {
+    let rules = listen.rules.iter().map(|rule| {
+        let certificate = match rule.client_certificate {
+            None => "",
+            Some(ClientCertificate::VerifyCa) => " verify-ca",
+            Some(ClientCertificate::VerifyFull) => " verify-full",
+        };
+        format!("{}={}{certificate}", rule.user, rule.method.name())
+    });
+    let text = rules.collect::<Vec<_>>().join(", ");
+    (!text.is_empty()).then(|| live(key("rules"), text, None))
 }
 
 fn cluster(cluster: &Cluster) -> Vec<Setting> {

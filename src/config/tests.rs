@@ -54,9 +54,13 @@ fn samples() -> (tempfile::TempDir, PathBuf, PathBuf) {
         fs::copy(source.join(name), folder.path().join(name)).unwrap();
     }
     let certified = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
-    fs::write(folder.path().join("gate.crt"), certified.cert.pem()).unwrap();
-    fs::write(folder.path().join("gate.key"), certified.signing_key.serialize_pem()).unwrap();
+    for name in ["gate", "tenants", "clients"] {
+        let path = |ending| folder.path().join(format!("{name}.{ending}"));
+        fs::write(path("crt"), certified.cert.pem()).unwrap();
+        fs::write(path("key"), certified.signing_key.serialize_pem()).unwrap();
+    }
     fs::write(folder.path().join("login.key"), "0123456789abcdef0123456789abcdef\n").unwrap();
+    fs::write(folder.path().join("denied.txt"), "# none yet\n").unwrap();
     secret_file(&folder.path().join("logins.key"), &"s".repeat(32));
     secret_file(&folder.path().join("seal.key"), &format!("first:{}", "5a".repeat(32)));
     let path = |name| folder.path().join(name);
@@ -84,12 +88,13 @@ fn the_annotated_sample_loads_and_equals_the_defaults() {
     assert_eq!(config.log, LogSettings::default());
     let listen = config.listen.first().unwrap();
     assert_eq!((listen.tls, listen.plaintext_password), (TlsPolicy::default(), false));
-    let (certificate, _) = listen.identity.clone().unwrap();
+    let (certificate, _) = listen.identities.first().cloned().unwrap();
     assert_eq!(certificate, folder.path().join("gate.crt"));
     let unix = UnixAddress { folder: "/run/tenantgate".into(), port: 6432, mode: 0o777 };
     assert_eq!(config.listen.get(1).unwrap().address, ListenAddress::Unix(unix));
     let issuer = config.issuers.first().unwrap();
-    assert_eq!(issuer.tenant_claim, crate::auth::TENANT_CLAIM_DEFAULT);
+    assert_eq!(issuer.claims.tenant, crate::auth::TENANT_CLAIM_DEFAULT);
+    assert_eq!(issuer.lifetime, crate::auth::LIFETIME_DEFAULT);
     assert_eq!(issuer.leeway, crate::auth::LEEWAY_DEFAULT);
     let cluster = config.catalog.clusters().next().unwrap();
     let seal_keys = cluster.seal_keys.clone();
@@ -108,10 +113,10 @@ fn the_annotated_sample_loads_and_equals_the_defaults() {
 fn the_annotated_sample_names_every_key() {
     let (_folder, _, full) = samples();
     let text = fs::read_to_string(full).unwrap();
-    for line in text.lines().filter(|line| !line.starts_with(['#', '[', ' '])) {
+    for line in text.lines().filter(|line| !line.starts_with(['#', '[', ']', ' '])) {
         let told = ["live;", "restart;"].iter().any(|mark| line.contains(mark));
-        let long = ["connection_string", "tokens", "admin", "watcher"];
-        let repeated = ["isolation", "cluster", "schema"];
+        let long = ["connection_string", "tokens", "roles", "admin", "watcher", "rules", "cred"];
+        let repeated = ["isolation", "cluster", "schema", "certificates"];
         let elsewhere = long.iter().chain(&repeated).any(|key| line.starts_with(key));
         assert!(line.is_empty() || told || elsewhere, "{line}");
     }

@@ -19,7 +19,6 @@ mod snapshot;
 mod table;
 #[cfg(test)]
 mod tests;
-mod verifier;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -41,7 +40,6 @@ pub use snapshot::{
     BudgetRow, ClientRow, ConfigRow, DatabaseRow, Figures, MemoryRow, PoolRow, ServerRow, Snapshot,
     SocketRow, StatsRow, TenantRow, UserRow, WouldRefuseRow,
 };
-pub use verifier::Verifier;
 
 /// The name of the console's database.
 pub const DATABASE: &str = "tenantgate";

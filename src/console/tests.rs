@@ -237,8 +237,8 @@ async fn garbage_during_the_login_ends_it() {
         (b"p\0\0\0\x04", "08P01"),
         (b"p\x7f\xff\xff\xff", "08P01"),
         (b"p\0\0\0\x10SCRAM-SHA-1\0", "08P01"),
-        (b"p\0\0\0\x16SCRAM-SHA-256\0\0\0\0\0", "28P01"),
-        (b"p\0\0\0\x19SCRAM-SHA-256\0\0\0\0\x03\xff\xff\xff", "28P01"),
+        (b"p\0\0\0\x16SCRAM-SHA-256\0\0\0\0\0", "08P01"),
+        (b"p\0\0\0\x19SCRAM-SHA-256\0\0\0\0\x03\xff\xff\xff", "08P01"),
     ] {
         let mut client = console("admin", LOCAL);
         client.next().await.unwrap();

@@ -28,7 +28,8 @@ pub(super) struct Route {
 /// All databases of these clusters' tenants, in order of names.
 pub(super) fn targets(catalog: &Catalog, wanted: impl Fn(&str) -> bool) -> Vec<Target> {
     let mut found: BTreeMap<(&str, &str), BTreeMap<_, Route>> = BTreeMap::new();
-    for tenant in catalog.tenants().filter(|tenant| wanted(&tenant.route.cluster.name)) {
+    let faces = catalog.tenants().flat_map(Tenant::faces);
+    for tenant in faces.filter(|tenant| wanted(&tenant.route.cluster.name)) {
         let conninfo = &tenant.route.conninfo;
         let place = (tenant.route.cluster.name.as_str(), conninfo.dbname.as_str());
         let way = (conninfo.user.as_str(), tenant.context.value("role"), tenant.isolation.name());

@@ -19,11 +19,14 @@ use crate::console::{self, ConsoleEnv, ConsoleLogin, ConsoleSettings, Control, F
 use crate::gate::ledger::Ledger;
 use crate::gate::listen::Terms;
 use crate::gate::service::ServiceManager;
-use crate::gate::worker::Worker;
+use crate::gate::worker::{Order, Worker};
 use crate::gate::{CONSOLES_MAX, Common, ConsoleArrival, snapshot, status, stop};
 use crate::telemetry::http::{self, HttpEnv, Scrape};
 use crate::telemetry::logging::Log;
 use crate::telemetry::{Board, Renderer};
+
+/// How often files that credentials hang on are looked at: what is revoked ends within a second.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
 
 /// What the desk is given.
 pub struct Parts {
@@ -61,6 +64,8 @@ pub struct Desk {
     /// For those who wait elsewhere until it is time to stop.
     pub stops: mpsc::Sender<Stop>,
     stopped: RefCell<Option<mpsc::Receiver<Stop>>>,
+    /// Changes of credentials that the workers know of.
+    changes_seen: Cell<u64>,
 }
 
 /// The process is to end.
@@ -91,6 +96,7 @@ impl Desk {
             draining: Cell::new(false),
             stops,
             stopped: RefCell::new(Some(stopped)),
+            changes_seen: Cell::new(0),
         }
     }
 
@@ -136,6 +142,7 @@ impl Desk {
     ) -> Stop {
         let (control, mut controls) = mpsc::channel::<Control>(CONSOLES_MAX);
         let consoles = Arc::new(AtomicUsize::new(0));
+        let mut look = tokio::time::interval(LOOK_EVERY);
         let Some(mut stopped) = self.stopped.take() else { return Stop { limit: Duration::ZERO } };
         loop {
             tokio::select! {
@@ -162,6 +169,7 @@ impl Desk {
                     let _ = reply.send(snapshot::totals(&self.common));
                 }
                 () = self.period_ends() => self.end_period(),
+                _ = look.tick() => self.look_at_credentials(),
             }
         }
     }
@@ -210,6 +218,17 @@ impl Desk {
                 tracing::error!("reload rejected, everything stays as it was\n{problems}");
                 Err(Fault::BadSettings { problems })
             }
+        }
+    }
+
+    /// Reads watched files again; should a credential that counted count no more, the workers look
+    /// at theirs.
+    fn look_at_credentials(&self) {
+        let authenticator = self.common.authenticator.load();
+        authenticator.look();
+        let changes = authenticator.changes();
+        if self.changes_seen.replace(changes) != changes {
+            self.workers.iter().for_each(|worker| worker.order(Order::Recheck));
         }
     }
 

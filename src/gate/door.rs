@@ -1,12 +1,13 @@
 //! The door: accept, shake hands, authenticate, and send each client to the worker of its tenant.
 //! [`serve`] is the life of a connection up to there.
 
+use std::cell::Cell;
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -15,13 +16,16 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::client::{self, Arrival, Ended, Hello, Wishes, put_refusal};
+use crate::client::{self, Arrival, Ended, Hello, Proven, Turned, Wishes, put_refusal};
 use crate::console;
 use crate::error::{Error, Severity};
-use crate::gate::listen::Listener;
+use crate::gate::listen::{Listener, Terms};
+use crate::gate::prove::Proving;
+use crate::gate::proxied;
 use crate::gate::worker::{Newcomer, Order, Worker};
 use crate::gate::{Common, ConsoleArrival};
-use crate::net::{Peer, Socket, Stream};
+use crate::net::{LoginRule, Peer, Socket, Stream};
+use crate::telemetry::{Event, What};
 use crate::wire::startup::Startup;
 
 /// How long to rest after an accept that failed for want of something (descriptors, memory).
@@ -180,14 +184,17 @@ fn prepare(socket: &Socket) -> io::Result<()> {
 
 /// The life of a connection up to its session: what it is, who it is, where it goes.
 async fn serve(
-    socket: Socket,
-    peer: Peer,
+    mut socket: Socket,
+    mut peer: Peer,
     listener: &Listener,
     door: &Door,
     slot: Option<Slot>,
 ) -> Result<(), Ended> {
     let common = &door.common;
     let (terms, settings) = (listener.terms.load(), common.client.load());
+    if terms.proxies.include(&peer) {
+        peer = proxied::peer(&mut socket, peer).await?;
+    }
     let hello = client::negotiate(socket, &terms.tls, &settings).await?;
     let (stream, startup) = match hello {
         Hello::Cancel { mut stream, pid, secret } => {
@@ -206,15 +213,23 @@ async fn serve(
     if common.stopping.load(Ordering::Relaxed) {
         return refuse(stream, Error::ShuttingDown);
     }
-    let may_be_plain = terms.plaintext_password && peer.is_local();
-    if !stream.is_secure() && !may_be_plain {
-        return refuse(stream, Error::PasswordInClear);
-    }
-    let wishes = match Wishes::read(&startup) {
-        Ok(wishes) => wishes,
-        Err(error) => return refuse(stream, error),
+    let user = startup.parameter("user").unwrap_or_default();
+    let read = Wishes::read(&startup).and_then(|mut wishes| {
+        wishes.tenants.extend(terms.tenant_of(&stream));
+        Ok((terms.rule(&wishes, &stream, peer)?, wishes))
+    });
+    let (rule, wishes) = match read {
+        Ok(read) => read,
+        Err(error) => {
+            if matches!(error, Error::LoginRejected | Error::CertificateRequired) {
+                let database = startup.parameter("database").unwrap_or_default();
+                let event = Event::new(What::Refusal).login(user, database).peer(&peer);
+                common.audit.record(&event.reason(&error.message()));
+            }
+            return refuse(stream, error);
+        }
     };
-    let knock = Knock { wishes, long_key: startup.takes_long_keys(), peer };
+    let knock = Knock { wishes, long_key: startup.takes_long_keys(), peer, terms, rule };
     login(stream, knock, door, slot).await
 }
 
@@ -224,30 +239,47 @@ struct Knock {
     /// It takes a cancel key of protocol 3.2.
     long_key: bool,
     peer: Peer,
+    terms: Arc<Terms>,
+    rule: LoginRule,
 }
 
 /// From wishes to a session on its worker.
 async fn login(mut stream: Stream, knock: Knock, door: &Door, slot: Slot) -> Result<(), Ended> {
-    let Knock { wishes, long_key, peer } = knock;
+    let Knock { wishes, long_key, peer, terms, rule } = knock;
     let common = &door.common;
     let refuse = |stream, error| Err(Ended::Refused(Box::new(stream), error));
+    if !common.audit.lets_in() {
+        return refuse(stream, denied(door, &wishes, peer, Error::AuditUnavailable.into()));
+    }
     let (authenticator, catalog) = (common.authenticator.load(), common.catalog.load());
     let settings = common.client.load();
-    let proof = client::authenticate(&mut stream, &authenticator, &catalog, &wishes, &settings);
-    let identity = match proof.await? {
-        Ok(identity) => identity,
-        Err(error) => {
-            common.metrics.login_failure("denied");
+    let (authenticator, catalog) = (&authenticator, &catalog);
+    let (throttle, settings) = (&common.throttle, &settings);
+    let (terms, rule, tried) = (&*terms, &rule, Cell::new(Instant::now()));
+    let proving = Proving { terms, rule, authenticator, catalog, settings, throttle, peer, tried };
+    let proof = proving.prove(&mut stream, &wishes);
+    let held = |proven: Proven| match common.holds.load().disabled.covers(&proven.identity.tenant) {
+        false => Ok(proven),
+        true => {
+            let reason = "disabled in the console".to_owned();
+            Err(Turned { error: Error::AuthenticationFailed, reason })
+        }
+    };
+    let Proven { identity, farewell } = match proof.await?.and_then(held) {
+        Ok(proven) => proven,
+        Err(turned) => {
+            let error = denied(door, &wishes, peer, turned);
+            if error == Error::AuthenticationFailed {
+                proving.pause().await;
+            }
             return refuse(stream, error);
         }
     };
-    let tenant = &identity.tenant;
-    if common.holds.load().disabled.covers(tenant) {
-        let (user, reason) = (&wishes.user, "disabled in the console");
-        tracing::warn!(user, reason, "login denied");
-        common.metrics.login_failure("denied");
-        return refuse(stream, Error::AuthenticationFailed);
+    if !farewell.is_empty() {
+        stream.write_all(&farewell).await?;
+        stream.flush().await?;
     }
+    let tenant = &identity.tenant;
     if let Err(error) = wishes.check(tenant) {
         return refuse(stream, error);
     }
@@ -263,6 +295,9 @@ async fn login(mut stream: Stream, knock: Knock, door: &Door, slot: Slot) -> Res
     common.metrics.logins.increment(1);
     let session = entry.session;
     tracing::info!(session, tenant = %tenant.id, credential = identity.credential, %peer, "login");
+    let event = Event::new(What::Login).tenant(tenant.id.as_str()).session(session).peer(&peer);
+    let event = event.credential(&identity.credential).login(&wishes.user, &wishes.database);
+    common.audit.record(&event);
     let local = stream.local_addr();
     stream.detach()?;
     let arrival = Arrival { stream, identity, account, slot: client_slot, wishes, entry };
@@ -271,6 +306,16 @@ async fn login(mut stream: Stream, knock: Knock, door: &Door, slot: Slot) -> Res
     let mut stream = back.arrival.stream;
     stream.attach()?;
     refuse(stream, Error::WorkerLost)
+}
+
+/// Notes a login that was denied, with its true reason; gives back what the client is told.
+fn denied(door: &Door, wishes: &Wishes, peer: Peer, turned: Turned) -> Error {
+    let (user, reason) = (wishes.user.as_str(), turned.reason.as_str());
+    tracing::warn!(user, reason, "login denied");
+    let event = Event::new(What::Refusal).login(user, &wishes.database);
+    door.common.audit.record(&event.peer(&peer).reason(reason));
+    door.common.metrics.login_failure("denied");
+    turned.error
 }
 
 /// The worker a tenant lives on: always the same one, so that its clients share servers.

@@ -189,7 +189,19 @@ mod tests {
     fn settings(address: ListenAddress, plaintext_password: bool) -> ListenSettings {
         let systemd = Some("front".to_owned());
         let tls = TlsPolicy::Disable;
-        ListenSettings { address, tls, identity: None, plaintext_password, systemd }
+        let (identities, rules) = (Vec::new(), Vec::new());
+        let (client_authority, sni_suffix) = (None, None);
+        ListenSettings {
+            address,
+            tls,
+            identities,
+            client_authority,
+            sni_suffix,
+            proxies: crate::net::Origins::default(),
+            rules,
+            plaintext_password,
+            systemd,
+        }
     }
 
     /// A socket with an address that nobody can connect to: it does not listen.

@@ -12,9 +12,11 @@ use socket2::{Domain, Protocol, Type};
 use crate::catalog::Live;
 use crate::client::DoorTls;
 use crate::gate::inherited::{HandedSocket, Inherited};
-use crate::net::tls::{self, TlsError};
+use crate::net::tls::{AcceptPlan, Acceptor, TlsError};
 use crate::net::unix::{self, SocketFile};
-use crate::net::{ListenAddress, ListenSettings, Peer, Socket, TlsPolicy, UnixPeer};
+use crate::net::{
+    ListenAddress, ListenSettings, LoginRule, Origins, Peer, Socket, TlsPolicy, UnixPeer,
+};
 use crate::telemetry::HttpSettings;
 use crate::telemetry::http;
 
@@ -33,17 +35,27 @@ pub struct Listener {
 pub struct Terms {
     pub tls: DoorTls,
     pub plaintext_password: bool,
+    pub rules: Vec<LoginRule>,
+    pub sni_suffix: Option<String>,
+    pub proxies: Origins,
 }
 
 impl Terms {
     /// Reads the certificate and its key, if there are any.
     pub fn new(settings: &ListenSettings) -> Result<Self, TlsError> {
-        let acceptor = match (&settings.identity, settings.tls) {
-            (_, TlsPolicy::Disable) | (None, _) => None,
-            (Some((certificate, key)), _) => Some(tls::acceptor(certificate, key)?),
+        let identities = settings.identities.as_slice();
+        let client_authority = settings.client_authority.as_deref();
+        let acceptor = match settings.tls {
+            TlsPolicy::Disable => None,
+            _ => Some(Acceptor::new(AcceptPlan { identities, client_authority })?),
         };
-        let tls = DoorTls { policy: settings.tls, acceptor };
-        Ok(Self { tls, plaintext_password: settings.plaintext_password })
+        Ok(Self {
+            tls: DoorTls { policy: settings.tls, acceptor },
+            plaintext_password: settings.plaintext_password,
+            rules: settings.rules.clone(),
+            sni_suffix: settings.sni_suffix.clone(),
+            proxies: settings.proxies.clone(),
+        })
     }
 }
 

@@ -12,6 +12,8 @@ mod holds;
 mod inherited;
 mod ledger;
 mod listen;
+mod prove;
+mod proxied;
 mod reload;
 mod rows;
 mod service;
@@ -23,21 +25,21 @@ mod worker;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use tokio::runtime::Builder;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use crate::auth::Authenticator;
+use crate::auth::{Authenticator, Throttle};
 use crate::budget::Accounts;
 use crate::catalog::{Catalog, Live};
 use crate::client::{ClientSettings, Registry};
 use crate::config::Config;
 use crate::net::{Clock, Peer, Stream};
 use crate::pool::Arbiters;
-use crate::telemetry::{Metrics, logging};
+use crate::telemetry::{Audit, Metrics, logging};
 use crate::wire::startup::Startup;
 use desk::{Desk, Parts};
 use door::Doors;
@@ -49,14 +51,21 @@ use worker::Worker;
 /// Most console sessions at the same time.
 const CONSOLES_MAX: usize = 32;
 
+/// How long the start waits for keys that have to be fetched. Without them the gate serves those
+/// who need none.
+const FIRST_KEYS: Duration = Duration::from_secs(5);
+
 /// What every thread of the gate shares. Immutable, or counted in atomics.
 pub struct Common {
     pub catalog: Live<Catalog>,
     pub authenticator: Live<Authenticator>,
+    /// Who failed to log in too often.
+    pub throttle: Throttle,
     pub registry: Arc<Registry>,
     pub accounts: Accounts,
     pub client: Live<ClientSettings>,
     pub metrics: Metrics,
+    pub audit: Audit,
     pub epoch: Instant,
     pub clock: Clock,
     /// Client connections of the process, and the most there may be.
@@ -89,13 +98,23 @@ pub fn run(config: Config, path: PathBuf) -> anyhow::Result<()> {
     inherited.finish()?;
     let started = config.clone();
     let (metrics, renderer) = Metrics::new();
+    let mut authenticator = Authenticator::new(&config.issuers)?;
+    authenticator.start(None).context("could not start a thread that fetches keys")?;
+    authenticator.wait_for_keys(FIRST_KEYS);
+    let audit = match &config.audit {
+        Some(settings) => Audit::start(settings, metrics.audit_lost.clone())
+            .with_context(|| format!("could not open {}", settings.file.display()))?,
+        None => Audit::default(),
+    };
     let common = Arc::new(Common {
-        authenticator: Live::new(Authenticator::new(&config.issuers)?),
+        authenticator: Live::new(authenticator),
         catalog: Live::new(config.catalog),
+        throttle: Throttle::default(),
         registry: Arc::default(),
         accounts: Accounts::default(),
         client: Live::new(config.client),
         metrics,
+        audit,
         epoch: Instant::now(),
         clock: Clock::start().context("could not start the clock's thread")?,
         clients: AtomicUsize::new(0),
@@ -122,6 +141,7 @@ pub fn run(config: Config, path: PathBuf) -> anyhow::Result<()> {
         (0..config.gate.doors).map(|index| doors.start(index)).collect();
     let threads = threads.context("could not start a door thread")?;
     drop(doors);
+    let audit = common.audit.clone();
     let parts = Parts { common, workers, path, renderer, started, terms, log, manager };
     let desk = Desk::new(parts, config.console);
     runtime.block_on(desk.work(signals, http, arrivals, closing))?;
@@ -129,6 +149,7 @@ pub fn run(config: Config, path: PathBuf) -> anyhow::Result<()> {
         // A door has nothing left to do; a panic in it was logged where it happened.
         let _ = thread.join();
     }
+    audit.flush();
     tracing::info!("stopped");
     Ok(())
 }

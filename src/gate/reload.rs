@@ -3,7 +3,6 @@
 
 use std::sync::atomic::Ordering;
 
-use crate::auth::Authenticator;
 use crate::config::{self, Config};
 use crate::gate::desk::Desk;
 use crate::gate::listen::Terms;
@@ -14,9 +13,10 @@ impl Desk {
     /// the text for the person who wrote the file; then nothing has changed.
     pub fn apply_settings(&self) -> Result<Vec<String>, String> {
         let loaded = config::load(&self.path).map_err(|error| error.to_string())?;
-        let authenticator =
-            Authenticator::new(&loaded.issuers).map_err(|error| error.to_string())?;
+        let former = self.common.authenticator.load();
+        let mut authenticator = former.next(&loaded.issuers).map_err(|error| error.to_string())?;
         let terms = self.terms_of(&loaded)?;
+        authenticator.start(Some(&former)).map_err(|error| error.to_string())?;
         // Nothing below can fail.
         let fixed = loaded.needs_restart(&self.started);
         if !fixed.is_empty() {
@@ -41,6 +41,7 @@ impl Desk {
         common.clients_max.store(loaded.gate.clients, Ordering::Relaxed);
         self.drain_timeout.set(loaded.gate.drain_timeout);
         self.console.replace(loaded.console);
+        common.audit.reopen();
         if let Err(error) = self.log.set_level(&loaded.log) {
             tracing::error!(%error, "could not change the log level");
         }

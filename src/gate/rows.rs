@@ -2,9 +2,10 @@
 
 use std::collections::HashMap;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use crate::catalog::Pooling;
+use crate::catalog::{Pooling, Tenant};
 use crate::client::Phase;
 use crate::console::{ClientRow, MemoryRow, PoolRow, ServerRow, SocketRow};
 use crate::gate::holds::Database;
@@ -129,7 +130,7 @@ fn client_row(id: SessionId, guest: &Guest) -> ClientRow {
     let server = shared.server.borrow();
     let remote_pid = match guest.peer {
         Peer::Unix(peer) => peer.pid.and_then(|pid| u64::try_from(pid).ok()).unwrap_or(0),
-        Peer::Tcp(_) => 0,
+        Peer::Tcp(_) | Peer::Proxied(_) => 0,
     };
     let socket = SocketRow {
         kind: "C",
@@ -163,7 +164,8 @@ fn pool_row(pool: &Rc<Pool>, floor: &Floor, doing: &Doing) -> PoolRow {
     let (clean, parked, connecting, _) = pool.counts();
     let plan = pool.plan();
     let catalog = floor.common.catalog.load();
-    let mut tenants = catalog.tenants().filter(|it| it.route.conninfo == plan.conninfo);
+    let here = |it: &&Arc<Tenant>| it.faces().any(|it| it.route.conninfo == plan.conninfo);
+    let mut tenants = catalog.tenants().filter(here);
     let (tenant, pooling) = match (tenants.next(), tenants.next()) {
         (Some(only), None) if plan.isolation != Isolation::Row => {
             (only.id.to_string(), only.pooling)

@@ -110,7 +110,8 @@ fn logins(catalog: &Catalog) -> Vec<UserRow> {
     let login = |tenant: &std::sync::Arc<Tenant>| {
         (tenant.route.conninfo.user.clone(), tenant.route.cluster.name.clone())
     };
-    let logins: BTreeSet<(String, String)> = catalog.tenants().map(login).collect();
+    let logins: BTreeSet<(String, String)> =
+        catalog.tenants().flat_map(Tenant::faces).map(login).collect();
     let row = |(name, cluster)| UserRow {
         name,
         pool_mode: Some("transaction"),

@@ -3,7 +3,7 @@
 //! reaches it. What panics on it ends alone.
 
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
@@ -13,7 +13,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Poll;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use tokio::runtime::Builder;
 use tokio::sync::{mpsc, oneshot};
@@ -21,14 +21,15 @@ use tokio::sync::{mpsc, oneshot};
 use crate::auth::Identity;
 use crate::budget::Account;
 use crate::catalog::{Catalog, Tenant, TenantState};
-use crate::client::{self, Arrival, End, Env, Session, Shared};
-use crate::error::Error;
+use crate::client::{self, Arrival, CredentialEnd, End, Env, Session, Shared};
+use crate::error::{Ending, Error};
 use crate::gate::Common;
 use crate::gate::door::Slot;
 use crate::gate::errand::{self, Errand};
 use crate::gate::snapshot::{self, WorkerRows};
 use crate::net::{Buffers, Peer};
 use crate::pool::{Arbiters, Mail, Pools, SessionId};
+use crate::telemetry::{Event, What};
 
 /// How often idle servers are looked after. Linger times are a few of these at most.
 const TIDY_EVERY: Duration = Duration::from_millis(100);
@@ -54,6 +55,8 @@ pub enum Order {
     },
     /// The catalog was replaced.
     Reload,
+    /// A credential that counted may count no more.
+    Recheck,
     /// Something the console wants.
     Errand(Errand),
     /// End every session: at its next transaction boundary, or now. Answered when all are gone.
@@ -170,6 +173,8 @@ pub struct Floor {
     waiting: RefCell<Vec<oneshot::Sender<()>>>,
     pub ending: Cell<bool>,
     pub pending: errand::Pending,
+    /// Sessions whose credentials end, the next one first.
+    expiries: RefCell<BTreeSet<(SystemTime, SessionId)>>,
 }
 
 /// A session, as its worker sees it from outside.
@@ -183,7 +188,7 @@ pub struct Guest {
     pub peer: Peer,
     pub local: Option<SocketAddr>,
     pub secure: bool,
-    pub since: std::time::SystemTime,
+    pub since: SystemTime,
 }
 
 impl Floor {
@@ -198,6 +203,7 @@ impl Floor {
             readings: RefCell::default(),
             relays: client::Relays::default(),
             clock: common.clock.clone(),
+            audit: common.audit.clone(),
         };
         Rc::new(Self {
             common,
@@ -207,6 +213,7 @@ impl Floor {
             waiting: RefCell::default(),
             ending: Cell::new(false),
             pending: errand::Pending::default(),
+            expiries: RefCell::default(),
         })
     }
 
@@ -224,6 +231,7 @@ impl Floor {
                 _ = tidy.tick() => {
                     contained("housekeeping", || self.env.pools.tidy());
                     contained("the look at what is paused", || self.settle());
+                    contained("the end of credentials", || self.expire());
                     round = round.wrapping_add(1);
                     if round.is_multiple_of(ROUNDS_PER_REPORT) {
                         contained("a report", || self.report.borrow_mut().send(&self));
@@ -254,6 +262,7 @@ impl Floor {
                 }
             }
             Order::Reload => self.reload().await,
+            Order::Recheck => self.refresh_all(&self.common.catalog.load()).await,
             Order::Errand(errand) => self.run(errand),
             Order::Snapshot(reply) => {
                 // The one who asked may be gone.
@@ -284,7 +293,7 @@ impl Floor {
             peer,
             local,
             secure: arrival.stream.is_secure(),
-            since: std::time::SystemTime::now(),
+            since: SystemTime::now(),
         };
         let id = arrival.entry.session;
         let session = match Session::new(arrival, &self.env) {
@@ -298,6 +307,9 @@ impl Floor {
         self.hold(&guest);
         if self.ending.get() {
             guest.shared.end(Error::ShuttingDown, false);
+        }
+        if let Some(at) = guest.identity.expires_at {
+            self.expiries.borrow_mut().insert((at, id));
         }
         self.guests.borrow_mut().insert(id, Box::new(guest));
         let leaving = Leaving { floor: self.clone(), id, _slot: slot };
@@ -315,38 +327,86 @@ impl Floor {
         });
     }
 
-    /// Looks every tenant that is here up again, and whether its token still counts. Costs as much
-    /// as there are sessions, on a reload.
+    /// Looks every tenant that is here up again, and whether its credential still counts. Costs as
+    /// much as there are sessions, on a reload.
     async fn reload(&self) {
         *self.env.settings.borrow_mut() = self.common.client.load();
         let catalog = self.common.catalog.load();
-        let here: Vec<SessionId> = self.guests.borrow().keys().copied().collect();
-        for id in here {
-            self.refresh(id, &catalog).await;
-        }
-        self.env.pools.reload(catalog.tenants());
+        self.refresh_all(&catalog).await;
+        self.env.pools.reload(catalog.tenants().flat_map(Tenant::faces));
         self.hold_all();
     }
 
-    /// Looks the tenant of one session up again.
+    async fn refresh_all(&self, catalog: &Catalog) {
+        let here: Vec<SessionId> = self.guests.borrow().keys().copied().collect();
+        for id in here {
+            self.refresh(id, catalog).await;
+        }
+    }
+
+    /// Looks the tenant of one session up again, and whether its credential still counts.
     async fn refresh(&self, id: SessionId, catalog: &Catalog) {
         let tenant = self.guests.borrow().get(&id).map(|it| it.tenant.borrow().clone());
         let Some(tenant) = tenant else { return };
         let found = catalog.find(tenant.id.as_str()).await;
-        let found = found.filter(|found| found.state == TenantState::Active);
-        let found = found.filter(|found| !self.common.holds.load().disabled.covers(found));
         let guests = self.guests.borrow();
         let Some(guest) = guests.get(&id) else { return };
-        let found = found.filter(|_| guest.identity.stands(catalog));
-        match found {
-            Some(found) if found.version == tenant.version => {}
-            Some(found) => {
+        match self.still(guest, found, catalog) {
+            Ok(found) if found.version == tenant.version => {}
+            Ok(found) => {
                 *guest.tenant.borrow_mut() = found.clone();
                 *guest.shared.news.borrow_mut() = Some(found);
                 guest.shared.wake();
             }
-            None => guest.shared.end(Error::TenantEnded, false),
+            Err(why) => self.revoke(id, guest, why),
         }
+    }
+
+    /// The tenant as the session sees it today, or why it must end.
+    fn still(
+        &self,
+        guest: &Guest,
+        found: Option<Arc<Tenant>>,
+        catalog: &Catalog,
+    ) -> Result<Arc<Tenant>, Error> {
+        let found = found.ok_or(Error::Ended(Ending::TenantEnded))?;
+        let held = || self.common.holds.load().disabled.covers(&found);
+        if found.state == TenantState::Disabled || held() {
+            return Err(Error::Ended(Ending::TenantDisabled));
+        }
+        let identity = &guest.identity;
+        let counts = identity.stands(catalog, &self.common.authenticator.load())
+            && identity.is_of_the_tenants_issuer(&found);
+        let seen = found.seen_by(&identity.face).filter(|_| counts);
+        seen.ok_or(Error::Ended(Ending::CredentialRevoked))
+    }
+
+    /// Ends the sessions whose credentials are past their time.
+    fn expire(&self) {
+        if self.expiries.borrow().is_empty() {
+            return;
+        }
+        let now = SystemTime::now();
+        loop {
+            let next = self.expiries.borrow().first().copied();
+            let Some((_, id)) = next.filter(|(at, _)| *at <= now) else { return };
+            self.expiries.borrow_mut().pop_first();
+            if let Some(guest) = self.guests.borrow().get(&id) {
+                self.revoke(id, guest, Error::Ended(Ending::CredentialExpired));
+            }
+        }
+    }
+
+    /// Ends a session whose credential or tenant is no more.
+    fn revoke(&self, id: SessionId, guest: &Guest, why: Error) {
+        if guest.shared.ending.borrow().is_some() {
+            return;
+        }
+        let event = Event::new(What::Revocation).session(id).peer(&guest.peer);
+        let event = event.tenant(guest.tenant.borrow().id.as_str()).reason(why.facts().name);
+        self.common.audit.record(&event.credential(&guest.identity.credential));
+        let now = self.env.settings.borrow().credential_end == CredentialEnd::Now;
+        guest.shared.end(why, now);
     }
 
     fn tell_if_empty(&self) {
@@ -370,7 +430,10 @@ struct Leaving {
 
 impl Drop for Leaving {
     fn drop(&mut self) {
-        self.floor.guests.borrow_mut().remove(&self.id);
+        let gone = self.floor.guests.borrow_mut().remove(&self.id);
+        if let Some(at) = gone.and_then(|guest| guest.identity.expires_at) {
+            self.floor.expiries.borrow_mut().remove(&(at, self.id));
+        }
         self.floor.tell_if_empty();
     }
 }

@@ -10,6 +10,7 @@ mod denial;
 mod ledger;
 mod lexer;
 mod literal;
+mod prepared;
 mod quick;
 mod rules;
 mod session;
@@ -29,6 +30,7 @@ pub use cache::Cache;
 pub use denial::{Denial, Denials, Watch};
 pub use ledger::{Entry, Ledger};
 pub use lexer::{Kind, Lexer, Token, Unreadable};
+pub use prepared::is_query;
 pub use stand_in::set_config_calls;
 
 /// What the server's scanner would read differently from session to session.
@@ -102,6 +104,21 @@ pub enum Command {
         touches: Vec<Touch>,
         /// It may change settings that cannot be read from the text.
         unknown_settings: bool,
+        /// It reads the list of prepared statements.
+        lists_prepared: bool,
+    },
+    /// `PREPARE name AS …`, and what the statement does when it is executed.
+    Prepare {
+        name: String,
+        runs: Box<Self>,
+    },
+    /// EXECUTE, also behind EXPLAIN or CREATE TABLE … AS.
+    Execute {
+        name: String,
+        /// What happens beside it.
+        around: Box<Self>,
+        /// Constants among its values that may be names of settings of one's own.
+        named: Vec<String>,
     },
     Set {
         /// Several only for SET SESSION CHARACTERISTICS.
@@ -116,6 +133,8 @@ pub enum Command {
     DiscardAll,
     /// DISCARD PLANS, SEQUENCES or TEMP.
     DiscardPart,
+    /// SHOW idle_session_timeout, which the gate keeps.
+    ShowIdle,
     DeallocateAll,
     Deallocate {
         name: String,
@@ -129,18 +148,22 @@ pub enum Command {
 }
 
 impl Command {
+    /// Nothing to the session, as far as can be seen.
+    fn plain(harmless: bool) -> Self {
+        let (touches, unknown_settings, lists_prepared) = (Vec::new(), false, false);
+        Self::Other { harmless, touches, unknown_settings, lists_prepared }
+    }
+
     /// Whether it changes what the session is, or may.
     fn concerns_session(&self) -> bool {
         match self {
-            Self::Other { touches, unknown_settings, .. } => {
-                !touches.is_empty() || *unknown_settings
+            Self::Other { touches, unknown_settings, lists_prepared, .. } => {
+                !touches.is_empty() || *unknown_settings || *lists_prepared
             }
             _ => true,
         }
     }
-}
 
-impl Command {
     /// Whether it lets go of what stays with the server and is harmless in every other way.
     fn suspicion(&self) -> Suspicion {
         match self {
@@ -244,32 +267,16 @@ fn read_parts(mut cursor: Cursor<'_>, mut parts: Vec<Part>) -> Reading {
             }
         }
     }
-    match mixed(&parts) {
-        Some(rule) => refused(rule),
-        None => Reading::Special(parts.into_boxed_slice()),
-    }
+    Reading::Special(parts.into_boxed_slice())
 }
 
 /// A text that the server will refuse as a whole, as far as can be told.
 fn unreadable(text: &[u8]) -> Part {
-    let command = Command::Other { harmless: false, touches: Vec::new(), unknown_settings: false };
-    let denied = Denials::of(Denial::Unreadable);
+    let (command, denied) = (Command::plain(false), Denials::of(Denial::Unreadable));
     Part { range: 0..text.len(), command, denied, suspicion: Suspicion::None }
 }
 
 fn refused(rule: Rule) -> Reading {
     let (what, hint) = rule.texts();
     Reading::Refused { what: what.into(), hint }
-}
-
-/// A command that resets the whole session is answered by the gate, which cannot take its place
-/// between statements that a server runs.
-fn mixed(parts: &[Part]) -> Option<Rule> {
-    let other = parts.iter().any(|part| matches!(part.command, Command::Other { .. }));
-    let reset = parts.iter().find_map(|part| match part.command {
-        Command::ResetAll => Some(Rule::ResetAllBesideOthers),
-        Command::DiscardAll | Command::DiscardPart => Some(Rule::DiscardBesideOthers),
-        _ => None,
-    });
-    reset.filter(|_| other)
 }

@@ -193,10 +193,13 @@ impl Scan<'_> {
         let opened = self.before == Before::Open;
         let last = self.name;
         let word = self.word()?;
-        // An UPDATE of pg_settings is set_config by another name.
+        // An UPDATE of pg_settings is set_config by another name; the list of statements is the
+        // session's.
         let matters = match word.len() {
             4 => key(word) == INTO || (opened && key(word) == WITH),
             11 => word.eq_ignore_ascii_case(b"pg_settings"),
+            21 => word.eq_ignore_ascii_case(b"pg_prepared_statement"),
+            22 => word.eq_ignore_ascii_case(b"pg_prepared_statements"),
             _ => false,
         };
         self.named(last, Before::Name);
@@ -343,7 +346,8 @@ impl Scan<'_> {
         }
         let name = self.text.get(start..self.at)?;
         self.named(0, Before::QuotedName);
-        (name != b"\"pg_settings\"").then_some(())
+        let matters = name == b"\"pg_settings\"" || name.starts_with(b"\"pg_prepared_statement");
+        (!matters).then_some(())
     }
 
     fn operator_or_comment(&mut self, byte: u8) -> Option<()> {

@@ -5,22 +5,12 @@
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Rule {
     AtomicBody,
-    CreateTableAsExecute,
-    DiscardBesideOthers,
-    Execute,
-    ExplainExecute,
     Load,
-    Prepare,
-    ResetAllBesideOthers,
     TwoPhase,
     UnreadableCommand,
     UnreadableRest,
     UnreadableSetConfig,
 }
-
-const PREPARED: &str =
-    "Use the driver's prepared statements (the extended protocol); they follow the session.";
-const ALONE: &str = "Send it in a message of its own, outside transactions.";
 
 impl Rule {
     /// What is refused and what to do instead: the parts of the 0A000 a client gets.
@@ -30,16 +20,10 @@ impl Rule {
                 "a session command in one message with a BEGIN ATOMIC body",
                 "Send the function and the session command in separate messages.",
             ),
-            Self::CreateTableAsExecute => ("CREATE TABLE AS EXECUTE", PREPARED),
-            Self::DiscardBesideOthers => ("DISCARD beside other statements", ALONE),
-            Self::Execute => ("EXECUTE", PREPARED),
-            Self::ExplainExecute => ("EXPLAIN EXECUTE", PREPARED),
             Self::Load => (
                 "LOAD",
                 "Have the library in session_preload_libraries or shared_preload_libraries.",
             ),
-            Self::Prepare => ("PREPARE", PREPARED),
-            Self::ResetAllBesideOthers => ("RESET ALL beside other statements", ALONE),
             Self::TwoPhase => (
                 "a prepared transaction",
                 "Commit in one phase, or use a connection to PostgreSQL that is not pooled.",

@@ -6,11 +6,12 @@ use std::borrow::Cow;
 use crate::guard::cursor::{Cursor, Stop};
 use crate::guard::lexer::{Kind, Token};
 use crate::guard::literal;
+use crate::guard::prepared;
 use crate::guard::rules::Rule;
 use crate::guard::{Command, SetValue};
 
 /// The longest name PostgreSQL keeps, in bytes (NAMEDATALEN - 1); it cuts longer ones short.
-const NAME_BYTES_MAX: usize = 63;
+pub(super) const NAME_BYTES_MAX: usize = 63;
 
 /// The first word of a session command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -310,7 +311,7 @@ fn deallocate(pieces: &[Piece<'_>]) -> Option<Command> {
     if target.is("all") {
         return Some(Command::DeallocateAll);
     }
-    Some(Command::Deallocate { name: target.name()?.to_owned() })
+    Some(Command::Deallocate { name: prepared::kept(target.name()?.to_owned())? })
 }
 
 fn close(pieces: &[Piece<'_>]) -> Effect {

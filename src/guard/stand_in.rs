@@ -6,12 +6,16 @@ use std::ops::Range;
 use crate::guard::ReadOptions;
 use crate::guard::lexer::{Kind, Lexer, Token};
 
-/// Where such a statement names `set_config`, with its schema if it has one, in order; `None` for
-/// any other statement. A name in quotes, and a call inside another, make it another one.
+/// Where such a statement, or the PREPARE of one, names `set_config`, with its schema if it has
+/// one, in order; `None` for any other. A name in quotes, and a call inside another, make it
+/// another one.
 pub fn set_config_calls(text: &[u8], options: ReadOptions) -> Option<Vec<Range<usize>>> {
     let lexer = Lexer::new(text, options.standard_conforming_strings);
     let tokens: Vec<Token> = lexer.collect::<Result<_, _>>().ok()?;
     let mut rest = Rest { text, tokens: &tokens };
+    if rest.word("prepare").is_some() {
+        rest.prepared_name()?;
+    }
     rest.word("select")?;
     let mut calls = Vec::new();
     loop {
@@ -56,6 +60,16 @@ impl Rest<'_> {
     fn kind(&mut self, kind: Kind) -> Option<()> {
         let is = self.tokens.first()?.kind == kind;
         self.step(is)
+    }
+
+    /// `name [(types)] AS`, behind PREPARE.
+    fn prepared_name(&mut self) -> Option<()> {
+        let named = self.tokens.first()?.kind.is_name();
+        self.step(named)?;
+        if self.tokens.first()?.kind == Kind::Open {
+            self.arguments()?;
+        }
+        self.word("as")
     }
 
     /// Parentheses and what is between them.
@@ -117,6 +131,9 @@ mod tests {
         assert_eq!(calls(asyncpg), Some(vec!["set_config"]));
         let two = "select SET_CONFIG('a', upper('b'), true), pg_catalog . set_config($1, $2, true)";
         assert_eq!(calls(two), Some(vec!["SET_CONFIG", "pg_catalog . set_config"]));
+        let prepared = "PREPARE \"P\" (text, numeric(1, 0)) AS SELECT set_config('a', $1, false)";
+        assert_eq!(calls(prepared), Some(vec!["set_config"]));
+        assert_eq!(calls("prepare p as select set_config('a', 'b', true)").unwrap().len(), 1);
         let view = "SELECT set_config(name, 'view', false) FROM pg_settings WHERE name = 'x'";
         assert_eq!(calls(view), Some(vec!["set_config"]));
     }
@@ -134,6 +151,9 @@ mod tests {
             "SELECT set_config('a', 'b', true); SELECT 1",
             "SELECT set_config('a', 'b', true",
             "SELECT set_config",
+            "PREPARE p SELECT set_config('a', 'b', true)",
+            "PREPARE p AS PREPARE q AS SELECT set_config('a', 'b', true)",
+            "EXECUTE p(set_config('a', 'b', true))",
             "INSERT INTO t SELECT set_config('a', 'b', true)",
             "",
         ];

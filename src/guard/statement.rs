@@ -6,10 +6,11 @@ use std::ops::Range;
 use crate::guard::cursor::{Cursor, Stop};
 use crate::guard::denial::{Denial, Denials};
 use crate::guard::lexer::{Kind, Token};
+use crate::guard::literal;
 use crate::guard::rules::Rule;
-use crate::guard::session;
 use crate::guard::walk::{Walk, is_temporary_schema};
 use crate::guard::{Command, Part, Suspicion};
+use crate::guard::{prepared, session};
 
 /// One statement of a text.
 pub(super) struct Statement {
@@ -33,7 +34,7 @@ impl Statement {
     }
 
     fn plain(harmless: bool) -> Self {
-        Self::new(Command::Other { harmless, touches: Vec::new(), unknown_settings: false })
+        Self::new(Command::plain(harmless))
     }
 
     fn control(ends_transaction: bool) -> Self {
@@ -71,11 +72,12 @@ pub(super) fn read(cursor: &mut Cursor<'_>) -> Result<Option<Statement>, Stop> {
 
 /// What the first word of a statement says about the rest.
 #[derive(Clone, Copy)]
-enum Head {
+pub(super) enum Head {
     /// Rows in or out; may call functions.
     Query,
     /// Reads and leaves nothing behind, calls no function.
     Look,
+    Show,
     Copy,
     Explain,
     /// Opens a transaction or a savepoint, or lets go of one.
@@ -88,8 +90,7 @@ enum Head {
     Do,
     Lock,
     Session(session::Verb),
-    /// PREPARE name AS, EXECUTE.
-    Prepared,
+    Execute,
     Prepare,
     Listen,
     Load,
@@ -100,7 +101,7 @@ enum Head {
     Unknown,
 }
 
-fn head(text: &[u8], first: Token) -> Head {
+pub(super) fn head(text: &[u8], first: Token) -> Head {
     let mut lowered = [0_u8; 10];
     let Some(word) = lowered.get_mut(..first.bytes_len()) else { return Head::Unknown };
     for (to, from) in word.iter_mut().zip(first.bytes(text)) {
@@ -117,14 +118,15 @@ fn head(text: &[u8], first: Token) -> Head {
         b"deallocate" => Head::Session(session::Verb::Deallocate),
         b"close" => Head::Session(session::Verb::Close),
         b"unlisten" => Head::Session(session::Verb::Unlisten),
-        b"show" | b"fetch" => Head::Look,
+        b"show" => Head::Show,
+        b"fetch" => Head::Look,
         b"copy" => Head::Copy,
         b"explain" => Head::Explain,
         b"create" => Head::Create,
         b"alter" => Head::Alter,
         b"declare" => Head::Declare,
         b"prepare" => Head::Prepare,
-        b"execute" => Head::Prepared,
+        b"execute" => Head::Execute,
         b"listen" => Head::Listen,
         b"load" => Head::Load,
         b"grant" | b"revoke" | b"comment" | b"drop" | b"security" => Head::Names,
@@ -156,13 +158,14 @@ fn judge(cursor: &mut Cursor<'_>, first: Token) -> Result<Statement, Stop> {
             cursor.finish()?;
             Ok(Statement::plain(matches!(head, Head::Look)))
         }
+        Head::Show => show(cursor),
         Head::Copy => copy(cursor, first),
         Head::Explain => explain(cursor),
         Head::Create => create(cursor, first),
         Head::Alter => alter(cursor, first),
         Head::Declare => declare(cursor, first),
-        Head::Prepared => Err(Stop::Refused(Rule::Execute)),
-        Head::Prepare => Err(Stop::Refused(prepare(cursor))),
+        Head::Execute => prepared::execute(cursor).map(Statement::new),
+        Head::Prepare => prepared::prepare(cursor, first).map(Statement::new),
         Head::Listen => {
             cursor.suspect(Suspicion::Some);
             cursor.finish()?;
@@ -235,6 +238,26 @@ fn session_command(cursor: &mut Cursor<'_>, verb: session::Verb) -> Result<State
     })
 }
 
+/// SHOW of a setting that no server has, because the gate keeps it.
+fn show(cursor: &mut Cursor<'_>) -> Result<Statement, Stop> {
+    let text = cursor.text();
+    let name = cursor.next()?;
+    let kept = name.is_some_and(|name| is_named(text, name, "idle_session_timeout"));
+    let alone = cursor.next()?.is_none();
+    cursor.finish()?;
+    Ok(if kept && alone { Statement::new(Command::ShowIdle) } else { Statement::plain(true) })
+}
+
+/// Whether a token is this name, in quotes or not.
+fn is_named(text: &[u8], token: Token, name: &str) -> bool {
+    match token.kind {
+        Kind::QuotedName | Kind::UnicodeName => {
+            literal::name(text, token).is_some_and(|quoted| quoted.eq_ignore_ascii_case(name))
+        }
+        _ => token.is(text, name),
+    }
+}
+
 /// COPY with a program runs it on the server's machine.
 fn copy(cursor: &mut Cursor<'_>, first: Token) -> Result<Statement, Stop> {
     let text = cursor.text();
@@ -274,7 +297,7 @@ fn explain(cursor: &mut Cursor<'_>) -> Result<Statement, Stop> {
     let kind = if inner.kind == Kind::Word { head(text, inner) } else { Head::Other };
     match kind {
         Head::Query => query(cursor, inner, true),
-        Head::Prepared => Err(Stop::Refused(Rule::ExplainExecute)),
+        Head::Execute => prepared::execute(cursor).map(Statement::new),
         Head::Create => create(cursor, inner),
         Head::Declare => declare(cursor, inner),
         _ => query(cursor, inner, inner.kind == Kind::Open),
@@ -302,6 +325,7 @@ fn create(cursor: &mut Cursor<'_>, first: Token) -> Result<Statement, Stop> {
     let mut walk = Walk::new(text, object, false);
     walk.judge_calls(!routine);
     let (mut drops, mut query_begun, mut atomic) = (false, false, false);
+    let mut executes = None;
     let mut before = [first, object];
     while let Some(token) = walk.next(cursor)? {
         let [second_last, last] = before;
@@ -314,7 +338,7 @@ fn create(cursor: &mut Cursor<'_>, first: Token) -> Result<Statement, Stop> {
         if outside && last.is(text, "as") && !query_begun {
             query_begun = true;
             if token.is(text, "execute") && object.is(text, "table") {
-                return Err(Stop::Refused(Rule::CreateTableAsExecute));
+                executes = prepared::read_name(cursor)?;
             }
         }
         if routine && outside && token.is(text, "atomic") && last.is(text, "begin") {
@@ -326,7 +350,13 @@ fn create(cursor: &mut Cursor<'_>, first: Token) -> Result<Statement, Stop> {
     if temporary && !drops {
         cursor.suspect(Suspicion::Some);
     }
-    Ok(Statement { atomic, ..Statement::new(walk.command()) })
+    let command = match executes {
+        Some(name) => {
+            Command::Execute { name, around: Box::new(walk.command()), named: Vec::new() }
+        }
+        None => walk.command(),
+    };
+    Ok(Statement { atomic, ..Statement::new(command) })
 }
 
 fn alter(cursor: &mut Cursor<'_>, first: Token) -> Result<Statement, Stop> {
@@ -394,10 +424,4 @@ fn swallow(cursor: &mut Cursor<'_>) -> Result<(), Stop> {
     }
     cursor.deny_all(denied);
     Ok(())
-}
-
-fn prepare(cursor: &Cursor<'_>) -> Rule {
-    let [next] = cursor.ahead();
-    let transaction = next.is_some_and(|next| next.is(cursor.text(), "transaction"));
-    if transaction { Rule::TwoPhase } else { Rule::Prepare }
 }

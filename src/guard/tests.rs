@@ -40,13 +40,19 @@ fn words(reading: &Reading) -> String {
 
 fn command_words(command: &Command) -> String {
     match command {
-        Command::Other { harmless, touches, unknown_settings } => {
+        Command::Other { harmless, touches, unknown_settings, lists_prepared } => {
             let mut words = if *harmless { "harmless" } else { "harmful" }.to_owned();
             if !touches.is_empty() {
                 let names: Vec<&str> = touches.iter().map(|touch| touch.name.as_str()).collect();
                 words += &format!(" touches {}", names.join(","));
             }
-            words + if *unknown_settings { " unknown" } else { "" }
+            words += if *unknown_settings { " unknown" } else { "" };
+            words + if *lists_prepared { " lists" } else { "" }
+        }
+        Command::Prepare { name, runs } => format!("prepare {name} {}", command_words(runs)),
+        Command::Execute { name, around, named } => {
+            let named: String = named.iter().map(|name| format!(" {name}?")).collect();
+            format!("execute {name} {}{named}", command_words(around))
         }
         Command::Set { names, value, local } => {
             let local = if *local { "local " } else { "" };
@@ -61,6 +67,7 @@ fn command_words(command: &Command) -> String {
         Command::ResetAll => "reset all".to_owned(),
         Command::DiscardAll => "discard all".to_owned(),
         Command::DiscardPart => "discard part".to_owned(),
+        Command::ShowIdle => "show idle_session_timeout".to_owned(),
         Command::DeallocateAll => "deallocate all".to_owned(),
         Command::Deallocate { name } => format!("deallocate {name}"),
         Command::CloseAll => "close all".to_owned(),
@@ -121,8 +128,48 @@ fn depth_and_length_have_no_limit_that_hurts() {
     assert_eq!(words(&read(comments.as_bytes(), ON)), "harmless");
 }
 
+#[test]
+fn every_command_reads_the_same_name_of_a_statement() {
+    let mut random = fastrand::Rng::with_seed(29);
+    let letters = ["a", "A", "_", "\"\"", " ", "é", "$", "\\", "select", "1", "0123456789"];
+    let gaps = [" ", "\n", "/* ; */", "\t--'\n", "/*/**/*/ "];
+    for _ in 0..20_000 {
+        let name: String =
+            (0..random.usize(1..12)).map(|_| letters[random.usize(..letters.len())]).collect();
+        let meant = name.replace("\"\"", "\"");
+        let fits = meant.len() <= 63 || meant.is_ascii();
+        let kept = meant.get(..63).unwrap_or(&meant);
+        let gap = |random: &mut fastrand::Rng| gaps[random.usize(..gaps.len())];
+        let [one, two, three] = [(); 3].map(|()| gap(&mut random));
+        let quoted = format!("\"{name}\"");
+        let texts = [
+            (
+                format!("PREPARE{one}{quoted}{two}AS{three}SELECT 1"),
+                format!("prepare {kept} harmless"),
+            ),
+            (format!("exeCUTE{one}{quoted}{two}"), format!("execute {kept} harmless")),
+            (
+                format!("EXPLAIN{one}EXECUTE{two}{quoted}{three}(1)"),
+                format!("execute {kept} harmless"),
+            ),
+            (format!("DEALLOCATE{one}PREPARE{two}{quoted}{three};"), format!("deallocate {kept}")),
+        ];
+        for (text, expected) in texts {
+            let read = words(&read(text.as_bytes(), ON));
+            match fits {
+                true => assert_eq!(read, expected, "{text}"),
+                false => assert!(read.starts_with("refused: a session command"), "{text}: {read}"),
+            }
+        }
+    }
+}
+
 /// Pieces that are dangerous next to each other.
-const PIECES: [&str; 54] = [
+const PIECES: [&str; 58] = [
+    "PREPARE p",
+    " AS SELECT ",
+    "EXECUTE ",
+    "pg_prepared_statements",
     "'",
     "\"",
     "$",

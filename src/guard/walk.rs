@@ -23,6 +23,7 @@ pub(super) struct Walk<'text> {
     calls_matter: bool,
     touches: Vec<Touch>,
     unknown_settings: bool,
+    lists_prepared: bool,
     /// How many tokens came after the first.
     tokens: usize,
     previous: Token,
@@ -68,6 +69,7 @@ impl<'text> Walk<'text> {
             calls_matter: true,
             touches: Vec::new(),
             unknown_settings: false,
+            lists_prepared: false,
             tokens: 0,
             previous: first,
             chain: Chain { before: first, qualifier: None, name: first },
@@ -125,8 +127,8 @@ impl<'text> Walk<'text> {
         {
             return Command::AdvisoryUnlockAll;
         }
-        let (harmless, touches) = (self.harmless, self.touches);
-        Command::Other { harmless, touches, unknown_settings: self.unknown_settings }
+        let Self { harmless, touches, unknown_settings, lists_prepared, .. } = self;
+        Command::Other { harmless, touches, unknown_settings, lists_prepared }
     }
 
     fn concerns_session(&self) -> bool {
@@ -161,6 +163,8 @@ impl<'text> Walk<'text> {
             11 if self.updates && token.is(text, "pg_settings") => {
                 self.unknown_setting(cursor);
             }
+            21 => self.lists_prepared |= token.is(text, "pg_prepared_statement"),
+            22 => self.lists_prepared |= token.is(text, "pg_prepared_statements"),
             _ => {}
         }
     }
@@ -191,12 +195,18 @@ impl<'text> Walk<'text> {
     }
 
     fn quoted(&mut self, token: Token, cursor: &mut Cursor<'_>) {
-        let meant = match token.kind {
-            Kind::QuotedName => token.bytes(self.text) == b"\"pg_settings\"",
-            _ => literal::name(self.text, token).as_deref() == Some("pg_settings"),
+        let decoded;
+        let name = match token.kind {
+            Kind::QuotedName => quoted_inside(token.bytes(self.text)),
+            _ => {
+                decoded = literal::name(self.text, token).unwrap_or_default();
+                decoded.as_bytes()
+            }
         };
-        if self.updates && meant {
-            self.unknown_setting(cursor);
+        match name {
+            b"pg_settings" if self.updates => self.unknown_setting(cursor),
+            b"pg_prepared_statement" | b"pg_prepared_statements" => self.lists_prepared = true,
+            _ => {}
         }
     }
 

@@ -85,6 +85,20 @@ impl Context {
         Ok(Self { settings, sql, tenant })
     }
 
+    /// The setting that keeps transactions from writing unless they ask for it themselves.
+    pub const READ_ONLY: &str = "default_transaction_read_only";
+
+    /// The same with transactions that do not write.
+    pub fn without_writes(&self) -> Self {
+        let setting =
+            |name: &str, value: &str| Setting { name: name.to_owned(), value: value.to_owned() };
+        let own = self.settings.iter().map(|it| setting(&it.name, &it.value));
+        let settings: Vec<Setting> = own.chain([setting(Self::READ_ONLY, "on")]).collect();
+        let mut sql = self.sql.clone();
+        put_setting(&mut sql, Self::READ_ONLY, "on");
+        Self { settings, sql, tenant: self.tenant.clone() }
+    }
+
     /// The statements that bind: the context's settings first, then what the session carries.
     /// `None` when there is nothing to set. SET and not set_config, because a login that may not
     /// call that function can do nothing with it either (and it costs PostgreSQL less).
@@ -123,14 +137,15 @@ fn put_setting(sql: &mut String, name: &str, value: &str) {
     sql.push_str(&set_sql(name, value));
 }
 
+/// A setting's name, quoted part by part.
+pub fn name_sql(name: &str) -> String {
+    name.split('.').map(quote::identifier).collect::<Vec<_>>().join(".")
+}
+
 /// What stands behind SET so that a setting gets this value, as SHOW would answer it: the name and
 /// the value, both quoted.
 pub fn set_sql(name: &str, value: &str) -> String {
-    let mut sql = String::new();
-    for (at, part) in name.split('.').enumerate() {
-        sql.push_str(if at == 0 { "" } else { "." });
-        sql.push_str(&quote::identifier(part));
-    }
+    let mut sql = name_sql(name);
     sql.push_str(" TO ");
     if LISTS.iter().any(|list| name.eq_ignore_ascii_case(list)) {
         let names = quote::names(value);

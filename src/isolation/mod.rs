@@ -9,7 +9,7 @@ pub mod quote;
 mod seal;
 pub mod tenancy;
 
-pub use context::{Context, ContextError, ContextPlan, NAME_BYTES_MAX, set_sql};
+pub use context::{Context, ContextError, ContextPlan, NAME_BYTES_MAX, name_sql, set_sql};
 pub use level::Level;
 pub use seal::{Seal, SealKeyError, SealKeys, StoredKey};
 

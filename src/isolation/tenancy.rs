@@ -87,6 +87,12 @@ pub fn verifier(password: &Secret) -> String {
     scram_sha_256(password.expose())
 }
 
+/// Holds up, until the end of the transaction, whoever else makes tenants in the same database:
+/// of two transactions that grant on one database PostgreSQL lets one fail (XX000, "tuple
+/// concurrently updated").
+pub const ONE_AT_A_TIME: &str = "DO 'BEGIN PERFORM pg_catalog.pg_advisory_xact_lock(\
+    pg_catalog.hashtextextended(''tenantgate install'', 0)); END';\n";
+
 /// A schema tenant as the database must know it.
 #[derive(Clone, Copy, Debug)]
 pub struct SchemaTenant<'tenant> {
@@ -101,13 +107,14 @@ pub struct SchemaTenant<'tenant> {
 
 impl SchemaTenant<'_> {
     /// The SQL that makes the login, its role and its schema, and grants what the tenant needs
-    /// there and nothing elsewhere. To be run in its database by a superuser, or by a role with
-    /// CREATEROLE that owns the database; may be run again.
+    /// there and nothing elsewhere. To be run in its database, in one transaction, by a superuser
+    /// or by a role with CREATEROLE that owns the database; may be run again.
     pub fn sql(&self) -> String {
         let Self { dbname, login, role, schema, verifier } = *self;
         let (schema_name, login_name) = (quote::identifier(schema), quote::identifier(login));
         let database = quote::identifier(dbname);
-        let mut sql = create_role(login, "LOGIN");
+        let mut sql = ONE_AT_A_TIME.to_owned();
+        sql.push_str(&create_role(login, "LOGIN"));
         // Writing to a String cannot fail.
         let _ = write!(
             sql,

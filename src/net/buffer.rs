@@ -13,6 +13,9 @@ pub const ROOM_BYTES_MIN: usize = READ_BYTES / 4;
 /// Most buffers kept for reuse: what is beyond goes back to the allocator.
 const KEPT_MAX: usize = 64;
 
+/// Up to so many bytes are moved to a store of their own size when they have to wait.
+const COMPACT_BYTES_MAX: usize = READ_BYTES / 8;
+
 /// Bytes at the front are used up, bytes at the back are filled in.
 #[derive(Debug, Default)]
 pub struct Buffer {
@@ -94,10 +97,23 @@ impl Buffers {
         }
         let spare = std::mem::take(buffer);
         let mut kept = self.0.borrow_mut();
-        // A store that grew for one long statement is not worth keeping.
-        if kept.len() < KEPT_MAX && spare.store.len() <= 2 * READ_BYTES {
+        // A store that grew for one long statement is not worth keeping, nor is a small one.
+        if kept.len() < KEPT_MAX && (READ_BYTES..=2 * READ_BYTES).contains(&spare.store.len()) {
             kept.push(spare);
         }
+    }
+
+    /// Puts a few bytes that have to wait into a store of their own size, so that many who wait do
+    /// not hold as many large ones.
+    pub fn compact(&self, buffer: &mut Buffer) {
+        let data = buffer.data();
+        if data.len() > COMPACT_BYTES_MAX || buffer.store.len() < READ_BYTES {
+            return;
+        }
+        let small = Buffer { store: data.to_vec(), start: 0, end: data.len() };
+        let mut large = std::mem::replace(buffer, small);
+        large.consume(large.len());
+        self.take_back(&mut large);
     }
 }
 
@@ -116,6 +132,25 @@ mod tests {
         assert_eq!(buffer.data(), b"def");
         buffer.consume(99);
         assert!(buffer.is_empty());
+    }
+
+    #[test]
+    fn bytes_that_wait_take_no_more_than_their_own_size() {
+        let buffers = Buffers::default();
+        let mut buffer = Buffer::default();
+        buffer.room(4)[..4].copy_from_slice(b"abcd");
+        buffer.filled(4);
+        buffer.consume(1);
+        buffers.compact(&mut buffer);
+        assert_eq!((buffer.data(), buffer.store.len()), (&b"bcd"[..], 3));
+        assert_eq!(buffers.0.borrow().len(), 1);
+        buffer.room(2)[..2].copy_from_slice(b"ef");
+        buffer.filled(2);
+        assert_eq!(buffer.data(), b"bcdef");
+        // Nor is a small store kept for others.
+        let mut small = Buffer { store: vec![0; 3], ..Buffer::default() };
+        buffers.take_back(&mut small);
+        assert_eq!((small.has_store(), buffers.0.borrow().len()), (false, 1));
     }
 
     #[test]

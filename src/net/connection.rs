@@ -31,6 +31,10 @@ pub struct Connection {
     pub transmitted: u64,
 }
 
+/// Up to so many bytes are tried at once, without asking to be woken: they nearly always fit. More
+/// may not, and then a second try would cost a call.
+const TRIED_BYTES_MAX: usize = 4 * 1024;
+
 /// An output buffer that grew beyond this is not kept when it is empty again.
 const OUTPUT_KEPT_BYTES: usize = 4 * 1024;
 
@@ -57,7 +61,10 @@ impl Connection {
     /// Gives the stream up for another thread's runtime, if nothing is unread or unsent.
     pub fn depart(mut self) -> Result<Stream, Box<Self>> {
         match self.input.is_empty() && self.is_sent() && self.stream.detach().is_ok() {
-            true => Ok(self.stream),
+            true => {
+                self.buffers.take_back(&mut self.input);
+                Ok(self.stream)
+            }
             false => Err(Box::new(self)),
         }
     }
@@ -90,6 +97,17 @@ impl Connection {
         }
     }
 
+    /// Whether nothing was read that waits to be used, and nothing is there to be read.
+    #[inline]
+    pub fn is_silent(&self) -> bool {
+        self.input.is_empty() && !self.stream.may_be_readable()
+    }
+
+    /// Gives back most of the room that a short message takes, while it has to wait for long.
+    pub fn compact(&mut self) {
+        self.buffers.compact(&mut self.input);
+    }
+
     /// Whether everything written was handed to the kernel.
     #[inline]
     pub fn is_sent(&self) -> bool {
@@ -100,7 +118,7 @@ impl Connection {
     pub fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while self.sent < self.output.len() {
             let rest = self.output.get(self.sent..).unwrap_or_default();
-            let count = ready!(Pin::new(&mut self.stream).poll_write(cx, rest))?;
+            let count = ready!(write(&mut self.stream, rest, cx))?;
             self.wrote(count)?;
             self.sent += count;
         }
@@ -125,7 +143,7 @@ impl Connection {
         if bytes.is_empty() {
             return Poll::Ready(Ok(0));
         }
-        let sent = ready!(Pin::new(&mut self.stream).poll_write(cx, bytes))?;
+        let sent = ready!(write(&mut self.stream, bytes, cx))?;
         self.wrote(sent)?;
         from.input.consume(sent);
         // A flush that must wait is finished by the next poll_send.
@@ -194,6 +212,17 @@ impl Connection {
         }
         Poll::Ready(Ok(()))
     }
+}
+
+#[inline]
+fn write(stream: &mut Stream, bytes: &[u8], cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+    if bytes.len() <= TRIED_BYTES_MAX
+        && let Some(Ok(count)) = stream.try_write(bytes)
+    {
+        return Poll::Ready(Ok(count));
+    }
+    // What went wrong goes wrong again, and whoever must wait is woken.
+    Pin::new(stream).poll_write(cx, bytes)
 }
 
 fn invalid(what: &str) -> io::Error {

@@ -3,6 +3,7 @@
 mod buffer;
 mod clock;
 mod connection;
+mod network;
 mod peer;
 mod settings;
 mod stream;
@@ -12,6 +13,10 @@ pub mod unix;
 pub use buffer::{Buffer, Buffers};
 pub use clock::Clock;
 pub use connection::Connection;
+pub use network::{Network, Origins};
 pub use peer::{Peer, UnixPeer};
-pub use settings::{ListenAddress, ListenSettings, TlsPolicy, UnixAddress};
+pub use settings::{
+    ClientCertificate, ListenAddress, ListenSettings, LoginMethod, LoginRule, TlsPolicy,
+    UnixAddress,
+};
 pub use stream::{Socket, Stream};

@@ -1,12 +1,15 @@
 //! [`Peer`]: who is at the other end of a client's connection, as the kernel says.
 
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 /// The other end of a client's connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Peer {
     Tcp(SocketAddr),
+    /// Behind a load balancer, which says from where, or that it does not know. Never taken for
+    /// one of this machine.
+    Proxied(Option<SocketAddr>),
     Unix(UnixPeer),
 }
 
@@ -33,7 +36,16 @@ impl Peer {
     pub fn is_local(&self) -> bool {
         match self {
             Self::Tcp(address) => address.ip().to_canonical().is_loopback(),
+            Self::Proxied(_) => false,
             Self::Unix(_) => true,
+        }
+    }
+
+    /// Its address, where it has one.
+    pub fn ip(&self) -> Option<IpAddr> {
+        match self {
+            Self::Tcp(address) | Self::Proxied(Some(address)) => Some(address.ip().to_canonical()),
+            Self::Proxied(None) | Self::Unix(_) => None,
         }
     }
 
@@ -41,7 +53,7 @@ impl Peer {
     /// in another process namespace (its id reads as 0) only has the same number.
     pub fn is_owner(&self) -> bool {
         match self {
-            Self::Tcp(_) => false,
+            Self::Tcp(_) | Self::Proxied(_) => false,
             Self::Unix(UnixPeer { uid, pid, own_uid, .. }) => {
                 uid == own_uid && *uid != OVERFLOW_UID && *pid != Some(0)
             }
@@ -51,7 +63,10 @@ impl Peer {
     /// Address and port as the console shows them.
     pub fn address(&self) -> (String, u16) {
         match self {
-            Self::Tcp(address) => (address.ip().to_string(), address.port()),
+            Self::Tcp(address) | Self::Proxied(Some(address)) => {
+                (address.ip().to_string(), address.port())
+            }
+            Self::Proxied(None) => ("unknown".to_owned(), 0),
             Self::Unix(peer) => ("unix".to_owned(), peer.port),
         }
     }
@@ -60,7 +75,8 @@ impl Peer {
 impl fmt::Display for Peer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Tcp(address) => address.fmt(f),
+            Self::Tcp(address) | Self::Proxied(Some(address)) => address.fmt(f),
+            Self::Proxied(None) => f.write_str("unknown"),
             Self::Unix(peer) => write!(f, "unix(uid {})", peer.uid),
         }
     }
@@ -95,6 +111,7 @@ mod tests {
         for far in ["10.0.0.1:1", "[2001:db8::1]:1", "0.0.0.0:1", "[::ffff:10.0.0.1]:1"] {
             assert!(!Peer::Tcp(far.parse().unwrap()).is_local(), "{far}");
         }
+        assert!(!Peer::Proxied("127.0.0.1:1".parse().ok()).is_local());
         assert!(unix(1, Some(1), 2).is_local());
         assert_eq!(unix(1, Some(1), 2).address(), ("unix".to_owned(), 6432));
     }

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::{client, server};
 
@@ -36,6 +36,14 @@ impl Stream {
         !matches!(self, Self::Plain(_))
     }
 
+    /// The TLS session that a client began, if there is one.
+    pub fn accepted(&self) -> Option<&rustls::ServerConnection> {
+        match self {
+            Self::Accepted(tls) => Some(tls.get_ref().1),
+            Self::Plain(_) | Self::Connected(_) => None,
+        }
+    }
+
     /// Ready when a read may find something. With TLS around it only a read can tell, so it always
     /// is.
     #[inline]
@@ -44,6 +52,28 @@ impl Stream {
             Self::Plain(Socket::Tcp(tcp)) => tcp.poll_read_ready(cx),
             Self::Plain(Socket::Unix(unix)) => unix.poll_read_ready(cx),
             _ => Poll::Ready(Ok(())),
+        }
+    }
+
+    /// Whether a read may find something, as far as the runtime has heard; nobody is woken when
+    /// that changes. With TLS around it only a read can tell.
+    #[inline]
+    pub fn may_be_readable(&self) -> bool {
+        match self {
+            Self::Plain(Socket::Tcp(tcp)) => tcp.try_io(Interest::READABLE, || Ok(())).is_ok(),
+            Self::Plain(Socket::Unix(unix)) => unix.try_io(Interest::READABLE, || Ok(())).is_ok(),
+            _ => true,
+        }
+    }
+
+    /// Writes what the socket takes at once; nobody is woken when it takes more. `None` where that
+    /// cannot be tried: with TLS around it.
+    #[inline]
+    pub fn try_write(&self, bytes: &[u8]) -> Option<io::Result<usize>> {
+        match self {
+            Self::Plain(Socket::Tcp(tcp)) => Some(tcp.try_write(bytes)),
+            Self::Plain(Socket::Unix(unix)) => Some(unix.try_write(bytes)),
+            _ => None,
         }
     }
 

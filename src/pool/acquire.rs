@@ -112,7 +112,11 @@ impl Pool {
             None => (self.take_parked(|parked| parked.is_of_context(want))?, &counts.by_context),
         };
         count(counter);
-        let Idle { server, place, .. } = parked.idle;
+        let Idle { mut server, place, .. } = parked.idle;
+        if !Rc::ptr_eq(&server.settings, want.settings) {
+            // Equal, and the very same from here on: they are compared often.
+            server.settings = want.settings.clone();
+        }
         Some(Lease::new(self, server, place, slot, want).with_trace(!parked.harmless))
     }
 
@@ -270,6 +274,7 @@ impl Pool {
                     }
                     // Held until the server has been offered: see `Pledge`.
                     let _pledge = place.take_pledge();
+                    pool.note(server.facts());
                     pool.offer(Idle { server, place, since: Instant::now(), fresh: true });
                 }
                 Err(error) => {

@@ -30,6 +30,7 @@ impl Pools {
         let pool = cluster.and_then(|cluster| cluster.find(&plan, true));
         match (server.arrive(&self.buffers), pool) {
             (Ok(server), Some(pool)) => {
+                pool.note(server.facts());
                 pool.offer(Idle { server, place, since: Instant::now(), fresh: false });
             }
             (Ok(server), None) => {

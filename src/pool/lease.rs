@@ -87,6 +87,16 @@ impl Lease {
         self.trace = true;
     }
 
+    /// The session that used a server process of the same pool last: see [`Pool::user_of`].
+    pub fn user_of(&self, pid: i32) -> Option<i32> {
+        self.pool.user_of(pid)
+    }
+
+    /// Whether something ran since its last scrub that may have left a trace.
+    pub fn has_trace(&self) -> bool {
+        self.trace
+    }
+
     /// Gives the server back, bound as it is. The caller has seen that it is ready, outside a
     /// transaction, and that nothing is in flight. With `stays` the session may have it again as it
     /// is; without, whoever is next gets it scrubbed.
@@ -157,6 +167,9 @@ pub async fn close(server: Server, place: Place, busy: bool, counts: &Counts) {
 /// Whether an idle server is still there and has said nothing but what it may say at any time. Not
 /// a question to the server: one look at what its socket holds.
 pub fn is_quiet(connection: &mut Connection) -> bool {
+    if connection.is_silent() {
+        return true;
+    }
     loop {
         match connection.poll_fill(&mut Context::from_waker(Waker::noop())) {
             Poll::Pending if connection.input.is_empty() => return true,

@@ -153,6 +153,8 @@ pub struct Pool {
     clean: RefCell<Vec<Idle<Clean>>>,
     parked: RefCell<Vec<Parked>>,
     leased: RefCell<Vec<LeaseFacts>>,
+    /// Every server there is, in whatever place.
+    servers: RefCell<Vec<Weak<ServerFacts>>>,
     connecting: Cell<usize>,
     /// It is in its cluster's list of pools with something idle.
     listed: Cell<bool>,
@@ -251,6 +253,7 @@ impl Pools {
             clean: RefCell::default(),
             parked: RefCell::default(),
             leased: RefCell::default(),
+            servers: RefCell::default(),
             connecting: Cell::new(0),
             listed: Cell::new(false),
             obsolete: Cell::new(false),
@@ -425,6 +428,21 @@ impl Pool {
         }
         known.push((settings, greeting.clone()));
         greeting
+    }
+
+    /// Notes a server that has come to this pool.
+    fn note(&self, facts: &Rc<ServerFacts>) {
+        let mut servers = self.servers.borrow_mut();
+        servers.retain(|known| known.strong_count() > 0);
+        servers.push(Rc::downgrade(facts));
+    }
+
+    /// The session that used a server process last, by the number in its cancel key.
+    pub fn user_of(&self, pid: i32) -> Option<i32> {
+        let servers = self.servers.borrow();
+        let facts = servers.iter().filter_map(Weak::upgrade).find(|facts| facts.pid == pid)?;
+        let session = facts.session.get();
+        (session != 0).then_some(session)
     }
 
     /// How servers of this pool are connected.

@@ -40,6 +40,8 @@ impl Mute {
             connection_string: Some(text),
             tenant_setting: "app.tenant_id".to_owned(),
             names: NamesPlan::default(),
+            roles: Default::default(),
+            default_role: None,
         };
         let tenant = TenantPlan {
             isolation: Isolation::Row,
@@ -50,8 +52,13 @@ impl Mute {
             tier: None,
             state: TenantState::Active,
             tokens: Vec::new(),
+            credentials: Vec::new(),
+            allow_from: Vec::new(),
             limits: LimitsPlan { servers: Some(servers), ..LimitsPlan::default() },
             allow_superuser: false,
+            issuer: None,
+            roles: Default::default(),
+            default_role: None,
         };
         let plan = CatalogPlan {
             clusters: [("main".to_owned(), cluster)].into(),

@@ -143,9 +143,8 @@ struct Made {
     heard: Vec<u8>,
 }
 
-/// Its parameters are text, text, int8, bytea: see `carrier.rs`.
-const ENTER: &str = "SELECT tenantgate.enter($1, $2, $3, $4)";
-/// The last two are sent in binary.
+/// The parameters of `enter()` are text, text, int8, bytea: see `carrier.rs`. The last two are sent
+/// in binary.
 const ENTER_FORMATS: [i16; 4] = [0, 0, 1, 1];
 
 /// No tenant's id: the console's name.
@@ -433,13 +432,13 @@ async fn bind(
     Ok(bound)
 }
 
-/// The tenant, signed for this backend and the next half minute. As values of an unnamed statement,
-/// never as text: what a statement's text says, others of the same role can read.
+/// The tenant, signed for this backend and the next half minute. As a call of the very function
+/// that was checked, with values: what a statement's text says, others of the same role can read.
 fn put_enter(out: &mut Vec<u8>, seal: &Seal, tenant: &str, facts: &ServerFacts) {
     let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let expires = since_epoch.as_secs() as i64 + facts.ahead + SIGNED_SECONDS;
     let signature = seal.sign(tenant, expires, facts.pid);
     let values: [&[u8]; 4] =
         [tenant.as_bytes(), seal.kid.as_bytes(), &expires.to_be_bytes(), &signature];
-    frontend::put_call(out, ENTER.as_bytes(), &ENTER_FORMATS, &values);
+    frontend::put_function_call(out, facts.enter, &ENTER_FORMATS, &values);
 }

@@ -16,6 +16,8 @@ pub struct Standing {
     pub ahead: i64,
     /// Why tenants cannot enter; `None` if they can.
     pub carrier: Option<String>,
+    /// The OID of the function that lets them in; 0 if there is none.
+    pub enter: u32,
     /// What the level wants and the database lacks; `None` if nothing.
     pub shortfall: Option<String>,
 }
@@ -31,11 +33,12 @@ pub async fn check_level(
     let here = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let ahead = (now - here.as_secs_f64()).round() as i64;
     let carrier = text(2).filter(|_| plan.sealing);
+    let enter = text(4).and_then(|text| text.parse().ok()).unwrap_or_default();
     let lacking = shortfalls(plan.tenant_setting, [text(1), carrier.clone(), text(3)]);
     let wanted = lacking.into_iter().filter(|(level, _)| plan.level >= *level);
     let missing: Vec<String> = wanted.map(|(_, words)| words).collect();
     let shortfall = (!missing.is_empty()).then(|| missing.join("; "));
-    Ok(Standing { ahead, carrier, shortfall })
+    Ok(Standing { ahead, carrier, enter, shortfall })
 }
 
 /// Whether nobody the login can become may call `set_config`, and the function that stands in for
@@ -81,11 +84,13 @@ fn sql(plan: CheckPlan<'_>) -> String {
 }
 
 /// A SELECT of one row about the session's login: the time, what the pack lacks, what the carrier
-/// lacks, tables with forgeable policies. Run it where `search_path` is `pg_catalog`.
+/// lacks, tables with forgeable policies, and which function `tenantgate.enter` is. Run it where
+/// `search_path` is `pg_catalog`.
 pub fn standing_sql(level: Level, tenant_setting: &str) -> String {
     let pack = pack::missing_sql(&[pack::Weight::Essential, pack::Weight::Exposure]);
     format!(
-        "SELECT extract(epoch FROM clock_timestamp()), ({pack}), ({}), ({})",
+        "SELECT extract(epoch FROM clock_timestamp()), ({pack}), ({}), ({}), \
+         to_regprocedure('tenantgate.enter(text,text,bigint,bytea)')::oid",
         carrier_sql(level, tenant_setting),
         policies_sql(tenant_setting)
     )

@@ -1,5 +1,6 @@
 //! Open a connection to PostgreSQL: dial, TLS as libpq's sslmode says, start-up, login, check.
 
+use std::cell::Cell;
 use std::io;
 use std::path::Path;
 use std::rc::Rc;
@@ -105,7 +106,7 @@ async fn connect_host(
         sealing: plan.seal_keys.is_some(),
     };
     let rights = check::check(&mut connection, checks).await?;
-    let (seal, ahead, shortfall) = level(&mut connection, plan, checks).await?;
+    let (seal, ahead, enter, shortfall) = level(&mut connection, plan, checks).await?;
     let stand_in = plan.level > Level::Plain
         && check_level::has_stand_in(&mut connection, &plan.tenant_setting).await?;
     let Welcome { pid, secret, greeting } = welcome;
@@ -114,6 +115,7 @@ async fn connect_host(
         conninfo,
         host,
         pid,
+        session: Cell::new(0),
         secret,
         greeting,
         rights,
@@ -121,6 +123,7 @@ async fn connect_host(
         shortfall,
         stand_in,
         ahead,
+        enter,
         secure,
         since,
         clock,
@@ -131,12 +134,12 @@ async fn connect_host(
 }
 
 /// Holds the level against the server: what row tenants are sealed with there, how far its clock
-/// is ahead, and what is missing and only told of.
+/// is ahead, which function lets tenants in, and what is missing and only told of.
 async fn level(
     connection: &mut Connection,
     plan: &ConnectPlan,
     checks: CheckPlan<'_>,
-) -> Result<(Option<Seal>, i64, Option<Box<str>>), ConnectError> {
+) -> Result<(Option<Seal>, i64, u32, Option<Box<str>>), ConnectError> {
     let mut told = None;
     if let (Some(reach), true) = (&plan.reach, plan.level > Level::Plain) {
         let excess = check_schema(connection, &plan.conninfo.user, reach).await?;
@@ -144,19 +147,19 @@ async fn level(
     }
     let promised = plan.level > Level::Plain || plan.seal_keys.is_some();
     if plan.isolation != Isolation::Row || !promised {
-        return Ok((None, 0, told));
+        return Ok((None, 0, 0, told));
     }
-    let Standing { ahead, carrier, shortfall } = check_level(connection, checks).await?;
+    let Standing { ahead, carrier, enter, shortfall } = check_level(connection, checks).await?;
     let told = shortfall.map(|shortfall| fall_short(plan, shortfall)).transpose()?;
     if let Some(carrier) = carrier {
         if plan.level < Level::Sealed {
             let (dbname, login) = (&plan.conninfo.dbname, &plan.conninfo.user);
             tracing::warn!(dbname, login, carrier, "tenants are not sealed in this database yet");
         }
-        return Ok((None, ahead, told));
+        return Ok((None, ahead, 0, told));
     }
     let seal = plan.seal_keys.as_ref().and_then(|keys| keys.seal(&plan.conninfo.dbname));
-    Ok((seal, ahead, told))
+    Ok((seal, ahead, enter, told))
 }
 
 /// The level is not in force: a refusal, or words for the log.
@@ -272,7 +275,7 @@ async fn secure(
         }
     }
     let direct = wish.negotiation == SslNegotiation::Direct;
-    let connector = tls::connector(ConnectorPlan {
+    let connector = wish.connectors.connector(ConnectorPlan {
         verify: verify(wish),
         root_file: wish.root_file.as_deref().filter(|file| *file != Path::new("system")),
         identity: wish.identity.as_ref(),

@@ -16,6 +16,7 @@ mod retire;
 mod simple;
 mod statements;
 
+use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
@@ -35,7 +36,7 @@ pub use pins::Pins;
 pub use read_back::Question;
 pub use retire::retire;
 pub use simple::{Reply, reply};
-pub use statements::{Statement, Statements};
+pub use statements::{Held, Statement, Statements, UNSURE};
 
 use crate::isolation::Seal;
 use crate::net::{Clock, Connection};
@@ -55,6 +56,8 @@ pub struct ServerFacts {
     pub host: usize,
     /// The server process, as it names itself for cancels.
     pub pid: i32,
+    /// The number in the cancel key of the session that used it last; 0 before the first.
+    pub session: Cell<i32>,
     secret: Vec<u8>,
     /// ParameterStatus as sent at login, in order.
     pub greeting: Vec<(String, String)>,
@@ -68,6 +71,8 @@ pub struct ServerFacts {
     pub stand_in: bool,
     /// How many seconds its clock is ahead of this machine's.
     ahead: i64,
+    /// The OID of the function that lets a sealed tenant in, which was checked at login; else 0.
+    enter: u32,
     pub secure: bool,
     /// When the login was complete.
     pub since: Instant,

@@ -26,13 +26,16 @@ impl Pins {
     pub const LISTEN: Self = Self(8);
     /// The tenant's pooling is by session.
     pub const SESSION: Self = Self(16);
+    /// Another role, or another user, than its login.
+    pub const ROLE: Self = Self(32);
 
-    const NAMES: [(Self, &'static str); 5] = [
+    const NAMES: [(Self, &'static str); 6] = [
         (Self::TEMPORARY, "temporary"),
         (Self::LOCK, "lock"),
         (Self::CURSOR, "cursor"),
         (Self::LISTEN, "listen"),
         (Self::SESSION, "session"),
+        (Self::ROLE, "role"),
     ];
 
     /// Whether there is no reason.
@@ -81,8 +84,8 @@ impl fmt::Display for Pins {
     }
 }
 
-/// Everything in a temporary schema depends on it, whatever its kind. The last column says whether
-/// the next question may be asked.
+/// Everything in a temporary schema depends on it, whatever its kind. The fourth column says
+/// whether the next question may be asked.
 const HELD: &str = "SET LOCAL statement_timeout TO 0; \
      SELECT EXISTS (SELECT FROM pg_catalog.pg_depend d \
      WHERE d.refclassid OPERATOR(pg_catalog.=) 'pg_catalog.pg_namespace'::pg_catalog.regclass \
@@ -90,7 +93,8 @@ const HELD: &str = "SET LOCAL statement_timeout TO 0; \
      EXISTS (SELECT FROM pg_catalog.pg_cursors c WHERE c.is_holdable), \
      EXISTS (SELECT FROM pg_catalog.pg_listening_channels()), \
      pg_catalog.has_table_privilege('pg_catalog.pg_locks', 'SELECT') \
-     AND pg_catalog.has_function_privilege('pg_catalog.pg_lock_status()', 'EXECUTE')";
+     AND pg_catalog.has_function_privilege('pg_catalog.pg_lock_status()', 'EXECUTE'), \
+     pg_catalog.current_setting('role') OPERATOR(pg_catalog.<>) 'none', session_user";
 
 /// How often a question is asked that is cancelled: the session may have a tiny statement_timeout,
 /// which is off only from the question's second statement on.
@@ -116,6 +120,10 @@ impl Bound {
             let mut pins = Pins::TEMPORARY.when(yes(0))
                 | Pins::CURSOR.when(yes(1))
                 | Pins::LISTEN.when(yes(2));
+            // Where the context has a role, that is in force.
+            let own = self.context().owns("role") || !yes(4);
+            let user = held.text(5) == Some(&self.facts().conninfo.user);
+            pins |= Pins::ROLE.when(!own || !user);
             pins |= match yes(3) {
                 true => Pins::LOCK.when(self.ask(LOCKED).await?.text(0) == Some("t")),
                 false => Pins::LOCK.when(locked),

@@ -10,6 +10,9 @@ use crate::wire::frame::HEADER_BYTES;
 /// is a row of settings; a hostile server shall not make the gate hold more.
 const FRAME_BYTES_MAX: usize = 1024 * 1024;
 
+/// What a row of one column begins with.
+const ONE_COLUMN: [u8; 2] = [0, 1];
+
 /// Most frames in one reply, for the same reason.
 const FRAMES_MAX: usize = 10_000;
 
@@ -48,16 +51,15 @@ impl Reply {
 
 /// Reads the reply to a Query. An unknown or misplaced message is an error: the caller closes.
 pub async fn reply(connection: &mut Connection) -> io::Result<Reply> {
-    read(connection, b"").await
+    read(connection, false).await
 }
 
-/// Reads the reply to Parse, Bind, Execute and Sync of one statement.
+/// Reads the reply to a FunctionCall: its result is the only column of the only row.
 pub async fn called(connection: &mut Connection) -> io::Result<Reply> {
-    read(connection, b"12").await
+    read(connection, true).await
 }
 
-/// `due` are the completions that must come before anything else, unless an error does.
-async fn read(connection: &mut Connection, mut due: &[u8]) -> io::Result<Reply> {
+async fn read(connection: &mut Connection, called: bool) -> io::Result<Reply> {
     let mut reply = Reply::default();
     let mut bytes = 0;
     for _ in 0..FRAMES_MAX {
@@ -71,8 +73,13 @@ async fn read(connection: &mut Connection, mut due: &[u8]) -> io::Result<Reply> 
         match header.tag {
             b'N' => {}
             b'A' => reply.heard.extend_from_slice(frame.get(..header.length).unwrap_or_default()),
-            b'1' | b'2' if due.first() == Some(&header.tag) => due = due.get(1..).unwrap_or(due),
-            b'T' | b'I' | b'C' | b'D' if !due.is_empty() => return Err(unexpected(header.tag)),
+            b'V' if called && reply.completed == 0 => {
+                // A value stands there as it does in a row.
+                reply.row = [&ONE_COLUMN[..], body].concat();
+                backend::read_row(&reply.row).ok_or_else(|| unexpected(header.tag))?;
+                (reply.rows, reply.completed) = (1, 1);
+            }
+            b'T' | b'I' | b'C' | b'D' if called => return Err(unexpected(header.tag)),
             b'T' => {}
             b'I' | b'C' => reply.completed += 1,
             b'D' => {

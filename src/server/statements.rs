@@ -7,23 +7,56 @@ use std::rc::Rc;
 
 use foldhash::fast::RandomState;
 
-/// A prepared statement as it was parsed: what follows the name in its Parse message.
-#[derive(Debug, PartialEq, Eq)]
+/// A prepared statement as it was parsed: what follows the name in its Parse message, or a PREPARE
+/// of SQL.
+#[derive(Debug, Default, PartialEq, Eq)]
 pub struct Statement {
     pub text: Box<[u8]>,
     /// Parameter types as they stand on the wire, count included.
     pub types: Box<[u8]>,
+    /// The text is a PREPARE, which must be run.
+    pub from_sql: bool,
+    /// The settings a server's scanner read the text under, where they matter; see [`UNSURE`].
+    pub read_under: Box<str>,
+}
+
+/// Among the settings a text was read under: nobody can tell one of them. Such a statement is like
+/// no other.
+pub const UNSURE: &str = "?";
+
+/// A statement a server holds.
+#[derive(Clone, Debug)]
+pub struct Held {
+    pub statement: Rc<Statement>,
+    /// The digest of what the server said of its parameters and columns, if it did.
+    pub shape: Option<u64>,
+}
+
+impl From<Rc<Statement>> for Held {
+    fn from(statement: Rc<Statement>) -> Self {
+        Self { statement, shape: None }
+    }
 }
 
 /// What a server connection has prepared, by name; the unnamed statement's name is empty.
 #[derive(Debug, Default)]
-pub struct Statements(HashMap<Box<[u8]>, Rc<Statement>, RandomState>);
+pub struct Statements(HashMap<Box<[u8]>, Held, RandomState>);
 
 impl Statements {
-    /// Whether the server holds exactly this statement under this name.
-    pub fn holds(&self, name: &[u8], statement: &Rc<Statement>) -> bool {
-        let held = self.0.get(name);
-        held.is_some_and(|held| Rc::ptr_eq(held, statement) || held == statement)
+    /// Whether the server holds exactly this statement under this name, and takes and gives what
+    /// it did when it was prepared, as far as that is known.
+    pub fn holds(&self, name: &[u8], statement: &Rc<Statement>, shape: Option<u64>) -> bool {
+        let Some(held) = self.0.get(name) else { return false };
+        let same = Rc::ptr_eq(&held.statement, statement)
+            || held.statement == *statement && !statement.read_under.contains(UNSURE);
+        same && held.shape.zip(shape).is_none_or(|(now, then)| now == then)
+    }
+
+    /// Notes what the server said of a statement, if it still holds it.
+    pub fn describe(&mut self, name: &[u8], statement: &Rc<Statement>, shape: u64) {
+        if let Some(held) = self.0.get_mut(name).filter(|it| Rc::ptr_eq(&it.statement, statement)) {
+            held.shape = Some(shape);
+        }
     }
 
     /// Whether the name is taken, by whatever statement.
@@ -32,18 +65,28 @@ impl Statements {
     }
 
     /// Notes that the server was told to prepare this.
-    pub fn insert(&mut self, name: &[u8], statement: Rc<Statement>) {
+    pub fn insert(&mut self, name: &[u8], statement: impl Into<Held>) {
         match self.0.get_mut(name) {
-            Some(held) => *held = statement,
+            Some(held) => *held = statement.into(),
             None => {
-                self.0.insert(name.into(), statement);
+                self.0.insert(name.into(), statement.into());
             }
         }
     }
 
     /// Notes that the server no longer has it, and says what it had.
-    pub fn remove(&mut self, name: &[u8]) -> Option<Rc<Statement>> {
+    pub fn remove(&mut self, name: &[u8]) -> Option<Held> {
         self.0.remove(name)
+    }
+
+    /// DEALLOCATE ALL: the unnamed one stays.
+    pub fn clear_named(&mut self) {
+        self.0.retain(|name, _| name.is_empty());
+    }
+
+    /// The names of all that have one.
+    pub fn names(&self) -> impl Iterator<Item = &[u8]> {
+        self.0.keys().map(|name| &**name).filter(|name| !name.is_empty())
     }
 
     /// Whether the server holds none.

@@ -32,7 +32,7 @@ pub enum Kind {
 }
 
 /// The series of the whole process.
-pub const METRICS: [Metric; 28] = [
+pub const METRICS: [Metric; 29] = [
     gauge("tenantgate_build_info", "", &["version"], "Always 1; the label carries the version."),
     gauge(
         "tenantgate_start_time_seconds",
@@ -136,6 +136,7 @@ pub const METRICS: [Metric; 28] = [
         "Requests cancelled because they ran longer than their tenant may.",
     ),
     counter("tenantgate_reloads_total", "", &["result"], "Reloads of the settings or the catalog."),
+    counter("tenantgate_audit_lost_total", "", &[], "Audit events that could not be written."),
 ];
 
 /// The series that are read from the system at each scrape.
@@ -238,6 +239,7 @@ pub struct Metrics {
     pub cancels: Counter,
     pub query_time_exceeded: Counter,
     pub reloads: Reloads,
+    pub audit_lost: Counter,
     recorder: Arc<PrometheusRecorder>,
 }
 
@@ -316,6 +318,7 @@ impl Metrics {
             cancels: counter!("tenantgate_cancels_total"),
             query_time_exceeded: counter!("tenantgate_query_time_exceeded_total"),
             reloads: Reloads { applied: reloads("applied"), rejected: reloads("rejected") },
+            audit_lost: counter!("tenantgate_audit_lost_total"),
             recorder,
         }
     }

@@ -1,6 +1,7 @@
 //! What the gate tells the outside: metrics, the log, and the HTTP endpoint that serves them.
 //! Takes plain names and numbers: it does not know tenants as a type.
 
+pub mod audit;
 pub mod http;
 pub mod logging;
 pub mod metrics;
@@ -10,6 +11,7 @@ mod settings;
 pub mod status;
 mod tenants;
 
+pub use audit::{Audit, AuditSettings, Event, What};
 pub use metrics::{Metrics, Renderer};
 pub use settings::{HttpSettings, LogFormat, LogSettings};
 pub use tenants::{Board, TenantRow};

@@ -45,6 +45,26 @@ pub fn put_cleartext_request(out: &mut Vec<u8>) {
     frame(out, b'R', |body| body.extend_from_slice(&3_u32.to_be_bytes()));
 }
 
+/// Appends AuthenticationSASL with the names of mechanisms.
+pub fn put_sasl<'name>(out: &mut Vec<u8>, mechanisms: impl Iterator<Item = &'name str>) {
+    frame(out, b'R', |body| {
+        body.extend_from_slice(&10_u32.to_be_bytes());
+        for name in mechanisms {
+            body.extend_from_slice(name.as_bytes());
+            body.push(0);
+        }
+        body.push(0);
+    });
+}
+
+/// Appends AuthenticationSASLContinue (11) or AuthenticationSASLFinal (12).
+pub fn put_sasl_data(out: &mut Vec<u8>, kind: u32, data: &[u8]) {
+    frame(out, b'R', |body| {
+        body.extend_from_slice(&kind.to_be_bytes());
+        body.extend_from_slice(data);
+    });
+}
+
 /// Appends ParameterStatus.
 pub fn put_parameter_status(out: &mut Vec<u8>, name: &str, value: &str) {
     frame(out, b'S', |body| {
@@ -102,12 +122,47 @@ pub fn put_ready(out: &mut Vec<u8>, status: u8) {
     frame(out, b'Z', |body| body.push(status));
 }
 
+/// Appends NotificationResponse; `rest` is the channel and the payload as they stand on the wire.
+pub fn put_notification(out: &mut Vec<u8>, pid: i32, rest: &[u8]) {
+    frame(out, b'A', |body| {
+        body.extend_from_slice(&pid.to_be_bytes());
+        body.extend_from_slice(rest);
+    });
+}
+
 /// Appends CommandComplete.
 pub fn put_complete(out: &mut Vec<u8>, tag: &str) {
     frame(out, b'C', |body| {
         body.extend_from_slice(tag.as_bytes());
         body.push(0);
     });
+}
+
+/// Appends an ErrorResponse with a body that was read before.
+pub fn put_raw_error(out: &mut Vec<u8>, fields: &[u8]) {
+    frame(out, b'E', |body| body.extend_from_slice(fields));
+}
+
+/// Appends a ParameterDescription; `types` as they stand on the wire, count included.
+pub fn put_parameter_description(out: &mut Vec<u8>, types: &[u8]) {
+    frame(out, b't', |body| body.extend_from_slice(types));
+}
+
+/// A column of a result: its name, and type, length and modifier as they stand on the wire.
+pub type Column<'frame> = (&'frame [u8], &'frame [u8]);
+
+/// What a RowDescription body says of a result. Where a column comes from is left out. `None`
+/// if the layout is wrong.
+pub fn columns(body: &[u8]) -> Option<Vec<Column<'_>>> {
+    let (count, mut rest) = body.split_first_chunk::<2>()?;
+    let mut columns = Vec::new();
+    for _ in 0..u16::from_be_bytes(*count) {
+        let (name, after) = cstring(rest)?;
+        let (facts, after) = after.split_first_chunk::<18>()?;
+        columns.push((name, facts.get(6..16)?));
+        rest = after;
+    }
+    rest.is_empty().then_some(columns)
 }
 
 /// SQLSTATE and severity of a server's ErrorResponse body. A missing field is empty, never a
@@ -234,6 +289,21 @@ mod tests {
     }
 
     #[test]
+    fn columns_are_read_without_where_they_come_from() {
+        let column =
+            |table: u8, kind: u8| [b"a\0\0\0\0", &[table, 0, 1, 0, 0, 0, kind][..]].concat();
+        let body = |table, kind| {
+            [b"\0\x01", &column(table, kind)[..], b"\0\x04\xff\xff\xff\xff\0\0"].concat()
+        };
+        let (one, other) = (body(7, 23), body(8, 23));
+        assert_eq!(columns(&one).unwrap(), columns(&other).unwrap());
+        assert_ne!(columns(&one).unwrap(), columns(&body(7, 20)).unwrap());
+        assert_eq!(columns(&one[..one.len() - 1]), None);
+        assert_eq!(columns(b"\0\0"), Some(Vec::new()));
+        assert_eq!(columns(b"\0\0x"), None);
+    }
+
+    #[test]
     fn rows_are_read_and_lies_refused() {
         let row = read_row(b"\0\x02\0\0\0\x01a\xff\xff\xff\xff").unwrap();
         let values: Vec<_> = (0..3).map(|column| row.value(column)).collect();
@@ -250,7 +320,7 @@ mod tests {
             let length = random.usize(..32);
             let bytes: Vec<u8> = (0..length).map(|_| random.u8(..3)).collect();
             let _ = (read_error(&bytes), read_row(&bytes), read_parameter_status(&bytes));
-            let _ = read_negotiate(&bytes);
+            let _ = (read_negotiate(&bytes), columns(&bytes));
         }
     }
 }

@@ -80,11 +80,17 @@ pub fn put_parse(out: &mut Vec<u8>, message: Parse<'_>) {
     put(out, b'P', &[message.name, b"\0", message.text, b"\0", message.types]);
 }
 
-/// Appends Parse, Bind, Execute and Sync of one unnamed statement with values; `formats` says for
-/// each whether it is text (0) or binary (1). The row comes back as text.
-pub fn put_call(out: &mut Vec<u8>, text: &[u8], formats: &[i16], values: &[&[u8]]) {
-    put(out, b'P', &[b"\0", text, b"\0\0\0"]);
-    let mut body = vec![0, 0];
+/// Appends a FunctionCall: a function by its OID, its arguments in these formats, its result as
+/// text (PostgreSQL manual, 55.2.5). `formats` says for each whether it is text (0) or binary (1).
+pub fn put_function_call(out: &mut Vec<u8>, oid: u32, formats: &[i16], values: &[&[u8]]) {
+    let mut body = oid.to_be_bytes().to_vec();
+    put_values(&mut body, formats, values);
+    body.extend_from_slice(&[0, 0]);
+    put(out, b'F', &[&body]);
+}
+
+/// Formats and values, as Bind and FunctionCall have them.
+fn put_values(body: &mut Vec<u8>, formats: &[i16], values: &[&[u8]]) {
     body.extend_from_slice(&(formats.len() as i16).to_be_bytes());
     formats.iter().for_each(|format| body.extend_from_slice(&format.to_be_bytes()));
     body.extend_from_slice(&(values.len() as i16).to_be_bytes());
@@ -92,15 +98,31 @@ pub fn put_call(out: &mut Vec<u8>, text: &[u8], formats: &[i16], values: &[&[u8]
         body.extend_from_slice(&(value.len() as i32).to_be_bytes());
         body.extend_from_slice(value);
     }
-    body.extend_from_slice(&[0, 0]);
-    put(out, b'B', &[&body]);
-    put(out, b'E', &[b"\0\0\0\0\0"]);
-    put_sync(out);
+}
+
+/// Appends a Describe message for a prepared statement.
+pub fn put_describe_statement(out: &mut Vec<u8>, name: &[u8]) {
+    put(out, b'D', &[b"S", name, b"\0"]);
 }
 
 /// Appends a Close message for a prepared statement.
 pub fn put_close_statement(out: &mut Vec<u8>, name: &[u8]) {
     put(out, b'C', &[b"S", name, b"\0"]);
+}
+
+/// Appends Close messages for a prepared statement and a portal of the same name.
+pub fn put_close_both(out: &mut Vec<u8>, name: &[u8]) {
+    put_close_statement(out, name);
+    put(out, b'C', &[b"P", name, b"\0"]);
+}
+
+/// Appends what runs a text without values as a statement and a portal of this name, in the place
+/// of whatever had it. The answers: two CloseComplete, ParseComplete, BindComplete, and the end.
+pub fn put_run(out: &mut Vec<u8>, name: &[u8], text: &[u8]) {
+    put_close_both(out, name);
+    put_parse(out, Parse { name, text, types: &[0, 0] });
+    put(out, b'B', &[name, b"\0", name, b"\0", &[0; 6]]);
+    put(out, b'E', &[name, b"\0", &[0; 4]]);
 }
 
 /// Appends a Sync message.
@@ -162,11 +184,8 @@ mod tests {
     #[test]
     fn values_of_a_bind_are_read_and_nulls_left_out() {
         let mut out = Vec::new();
-        put_call(&mut out, b"select $1, $2", &[0, 1], &[b"my.name", b"v"]);
-        let at = out.iter().position(|byte| *byte == b'B').unwrap();
-        let rest = &out[at..];
-        let length = u32::from_be_bytes(rest[1..5].try_into().unwrap()) as usize;
-        let body = &rest[HEADER_BYTES..=length];
+        put_values(&mut out, &[0, 1], &[b"my.name", b"v"]);
+        let body = &[b"\0\0", &out[..], b"\0\0"].concat();
         assert_eq!(bind_values(body), Some(vec![&b"my.name"[..], b"v"]));
         assert_eq!(bind_values(&body[..body.len() - 4]), None);
         assert_eq!(bind_values(b"p\0s\0\0\0\0\x01\xff\xff\xff\xff\0\0"), Some(Vec::new()));

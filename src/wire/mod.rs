@@ -4,4 +4,5 @@
 pub mod backend;
 pub mod frame;
 pub mod frontend;
+pub mod proxy;
 pub mod startup;

@@ -122,7 +122,7 @@ pub const ATTACKS: [Attack; 10] = [
             ))
         },
     ),
-    play(Startup, "options that cannot be read", ALL, stopped("08P01"), |scene| {
+    play(Startup, "options that cannot be read", ALL, stopped("42601"), |scene| {
         Box::pin(started(scene, &[("options", "-c"), ("options", "-x"), ("options", "-c =x")]))
     }),
     play(Startup, "a second start-up packet, as another", ALL, stopped("08P01"), |scene| {

@@ -8,7 +8,7 @@ use super::{
 use crate::harness::messages::{bind, execute, extended, parse, sync};
 
 /// The statement reads and forges in one, or forges for the one that follows.
-pub const ATTACKS: [Attack; 31] = [
+pub const ATTACKS: [Attack; 34] = [
     sql(
         Escape,
         "SET, SET LOCAL or RESET of the tenant's setting",
@@ -36,15 +36,20 @@ pub const ATTACKS: [Attack; 31] = [
         &[
             "SET ROLE $OTHERLOGIN",
             "SET ROLE app_owner",
-            "SET ROLE none",
-            "RESET ROLE",
             "BEGIN\nSET LOCAL ROLE postgres\nSELECT body FROM notes",
             "SET SESSION AUTHORIZATION $OTHERLOGIN",
-            "SET SESSION AUTHORIZATION DEFAULT",
             "SELECT set_config('role', 'none', false)",
             "SELECT set_config('session_authorization', 'postgres', false)",
             "SELECT set_config('session_replication_role', 'replica', true)",
         ],
+    ),
+    sql(Escape, "SET ROLE none, out of the context's", ROW, stopped("42501"), &["SET ROLE none"]),
+    sql(
+        Escape,
+        "role and session authorization to what they are",
+        ALL,
+        HARMLESS,
+        &["RESET ROLE", "SET SESSION AUTHORIZATION DEFAULT"],
     ),
     sql(
         Escape,
@@ -181,13 +186,23 @@ pub const ATTACKS: [Attack; 31] = [
         Escape,
         "PREPARE and EXECUTE in SQL",
         ALL,
-        stopped("0A000"),
+        stopped("42501"),
         &[
-            "PREPARE p AS SELECT set_config('app.tenant_id', '$OTHER', false)",
-            "EXECUTE p",
-            "EXPLAIN ANALYZE EXECUTE p",
-            "CREATE TABLE x AS EXECUTE p",
+            "PREPARE p AS SELECT set_config('app.tenant_id', '$OTHER', false)\nEXECUTE p",
+            "PREPARE p AS SELECT set_config('app.tenant_id', '$OTHER', false)\n\
+             EXPLAIN ANALYZE EXECUTE p",
+            "PREPARE p AS WITH w AS (SELECT set_config('role', 'none', false)) SELECT * FROM w\n\
+             CREATE TABLE x AS EXECUTE p",
+            "PREPARE p AS UPDATE notes SET body = set_config('app.tenant_id', '$OTHER', true)\n\
+             EXECUTE p",
         ],
+    ),
+    sql(
+        Escape,
+        "EXECUTE that gives the name of the setting",
+        ROW,
+        from_guard("42501"),
+        &["PREPARE p AS SELECT set_config($1, $2, false)\nEXECUTE p('app.tenant_id', '$OTHER')"],
     ),
     sql(
         Escape,

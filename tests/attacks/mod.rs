@@ -17,8 +17,10 @@ mod wires;
 use std::collections::BTreeSet;
 
 use futures::future::LocalBoxFuture;
+use tenantgate::demo::Template;
 use tenantgate::isolation::Level;
 
+use crate::harness::cluster::{template, versions};
 use scene::{Scene, Stage};
 
 /// What an attack is after.
@@ -110,6 +112,11 @@ const FROM_SEALED: Expected = [Escapes, Escapes, Harmless];
 
 /// What no level stops: `Shown` and `Careless` only.
 const NOWHERE: Expected = [Escapes; 3];
+
+/// What a newer server says itself: the attack's name, the first version, the verdict. A query
+/// behind executed messages without Sync has been a violation since 18.
+const NEWER: &[(&str, u32, Verdict)] =
+    &[("a simple query behind a batch without Sync", 18, Verdict::Stopped("08P01"))];
 
 /// For whom the attack is one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -222,7 +229,13 @@ fn column(level: Level) -> usize {
 
 /// Plays the whole table at a level and prints everything that is not as it says.
 async fn plays_as_the_table_says(level: Level) {
-    let stage = Stage::new(level).await;
+    let major = template().binaries().major().unwrap();
+    plays_at(level, major, template()).await;
+}
+
+/// The same with servers of this version.
+async fn plays_at(level: Level, major: u32, template: &Template) {
+    let stage = Stage::new(level, template).await;
     let only = std::env::var("TENANTGATE_ATTACK").unwrap_or_default();
     let mut wrong = Vec::new();
     let mut played = 0;
@@ -231,7 +244,8 @@ async fn plays_as_the_table_says(level: Level) {
             if !attack.name.contains(&only) {
                 continue;
             }
-            let expected = attack.expected[column(level)];
+            let newer = NEWER.iter().find(|row| row.0 == attack.name && row.1 <= major);
+            let expected = newer.map_or(attack.expected[column(level)], |row| row.2);
             // Shown only when the test fails.
             println!("{} ({})", attack.name, who.name());
             for (way, verdict, heard) in stage.play(&attack, who, expected).await {
@@ -269,6 +283,17 @@ async fn at_level_sealed_no_attack_succeeds() {
 #[tokio::test]
 async fn at_level_strict_no_attack_succeeds() {
     plays_as_the_table_says(Level::Strict).await;
+}
+
+/// Versions differ in what SQL can reach (18 reports `search_path`, 16 has SET as a right of its
+/// own), so the two strongest levels are attacked on the newest as well.
+#[tokio::test]
+async fn at_the_newest_servers_strongest_levels_no_attack_succeeds() {
+    let newest = versions().iter().max_by_key(|(major, _)| *major);
+    let (major, template) = newest.unwrap();
+    for level in [Level::Sealed, Level::Strict] {
+        plays_at(level, *major, template).await;
+    }
 }
 
 #[test]

@@ -8,7 +8,33 @@ use super::{
 };
 use crate::harness::messages::{bind, close, describe, execute, parse, sync};
 
-pub const ATTACKS: [Attack; 22] = [
+pub const ATTACKS: [Attack; 24] = [
+    sql(
+        Residue,
+        "what another tenant's PREPARE has made",
+        ALL,
+        stopped("26000"),
+        &[
+            "victim: PREPARE p AS SELECT 'CANARY'\n\
+             EXECUTE p\nvictim: DEALLOCATE p",
+            "victim: PREPARE p AS SELECT 'CANARY'\n\
+             EXPLAIN VERBOSE EXECUTE p\nvictim: DEALLOCATE p",
+            "victim: PREPARE p AS SELECT 'CANARY'\n\
+             DEALLOCATE p\nvictim: DEALLOCATE p",
+        ],
+    ),
+    sql(
+        Residue,
+        "the list of what another tenant has prepared",
+        ALL,
+        HARMLESS,
+        &[
+            "victim: PREPARE p AS SELECT 'CANARY'\n\
+             SELECT statement FROM pg_prepared_statements\nvictim: DEALLOCATE p",
+            "victim: PREPARE p AS SELECT 'CANARY'\n\
+             SELECT pg_prepared_statement()::text\nvictim: DEALLOCATE p",
+        ],
+    ),
     sql(
         Residue,
         "settings of every kind, carried from server to server",

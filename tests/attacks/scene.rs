@@ -4,11 +4,11 @@ use std::cell::RefCell;
 
 use tokio_postgres::{Client, SimpleQueryMessage};
 
-use tenantgate::demo::{Cluster, Plan};
+use tenantgate::demo::{Cluster, Plan, Template};
 use tenantgate::isolation::Level;
 
 use super::{Attack, Deed, Verdict, Who, careless};
-use crate::harness::cluster::{own, superuser};
+use crate::harness::cluster::{of, superuser};
 use crate::harness::gate::Gate;
 use crate::harness::messages::{self, Frame, transcript};
 use crate::harness::tenants::{Estate, LOGIN_PASSWORD, Tenant, Tweaks};
@@ -108,8 +108,8 @@ concat_ws(E'\\n',
   (SELECT count(*) FROM pg_prepared_xacts))";
 
 impl Stage {
-    pub async fn new(level: Level) -> Self {
-        let cluster = own(&Plan::default()).await;
+    pub async fn new(level: Level, template: &Template) -> Self {
+        let cluster = of(template, &Plan::default()).await;
         let estate = Estate::at(&cluster, level).await;
         let app = superuser(&cluster, "app").await;
         let silo = superuser(&cluster, &estate.initech.id).await;

@@ -115,7 +115,7 @@ impl Driver {
     }
 }
 
-fn installed(path: &str) -> PathBuf {
+pub fn installed(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("target/drivers").join(path)
 }
 

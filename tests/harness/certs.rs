@@ -46,6 +46,11 @@ impl Authority {
         self.issue(&[], common_name, ExtendedKeyUsagePurpose::ClientAuth)
     }
 
+    /// A client's certificate with these alternative names as well.
+    pub fn client_of(&self, names: &[&str], common_name: &str) -> Identity {
+        self.issue(names, common_name, ExtendedKeyUsagePurpose::ClientAuth)
+    }
+
     /// A TLS client that trusts this authority only.
     pub fn client_config(&self) -> Arc<ClientConfig> {
         trusting(&self.pem())

@@ -149,7 +149,7 @@ impl Lied {
              role = \"app_rw\"\n",
             hop.port
         );
-        let cluster = "scrub_timeout = \"500ms\"";
+        let cluster = "scrub_timeout = \"2s\"";
         let tweaks =
             Tweaks { capacity: 1, cluster, gate: "workers = 1", more: &more, ..Tweaks::default() };
         let settings = estate.settings(&tweaks);

@@ -7,7 +7,7 @@ use crate::harness::wire::{Login, Wire};
 use crate::isolation::{NOTES, one_server, own_notes};
 
 /// `$OTHER` is another tenant's id, `$OWN` one's own.
-const REFUSED: [&str; 46] = [
+const REFUSED: [&str; 44] = [
     "SET app.tenant_id = '$OTHER'",
     "SET app.tenant_id TO $OTHER",
     "set App.Tenant_Id = \"$OTHER\"",
@@ -46,23 +46,26 @@ const REFUSED: [&str; 46] = [
     "SET ROLE tg_login",
     "SET role TO 'tg_login'",
     "SET LOCAL ROLE app_owner",
-    "RESET ROLE",
     "SET SESSION AUTHORIZATION tg_login",
-    "SET SESSION AUTHORIZATION DEFAULT",
-    "RESET SESSION AUTHORIZATION",
+    "SET LOCAL SESSION AUTHORIZATION 'app_owner'",
     "SELECT set_config('role', 'none', false)",
     "SET search_path TO pg_temp, public",
     "SET SCHEMA 'public'",
     "SET row_security TO off",
 ];
 
-const ACCEPTED: [(&str, &str); 6] = [
+const ACCEPTED: [(&str, &str); 11] = [
     ("SET app.tenant_id = '$OWN'", "C(SET) Z(I)"),
     ("SET LOCAL app.tenant_id TO $OWN", "C(SET) Z(I)"),
     ("SET SESSION \"app\".\"tenant_id\" = '$OWN'; SELECT 1", "C(SET) T D(1) C(SELECT 1) Z(I)"),
     ("SET ROLE app_rw", "C(SET) Z(I)"),
     ("SET search_path TO app", "C(SET) Z(I)"),
     ("SET row_security TO on", "C(SET) Z(I)"),
+    ("RESET ROLE", "C(RESET) Z(I)"),
+    ("SET ROLE TO DEFAULT", "C(SET) Z(I)"),
+    ("RESET SESSION AUTHORIZATION", "C(RESET) Z(I)"),
+    ("SET LOCAL SESSION AUTHORIZATION DEFAULT", "C(SET) Z(I)"),
+    ("BEGIN; RESET ROLE; RESET ALL; COMMIT", "C(BEGIN) C(RESET) C(RESET) C(COMMIT) Z(I)"),
 ];
 
 #[tokio::test]
@@ -138,6 +141,9 @@ async fn resetting_the_session_keeps_the_context() {
             "DISCARD TEMP",
             "DISCARD PLANS",
             "DISCARD SEQUENCES",
+            "BEGIN; SET work_mem = '9MB'; RESET ALL; COMMIT",
+            "SET search_path = ''; SELECT 1; RESET ALL",
+            "BEGIN; SAVEPOINT s; SET search_path = ''; RESET ALL; ROLLBACK TO s; RESET ALL; END",
         ] {
             let simple = wire.query(sql).await;
             assert!(!simple.contains("E(") && simple.ends_with("Z(I)"), "{sql}: {simple}");
@@ -145,6 +151,20 @@ async fn resetting_the_session_keeps_the_context() {
             if !sql.contains(';') {
                 let asked = wire.ask(extended(sql, &[])).await;
                 assert!(!asked.contains("E(") && asked.ends_with("Z(I)"), "{sql}: {asked}");
+                assert_eq!(wire.query(NOTES).await, own_notes(tenant), "{sql}");
+            }
+        }
+        for sql in ["RESET ALL", "DISCARD ALL"] {
+            for bytes in [query(sql), extended(sql, &[])] {
+                wire.query("BEGIN").await;
+                wire.query("SET LOCAL work_mem = '9MB'").await;
+                let said = wire.ask(bytes).await;
+                let refused = sql == "DISCARD ALL";
+                assert_eq!(said.contains("E(25001)"), refused, "{said}");
+                let seen = wire.query(NOTES).await;
+                let own = own_notes(tenant).replace("Z(I)", "Z(T)");
+                assert_eq!(seen == own, !refused, "{sql}: {seen}");
+                wire.query("END").await;
                 assert_eq!(wire.query(NOTES).await, own_notes(tenant), "{sql}");
             }
         }
@@ -181,15 +201,15 @@ async fn start_up_packets_cannot_choose_a_tenant() {
         (direct("row_security", "off"), "42501"),
         (direct("session_replication_role", "replica"), "42501"),
         (direct("backtrace_functions", "$OTHER"), "42501"),
-        (direct("idle_session_timeout", "1"), "0A000"),
+        (direct("idle_session_timeout", "soon"), "22023"),
         (option("-c tcp_user_timeout=1"), "0A000"),
         (direct("replication", "database"), "0A000"),
         (direct("replication", "true"), "0A000"),
         (option("-c tenantgate.tenant=$OTHER"), "28P01"),
         (direct("tenantgate.tenant", "$OTHER"), "28P01"),
         (direct("tenantgate.token", "x"), "42501"),
-        (option("-c"), "08P01"),
-        (option("-x"), "08P01"),
+        (option("-c"), "42601"),
+        (option("-x"), "42601"),
         (option("-c client_encoding=SJIS"), "0A000"),
     ];
     for (more, sqlstate) in cases {

@@ -3,6 +3,7 @@
 //! tenant on the same PostgreSQL backend.
 
 mod deaths;
+mod entering;
 mod forgery;
 mod held;
 mod levels;

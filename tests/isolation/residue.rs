@@ -24,7 +24,7 @@ const fn case(name: &'static str, deeds: &'static [&'static str], probe: &'stati
 const NOTES_HERE: &str = "SELECT body FROM notes ORDER BY id";
 const ADVISORY: &str = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'";
 
-const CASES: [Case; 37] = [
+const CASES: [Case; 38] = [
     case("a carried setting", &["SET work_mem TO '64kB'"], "SHOW work_mem"),
     case("TimeZone", &["SET TIME ZONE 'Asia/Tokyo'"], "SELECT '2024-01-01'::timestamptz"),
     case("DateStyle", &["SET DateStyle TO 'German'"], "SELECT '2024-02-01'::date"),
@@ -69,6 +69,11 @@ const CASES: [Case; 37] = [
         "a setting that is not carried",
         &["DO $$BEGIN PERFORM set_config('geqo_threshold', '77', false); END$$"],
         "SHOW geqo_threshold",
+    ),
+    case(
+        "a statement of SQL that follows its session",
+        &["PREPARE p AS SELECT 'CANARY'", "EXECUTE p"],
+        "DO $$BEGIN EXECUTE 'EXECUTE p'; END$$",
     ),
     case(
         "plpgsql's settings",

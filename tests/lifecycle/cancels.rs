@@ -127,10 +127,16 @@ async fn cancelled(gate: &Gate, wire: &mut Wire, bytes: Vec<u8>) -> String {
     transcript(&frames)
 }
 
+/// Whether a login has copied a line.
+const COPIED: &str = "SELECT count(*) > 0 FROM pg_stat_progress_copy AS copied \
+                      JOIN pg_stat_activity USING (pid) \
+                      WHERE usename = $1 AND tuples_processed > 0";
+
 #[tokio::test]
 async fn a_cancel_in_copy_ends_the_copy_and_nothing_else() {
     let estate = Estate::new().await;
     let gate = Gate::for_estate(&estate).await;
+    let admin = superuser(shared().await, "app").await;
     let start = "COPY notes FROM STDIN";
     let eager = [parse("", start), bind("", "", &[]), execute("", 0), sync()].concat();
     for (bytes, answers, behind, ends) in [
@@ -143,6 +149,12 @@ async fn a_cancel_in_copy_ends_the_copy_and_nothing_else() {
             wire.frame().await;
         }
         wire.send(copy_data(b"940\tcopied\n")).await;
+        // A server that has not read the Sync ahead of the data yet would answer it by itself.
+        eventually("the first line is read", async || {
+            let row = admin.query_one(COPIED, &[&login_of(&estate.stark)]).await.unwrap();
+            row.get::<_, bool>(0).then_some(())
+        })
+        .await;
         cancel(gate.port, wire.pid, wire.secret).await;
         // PostgreSQL looks for a cancel when it has read more.
         wire.send([copy_data(b"941\tcopied\n"), behind].concat()).await;
@@ -152,7 +164,6 @@ async fn a_cancel_in_copy_ends_the_copy_and_nothing_else() {
     }
     let mut wire = gate.wire(&estate.stark).await;
     wire.send(query("COPY (SELECT pg_sleep(600)) TO STDOUT")).await;
-    let admin = superuser(shared().await, "app").await;
     runs(&admin, &login_of(&estate.stark), "pg_sleep(600)", true).await;
     cancel(gate.port, wire.pid, wire.secret).await;
     let said = transcript(&wire.until_ready().await);

@@ -3,6 +3,7 @@
 
 mod cancels;
 mod drain;
+mod kept;
 mod pool;
 mod reload;
 mod reload_live;

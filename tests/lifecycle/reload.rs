@@ -70,7 +70,8 @@ async fn new_tenants_work_and_disabled_ones_end_at_their_boundary() {
         (ended.to_string().as_str(), ended.field('S').as_deref()),
         ("E(57P01)", Some("FATAL"))
     );
-    assert_eq!(ended.field('M').unwrap(), "terminating connection because the tenant changed");
+    let disabled = "terminating connection because the tenant is disabled";
+    assert_eq!(ended.field('M').unwrap(), disabled);
     assert_eq!(idle.until_closed().await, "");
     // A transaction that has begun goes on, and its end is the session's.
     assert_eq!(inside.query("SELECT 1").await, "T D(1) C(SELECT 1) Z(T)");

@@ -149,7 +149,7 @@ async fn what_was_sent_before_a_goodbye_is_still_carried_out() {
 #[tokio::test]
 async fn a_client_that_leaves_in_the_middle_of_a_batch_or_copy_gives_its_place_back() {
     let estate = Estate::new().await;
-    let tweaks = Tweaks { capacity: 1, tier: "clients = 2", ..Tweaks::default() };
+    let tweaks = Tweaks { capacity: 1, tier: "clients = 4", ..Tweaks::default() };
     let gate = Gate::start(&estate.settings(&tweaks)).await;
     let insert = "INSERT INTO notes (id, body) VALUES (990, 'half done')";
     let batch = [parse("", insert), bind("", "", &[]), execute("", 0)].concat();

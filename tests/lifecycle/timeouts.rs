@@ -43,6 +43,35 @@ async fn an_idle_client_is_disconnected_and_a_busy_one_is_not() {
 }
 
 #[tokio::test]
+async fn a_session_limits_its_own_idleness_and_its_server_lives_on() {
+    let estate = Estate::new().await;
+    let tweaks = Tweaks { capacity: 1, ..Tweaks::default() };
+    let gate = Gate::start(&estate.settings(&tweaks)).await;
+    const PID: &str = "SELECT pg_backend_pid()";
+    let pid = gate.wire(&estate.stark).await.query(PID).await;
+    let mut wire = gate.wire(&estate.stark).await;
+    // What was undone is not in force.
+    let undone = "BEGIN; SET idle_session_timeout = '100ms'; ROLLBACK";
+    assert_eq!(wire.query(undone).await, "C(BEGIN) C(SET) C(ROLLBACK) Z(I)");
+    let silent = tokio::time::timeout(Duration::from_millis(400), wire.frame());
+    assert!(silent.await.is_err(), "nothing limits it");
+    assert_eq!(wire.query("SET idle_session_timeout = '400ms'").await, "C(SET) Z(I)");
+    assert_eq!(wire.query("SELECT pg_sleep(0.6), 1").await, "T D(,1) C(SELECT 1) Z(I)");
+    let message = "terminating connection due to idle-session timeout".to_owned();
+    assert_eq!(ended(&mut wire).await, ("E(57P05)".to_owned(), message.clone()));
+    assert_eq!(gate.wire(&estate.stark).await.query(PID).await, pid);
+    // Also of the start-up packet, and RESET ALL returns to that; also with a server kept.
+    let more = [("options", "-c idle_session_timeout=300ms")];
+    for sql in ["SET idle_session_timeout = 0; RESET ALL", "CREATE TEMP TABLE t (a int)"] {
+        let mut wire = Wire::connect(gate.port).await;
+        let (dbname, password) = (&*estate.initech.dbname, &*estate.initech.token);
+        wire.authenticate(&Login { user: "app", dbname, password, more: &more }).await;
+        wire.query(sql).await;
+        assert_eq!(ended(&mut wire).await, ("E(57P05)".to_owned(), message.clone()), "{sql}");
+    }
+}
+
+#[tokio::test]
 async fn a_limit_that_a_reload_brings_holds_for_clients_that_are_there() {
     let estate = Estate::new().await;
     let settings = |tier| estate.settings(&Tweaks { tier, ..Tweaks::default() });

@@ -115,7 +115,8 @@ impl Stage {
         let mut settings = format!(
             "[gate]\nworkers = 2\n\n[[listen]]\naddress = \"127.0.0.1:$PORT\"\n\
              tls = \"disable\"\nplaintext_password = true\n\n\
-             [clusters.main]\ncapacity = {capacity}\n{cluster}\nconnection_string = \"{}\"\n\n",
+             [clusters.main]\ncapacity = {capacity}\n{cluster}\nconnection_string = \"{}\"\n\n\
+             [tiers.all]\npins = {capacity}\n\n",
             url("tg_login", "app")
         );
         for (name, (_, line)) in &self.tokens {
@@ -129,6 +130,7 @@ impl Stage {
             let isolation = if *name == "other" { "row" } else { name };
             settings += &format!(
                 "[tenants.{name}]\nisolation = \"{isolation}\"\ncluster = \"main\"\n\
+                 tier = \"all\"\n\
                  tokens = [\"{line}\"]\n{lines}\n\n"
             );
         }

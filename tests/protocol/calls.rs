@@ -1,8 +1,12 @@
 //! FunctionCall (the fast path): served where the login is the tenant's own, and libpq's large
 //! objects, which use it.
 
+use tenantgate::demo::Plan;
+use tenantgate::isolation::Level;
+
 use super::{Frames, Ready, Send, Step, ask, flight, play};
-use crate::harness::cluster::shared;
+use crate::harness::cluster::{own, shared};
+use crate::harness::eventually;
 use crate::harness::gate::Gate;
 use crate::harness::messages::{bind, execute, flush, frame, parse, query, sync};
 use crate::harness::tenants::{Estate, LOGIN_PASSWORD, Tweaks};
@@ -21,10 +25,11 @@ fn call(function: u32, arguments: &[Option<&str>]) -> Vec<u8> {
     frame(b'F', &body)
 }
 
-/// `int4pl`, `int4div` and `reverse`, by number.
+/// `int4pl`, `int4div`, `reverse` and `pg_advisory_lock`, by number.
 const PLUS: u32 = 177;
 const DIVIDE: u32 = 154;
 const REVERSE: u32 = 3062;
+const LOCK: u32 = 2880;
 
 fn run(sql: &str) -> Vec<u8> {
     [parse("", sql), bind("", "", &[]), execute("", 0)].concat()
@@ -114,6 +119,34 @@ async fn what_a_call_leaves_behind_is_not_the_next_tenants() {
     let look = "SELECT coalesce(current_setting('my.mark', true), '')";
     assert_eq!(next.query(look).await, "T D() C(SELECT 1) Z(I)");
 }
+
+/// A silo's server is asked whether it holds a lock. From level guard on it may not say, and a call
+/// is not read: then the server is not kept, and the lock goes with the scrub.
+#[tokio::test]
+async fn a_lock_that_a_call_takes_keeps_a_silos_server_and_goes_with_the_scrub_at_strict() {
+    let cluster = own(&Plan::default()).await;
+    let estate = Estate::at(&cluster, Level::Guard).await;
+    let tweaks = Tweaks { capacity: 3, ..Tweaks::default() };
+    let gate = Gate::start(&estate.settings(&tweaks)).await;
+    let locks = call(LOCK, &[Some("77")]);
+    let mut other = gate.wire(&estate.umbrella).await;
+    let mut strict = gate.wire(&estate.stark).await;
+    assert_eq!(strict.ask(&locks).await, "V Z(I)");
+    assert_eq!(strict.query("SELECT 1").await, "T D(1) C(SELECT 1) Z(I)");
+    let is_free = "SELECT pg_try_advisory_xact_lock(77)";
+    eventually("the lock is gone", async || {
+        other.query(is_free).await.contains("D(t)").then_some(())
+    })
+    .await;
+    assert_eq!(strict.query("SELECT pg_advisory_unlock(77)").await, UNLOCKED_NOTHING);
+    let (mut silo, mut next) = (gate.wire(&estate.initech).await, gate.wire(&estate.initech).await);
+    assert_eq!(silo.ask(&locks).await, "V Z(I)");
+    assert_eq!(next.query(is_free).await, "T D(f) C(SELECT 1) Z(I)");
+    assert_eq!(silo.query("SELECT pg_advisory_unlock(77)").await, "T D(t) C(SELECT 1) Z(I)");
+    assert_eq!(next.query(is_free).await, "T D(t) C(SELECT 1) Z(I)");
+}
+
+const UNLOCKED_NOTHING: &str = "T N(01000) D(f) C(SELECT 1) Z(I)";
 
 #[tokio::test]
 async fn others_are_refused_in_their_place_and_stay_in_step() {

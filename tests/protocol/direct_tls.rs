@@ -7,6 +7,7 @@ use std::time::Duration;
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use tenantgate::demo::Plan;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
@@ -133,6 +134,54 @@ async fn a_handshake_may_come_in_pieces_and_what_is_in_front_of_it_is_no_handsha
     wire.send([&crate::harness::messages::gss_request()[..], &[0x16, 3, 1, 2, 0]].concat()).await;
     assert_eq!(wire.byte().await, b'N');
     assert_eq!(wire.until_closed().await, "E(08P01)");
+}
+
+/// What a client says first in TLS.
+fn client_hello(config: &Arc<ClientConfig>) -> Vec<u8> {
+    let name = ServerName::try_from("gate.test").unwrap();
+    let mut connection = rustls::ClientConnection::new(config.clone(), name).unwrap();
+    let mut bytes = Vec::new();
+    connection.write_tls(&mut bytes).unwrap();
+    bytes
+}
+
+/// Seeded: a handshake with mistakes, cut short, behind or in front of packets in clear.
+fn nearly_a_handshake(seed: u64, hello: &[u8]) -> Vec<u8> {
+    let mut random = fastrand::Rng::with_seed(seed);
+    let mut bytes = match random.u8(..8) {
+        0 => [&ssl_request()[..], hello].concat(),
+        1 => [hello, &startup(&[("user", "app")])[..]].concat(),
+        2 => [&[0x16, 3, random.u8(..)][..], &vec![random.u8(..); random.usize(..80)]].concat(),
+        3 => [&[random.u8(0x14..0x19)][..], &hello[1..]].concat(),
+        _ => hello.to_vec(),
+    };
+    for _ in 0..random.usize(..6) {
+        let at = random.usize(..bytes.len());
+        bytes[at] = random.u8(..);
+    }
+    bytes.truncate(random.usize(1..=bytes.len()));
+    bytes
+}
+
+#[tokio::test]
+async fn handshakes_with_mistakes_in_them_end_alone() {
+    let secured = Secured::new("require").await;
+    let config = offering(&secured.authority.pem(), &["postgresql"]);
+    let hello = client_hello(&config);
+    for seed in 0..300 {
+        let mut socket = TcpStream::connect(("127.0.0.1", secured.gate.port)).await.unwrap();
+        // It may hang up in the middle.
+        let _ = socket.write_all(&nearly_a_handshake(seed, &hello)).await;
+        let _ = socket.shutdown().await;
+        let mut heard = Vec::new();
+        let ended = timeout(PATIENCE, socket.read_to_end(&mut heard)).await;
+        assert!(ended.is_ok() && heard.len() < 20_000, "seed {seed}: {} bytes", heard.len());
+    }
+    let mut wire = Wire::over(shake(secured.gate.port, config).await.unwrap());
+    let frames = wire.authenticate(&secured.login()).await;
+    assert_eq!(frames.last().unwrap().to_string(), "Z(I)");
+    let log = secured.gate.log();
+    assert!(!log.contains("panicked"), "{log}");
 }
 
 #[tokio::test]

@@ -9,6 +9,7 @@ mod extended;
 mod large;
 mod minor;
 mod pins;
+mod prepared;
 mod settings;
 mod settings_of_every_kind;
 mod simple;

@@ -164,6 +164,9 @@ async fn a_server_stays_while_it_holds_something_and_the_console_says_why() {
         ("DECLARE c CURSOR WITH HOLD FOR SELECT 1", "cursor", "CLOSE ALL"),
         ("LISTEN news", "listen", "UNLISTEN news"),
         ("LISTEN news", "listen", "UNLISTEN *"),
+        ("SET ROLE pg_read_all_stats", "role", "RESET ROLE"),
+        ("SET ROLE pg_read_all_stats", "role", "SET SESSION AUTHORIZATION DEFAULT"),
+        ("SET ROLE pg_read_all_stats; LISTEN news", "listen,role", "DISCARD ALL"),
         ("LISTEN news; CREATE TEMP SEQUENCE s", "temporary,listen", "DISCARD ALL"),
     ] {
         wire.query(hold).await;
@@ -183,9 +186,44 @@ async fn a_server_stays_while_it_holds_something_and_the_console_says_why() {
 /// Lets a silo tenant's login make temporary tables, as everybody may who is not told otherwise.
 async fn grant_temporary(tenant: &Tenant) {
     let admin = superuser(shared().await, &tenant.dbname).await;
-    let sql = format!("GRANT TEMPORARY ON DATABASE {0} TO tg_{0}", tenant.id);
+    let id = &tenant.id;
+    let sql =
+        format!("GRANT TEMPORARY ON DATABASE {id} TO tg_{id}; GRANT pg_read_all_stats TO tg_{id}");
     admin.batch_execute(&sql).await.unwrap();
 }
+
+#[tokio::test]
+async fn the_role_that_a_silos_session_took_is_its_own() {
+    let (estate, gate) = gate_of(2, "").await;
+    let tenant = &estate.initech;
+    grant_temporary(tenant).await;
+    let (mut one, mut other) = (gate.wire(tenant).await, gate.wire(tenant).await);
+    const WHO: &str = "SELECT current_user";
+    let (taken, own) = (
+        "T D(pg_read_all_stats) C(SELECT 1) Z(I)".to_owned(),
+        format!("T D(tg_{}) C(SELECT 1) Z(I)", tenant.id),
+    );
+    for set in [query("SET ROLE pg_read_all_stats"), extended("SET ROLE pg_read_all_stats", &[])] {
+        assert!(one.ask(set).await.ends_with("C(SET) Z(I)"));
+        assert_eq!((one.query(WHO).await, other.query(WHO).await), (taken.clone(), own.clone()));
+        assert_eq!(one.query("BEGIN; RESET ROLE; ROLLBACK").await, UNDONE);
+        assert_eq!((one.query(WHO).await, other.query(WHO).await), (taken.clone(), own.clone()));
+        assert_eq!(one.query("RESET ROLE").await, "C(RESET) Z(I)");
+        assert_eq!((one.query(WHO).await, other.query(WHO).await), (own.clone(), own.clone()));
+    }
+    assert_eq!(one.query("SET ROLE postgres").await, "E(42501) Z(I)");
+    assert_eq!(one.query("SET ROLE pg_read_all_stats").await, "C(SET) Z(I)");
+    drop(one);
+    // Both servers at once: none of them has it.
+    let mut next = gate.wire(tenant).await;
+    let open = format!("BEGIN; {WHO}");
+    let wanted = own.replace("T D", "C(BEGIN) T D").replace("Z(I)", "Z(T)");
+    for wire in [&mut other, &mut next] {
+        assert_eq!(wire.query(&open).await, wanted);
+    }
+}
+
+const UNDONE: &str = "C(BEGIN) C(RESET) C(ROLLBACK) Z(I)";
 
 #[tokio::test]
 async fn a_notification_reaches_an_idle_listener_and_nobody_else() {
@@ -321,10 +359,11 @@ async fn a_session_has_its_server_for_life_where_the_tier_says_so() {
     // Cancels find it by that pid.
     let (pid, secret) = (wire.pid, wire.secret);
     wire.send(query("SELECT pg_sleep(60)")).await;
+    // A cancel that overtakes its statement cancels nothing, so each state is waited for.
+    eventually("it runs", async || pinned_client_is(&mut console, "active").await).await;
     eventually("it is cancelled", async || {
         cancel(gate.port, pid, secret).await;
-        let servers = show(&mut console, "CLIENTS").await;
-        servers.iter().any(|row| row["state"] == "idle" && row["pin"] == "session").then_some(())
+        pinned_client_is(&mut console, "idle").await
     })
     .await;
     assert_cancelled(&wire.until_ready().await);
@@ -337,6 +376,12 @@ async fn a_session_has_its_server_for_life_where_the_tier_says_so() {
     let kill = format!("SELECT pg_terminate_backend({pid})");
     admin.batch_execute(&kill).await.unwrap();
     assert_eq!(wire.until_closed().await, "E(57P01)");
+}
+
+/// Whether the client that keeps its server for life is in `state`.
+async fn pinned_client_is(console: &mut Wire, state: &str) -> Option<()> {
+    let clients = show(console, "CLIENTS").await;
+    clients.iter().any(|row| row["state"] == state && row["pin"] == "session").then_some(())
 }
 
 #[tokio::test]

@@ -180,7 +180,7 @@ async fn cursors_timeouts_and_pipelined_transactions_are_what_they_are_without_t
             "statement timeout",
             queries(&[
                 "BEGIN",
-                "SET LOCAL statement_timeout = 20",
+                "SET LOCAL statement_timeout = 500",
                 "SELECT pg_sleep(20)",
                 "ROLLBACK",
                 "SHOW statement_timeout",

@@ -114,10 +114,10 @@ async fn start_ups_that_cannot_be_served_say_why() {
         ),
         (
             "the gate's own business",
-            Login { more: &[("idle_session_timeout", "1s")], ..usual.clone() },
+            Login { more: &[("tcp_keepalives_idle", "1")], ..usual.clone() },
             "E(0A000)",
             "0A000 FATAL",
-            "setting \"idle_session_timeout\" of a connection that is pooled is not supported",
+            "setting \"tcp_keepalives_idle\" of a connection that is pooled is not supported",
         ),
         (
             "options",

@@ -16,8 +16,8 @@ use tenantgate::secret::Secret;
 use crate::harness::cluster::{shared, superuser};
 use crate::harness::gate::Gate;
 use crate::harness::tenants::{Estate, Tweaks};
+use crate::harness::unique;
 use crate::harness::wire::{Login, Wire};
-use crate::harness::{eventually, unique};
 
 const SECRET: &str = "a secret of more than thirty-two bytes, for tests only";
 
@@ -64,10 +64,7 @@ impl Crowd {
                 schema: &schema,
                 verifier: Some(&verifier),
             };
-            // Another test may grant on the same database at the same moment, which PostgreSQL
-            // takes from one of the two only (XX000).
-            eventually("the login is made", async || admin.batch_execute(&tenant.sql()).await.ok())
-                .await;
+            admin.batch_execute(&tenant.sql()).await.unwrap();
         }
     }
 

@@ -52,7 +52,7 @@ pub fn transaction(actor: &mut Actor) -> Request {
 pub fn failed_transaction(actor: &mut Actor) -> Request {
     let nonce = nonce(actor);
     let (wrong, code) =
-        [("SELECT 1/0", "22012"), ("LOAD 'x'", "0A000"), ("SET ROLE none", "42501")]
+        [("SELECT 1/0", "22012"), ("LOAD 'x'", "0A000"), ("SET tenantgate.x TO 1", "42501")]
             [actor.rng.usize(..3)];
     let counted = format!("SELECT count(*) FROM ledger WHERE nonce = '{nonce}'");
     let parts = vec![
@@ -120,7 +120,7 @@ pub fn batch_that_fails(actor: &mut Actor) -> Request {
     let (one, two, kept) = (nonce(actor), nonce(actor), nonce(actor));
     let (wrong, heard) = match actor.rng.usize(..3) {
         0 => (run("SELECT 1/0"), "1 E(22012)"),
-        1 => (run("SET ROLE none"), "E(42501)"),
+        1 => (run("SET tenantgate.x TO 1"), "E(42501)"),
         _ => (bind("", "never_prepared", &[]), "E(26000)"),
     };
     let batch = [run(&insert(&one)), wrong, run(&insert(&two)), sync()].concat();

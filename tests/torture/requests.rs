@@ -131,7 +131,7 @@ fn pipeline(actor: &mut Actor) -> Request {
         let (more, answer) = match actor.rng.usize(..9) {
             0 => (extended("SELECT 1/0", &[]), "1 E(22012) Z(I)".to_owned()),
             1 => (extended("SELECT nonsense", &[]), "E(42703) Z(I)".to_owned()),
-            2 => (extended("SET ROLE none", &[]), "E(42501) Z(I)".to_owned()),
+            2 => (extended("SET tenantgate.x TO 1", &[]), "E(42501) Z(I)".to_owned()),
             3 => (extended("LOAD 'x'", &[]), "E(0A000) Z(I)".to_owned()),
             4 => (query(&format!("SELECT '{nonce}'")), heard.replacen("1 2 ", "", 1)),
             5 => (sync(), "Z(I)".to_owned()),
@@ -225,6 +225,8 @@ fn reset(actor: &mut Actor) -> Request {
     })
 }
 
+const AUTHORIZATION: &str = "SET SESSION AUTHORIZATION postgres";
+
 /// What a pooled session may not do, and what would be another tenant's.
 fn refused(actor: &mut Actor) -> Request {
     let other = crate::torture::watch::mark(actor.tenant.number ^ 1);
@@ -236,8 +238,11 @@ fn refused(actor: &mut Actor) -> Request {
         1 if actor.tenant.kind != Kind::Silo => {
             ("listen", query("LISTEN torture"), "E(0A000) Z(I)")
         }
-        2 => ("set role", query("SET ROLE none"), "E(42501) Z(I)"),
-        3 => ("reset role", extended("RESET ROLE", &[]), "E(42501) Z(I)"),
+        2 => ("set role", query("SET ROLE postgres"), "E(42501) Z(I)"),
+        3 if actor.tenant.kind == Kind::Silo => {
+            ("set authorization", extended(AUTHORIZATION, &[]), "1 2 n E(42501) Z(I)")
+        }
+        3 => ("set authorization", extended(AUTHORIZATION, &[]), "E(42501) Z(I)"),
         4 => ("two phases", query("PREPARE TRANSACTION 'x'"), "E(0A000) Z(I)"),
         5 if actor.tenant.kind == Kind::Row => ("forge", query(&forge), "E(42501) Z(I)"),
         6 if guarded => ("do", query("DO $$BEGIN END$$"), "E(42501) Z(I)"),

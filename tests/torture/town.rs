@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use tenantgate::demo::Cluster;
+use tenantgate::isolation::tenancy::ONE_AT_A_TIME;
 
 use crate::harness::cluster::superuser;
 use crate::harness::tenants::LOGIN_PASSWORD;
@@ -108,7 +109,7 @@ pub async fn build(cluster: &Cluster, tenants: &[Arc<Tenant>], level: Level) {
         );
         if tenant.kind == Kind::Schema {
             let schema = format!(
-                "CREATE SCHEMA {schema}; GRANT USAGE ON SCHEMA {schema} TO {login}; \
+                "{ONE_AT_A_TIME}CREATE SCHEMA {schema}; GRANT USAGE ON SCHEMA {schema} TO {login}; \
                  GRANT CONNECT ON DATABASE app TO {login}"
             );
             app.batch_execute(&schema).await.unwrap();

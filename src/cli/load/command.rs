@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use clap::Args;
 
-use crate::auth::{self, Algorithm, IssuerSettings};
+use crate::auth::{self, Algorithm, ClaimPaths, IssuerSettings, KeySource};
 use crate::catalog::TenantId;
 use crate::cli::load::{self, Noisy, Pace, Plan, Script, ScriptError, Tenant, tenants};
 use crate::cli::{Failure, print};
@@ -185,10 +185,11 @@ impl LoadCommand {
             name: "load".to_owned(),
             issuer: self.jwt_issuer.clone().unwrap_or_default(),
             audience: self.jwt_audience.clone().unwrap_or_default(),
-            algorithm: Algorithm::HS256,
-            key_file: key_file.clone(),
-            tenant_claim: self.jwt_claim.clone(),
+            keys: KeySource::File { path: key_file.clone(), algorithm: Algorithm::HS256 },
+            claims: ClaimPaths { tenant: self.jwt_claim.clone(), ..ClaimPaths::default() },
             leeway: Duration::ZERO,
+            lifetime: Duration::MAX,
+            denied_file: None,
         };
         let wrong = |error: auth::SettingsError| Failure::Usage(format!("--jwt-key: {error}"));
         issuer.check().map_err(wrong)?;

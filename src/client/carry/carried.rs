@@ -2,6 +2,7 @@
 //! are the gate's own business.
 
 use crate::catalog::Tenant;
+use crate::client::carry::idle;
 use crate::error::Error;
 use crate::isolation::carrier::CARRIER;
 use crate::isolation::{Isolation, NAME_BYTES_MAX};
@@ -14,9 +15,8 @@ pub const SETTINGS_BYTES_MAX: usize = 256 * 1024;
 
 /// Never sent to a server, because they are about the socket and the life of a server connection
 /// that other sessions use next. In lower case, in order.
-const OF_THE_GATE: [&str; 6] = [
+const OF_THE_GATE: [&str; 5] = [
     "client_connection_check_interval",
-    "idle_session_timeout",
     "tcp_keepalives_count",
     "tcp_keepalives_idle",
     "tcp_keepalives_interval",
@@ -80,6 +80,13 @@ pub fn is_context(name: &str) -> bool {
     matches!(name, "role" | "session_authorization" | CARRIER) || name.starts_with("tenantgate.")
 }
 
+/// Whether a value may be the name of a setting that no module has defined, which a server does not
+/// list.
+pub fn is_own_name(value: &str) -> bool {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'$' | b'.');
+    value.contains('.') && value.bytes().all(plain) && check_name(value).is_ok()
+}
+
 /// Whether changing the setting could undo the context, whatever the route sets.
 fn is_protected(name: &str, isolation: Isolation) -> bool {
     is_context(name) || (name == "row_security" && isolation == Isolation::Row)
@@ -104,6 +111,10 @@ pub fn check_name(name: &str) -> Result<(), Error> {
     if matches!(name, "sort_mem" | "vacuum_mem") {
         let what = format!("setting \"{name}\" by its old name").into();
         return Err(Error::NotSupported { what, hint: "Use work_mem, or maintenance_work_mem." });
+    }
+    if name == idle::NAME {
+        let what = format!("set_config of \"{name}\"").into();
+        return Err(Error::NotSupported { what, hint: "Use SET: the gate keeps it." });
     }
     if OF_THE_GATE.binary_search(&name).is_ok() {
         let what = format!("setting \"{name}\" of a connection that is pooled").into();

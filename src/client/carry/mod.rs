@@ -3,6 +3,8 @@
 
 pub mod caps;
 pub mod carried;
+pub mod idle;
+pub mod resets;
 mod touched;
 
-pub use touched::{Touched, without};
+pub use touched::{ENCODING, STRINGS, Touched, decides_reading, without};

@@ -7,6 +7,7 @@ use std::time::Duration;
 use crate::client::carry::carried::{
     SETTINGS_BYTES_MAX, SETTINGS_MAX, check_encoding, follows, is_owned, is_system_path, is_told,
 };
+use crate::client::carry::idle;
 use crate::client::talk::Talk;
 use crate::error::Error;
 use crate::pool::Lease;
@@ -21,6 +22,10 @@ pub struct Touched {
     pub unknown: bool,
     /// Values that may be names of such as no module has defined: those the server does not list.
     pub guessed: Vec<String>,
+    /// Those of `names` that were only reset to the server's own value.
+    pub reset: Vec<String>,
+    /// Some that go back with the transaction.
+    pub passing: Vec<String>,
 }
 
 impl Touched {
@@ -33,8 +38,14 @@ impl Touched {
     }
 
     /// Takes in what another has.
-    fn extend(&mut self, other: &Self) {
-        other.names.iter().for_each(|name| self.add(name));
+    pub fn extend(&mut self, other: &Self) {
+        for name in &other.names {
+            match other.reset.contains(name) {
+                true => self.resets(name),
+                false => self.add(name),
+            }
+        }
+        other.passing.iter().for_each(|name| self.passes(name));
         self.unknown |= other.unknown;
         for name in &other.guessed {
             if self.guessed.len() < SETTINGS_MAX && !self.guessed.contains(name) {
@@ -47,18 +58,45 @@ impl Touched {
         if !self.contains(name) {
             self.names.push(name.to_owned());
         }
+        self.reset.retain(|known| known != name);
+    }
+
+    /// It goes back to the server's own value. A custom one is there from then on, and empty.
+    pub fn resets(&mut self, name: &str) {
+        let known = self.contains(name) && !self.reset.iter().any(|own| own == name);
+        self.add(name);
+        if !known && name != STRINGS && !name.contains('.') {
+            self.reset.push(name.to_owned());
+        }
+    }
+
+    /// It is changed for the transaction.
+    pub fn passes(&mut self, name: &str) {
+        if self.passing.len() < SETTINGS_MAX && !self.passing.iter().any(|known| known == name) {
+            self.passing.push(name.to_owned());
+        }
+    }
+
+    /// All that can be named, also what goes back with the transaction.
+    pub fn all_names(&self) -> impl Iterator<Item = &str> {
+        self.names.iter().chain(&self.passing).map(String::as_str)
     }
 }
 
-/// It decides how the texts behind it are read, so it is in doubt from the moment it is sent.
-const STRINGS: &str = "standard_conforming_strings";
+pub const STRINGS: &str = "standard_conforming_strings";
+pub const ENCODING: &str = "client_encoding";
+
+/// Whether it decides how the texts behind it are read, so that it is in doubt from the moment it
+/// is sent, and also if it is set only LOCAL.
+pub fn decides_reading(name: &str) -> bool {
+    matches!(name, STRINGS | ENCODING)
+}
 
 impl Talk {
     /// A statement that changes these was sent.
     pub fn touches_soon(&mut self, touched: &Touched) {
-        if touched.contains(STRINGS) {
-            self.touched.add(STRINGS);
-        }
+        let deciding = touched.names.iter().filter(|name| decides_reading(name));
+        deciding.for_each(|name| self.touched.add(name));
     }
 
     /// A statement that changes these has succeeded. One that failed has changed nothing, and what
@@ -105,7 +143,7 @@ impl Talk {
     /// Asks the server what the touched settings are now, so that they can follow the session.
     pub async fn read_back(&mut self, lease: &mut Lease, limit: Duration) -> Result<(), Error> {
         let bound = lease.bound().ok_or(Error::StateLost)?;
-        let Touched { names, unknown, guessed } = std::mem::take(&mut self.touched);
+        let Touched { names, unknown, guessed, reset, .. } = std::mem::take(&mut self.touched);
         let question = Question { names: &names, all: unknown, guessed: &guessed };
         let values = bound.read_back(question, limit).await.map_err(|error| {
             tracing::warn!(tenant = %self.tenant.id, %error, "could not read settings back");
@@ -113,6 +151,11 @@ impl Talk {
         })?;
         let mut now = (*self.now).clone();
         for (name, value) in values {
+            if reset.contains(&name) && now.get(&name) != value.as_deref() {
+                // It has the server's own value, as on every other server.
+                now.remove(&name);
+                continue;
+            }
             match value.filter(|value| self.may_carry(&name, value)) {
                 Some(value) => now.set(&name, &value),
                 None => now.remove(&name),
@@ -123,6 +166,7 @@ impl Talk {
             return Err(Error::StateLost);
         }
         self.now = Rc::new(now);
+        self.idle = idle::limit(&self.now);
         bound.settings = self.now.clone();
         Ok(())
     }
@@ -133,7 +177,7 @@ impl Talk {
             return is_system_path(value);
         }
         let safe = name != "client_encoding" || check_encoding(value).is_ok();
-        safe && follows(name) && !is_owned(name, &self.tenant)
+        safe && follows(name) && (name == idle::OWN || !is_owned(name, &self.tenant))
     }
 }
 

@@ -7,11 +7,13 @@ mod copying;
 use std::cell::RefCell;
 use std::future::poll_fn;
 use std::io;
+use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Instant;
 
 use crate::budget::Over;
 use crate::client::due::Queue;
+use crate::client::prepared::Known;
 use crate::client::session::pin::Left;
 use crate::client::session::timer::Timer;
 use crate::client::talk::Talk;
@@ -50,6 +52,8 @@ pub struct Relay {
     pub batch_open: bool,
     /// One of them runs something, rather than only prepare or describe it.
     pub batch_runs: bool,
+    /// One of them executes something.
+    pub executed: bool,
     /// The server skips everything up to the next Sync.
     pub skipping: bool,
     /// The server reads copy data, and its end was not sent yet.
@@ -71,6 +75,10 @@ pub struct Relay {
     pub server_left: usize,
     /// A text that was read while there was no server yet.
     pub front: Option<Reading>,
+    /// A statement that takes or gives something else here than where it was prepared.
+    pub changed: Option<Rc<Known>>,
+    /// What the Query at the front waits for.
+    pub ahead: Ahead,
     /// The server must be scrubbed before anybody has it again, this session included.
     pub dismiss: bool,
     /// The session went back to its start-up values; the client is told at the end of the request.
@@ -98,6 +106,15 @@ pub struct Relay {
     pub(super) stalled_since: Option<Instant>,
 }
 
+/// What the gate sends ahead of a Query, so that the server has the statements it is about.
+#[derive(Debug)]
+pub enum Ahead {
+    None,
+    Sent,
+    /// It failed with this; the Query would fail with it.
+    Failed(Vec<u8>),
+}
+
 impl Default for Relay {
     fn default() -> Self {
         Self {
@@ -105,6 +122,7 @@ impl Default for Relay {
             status: b'I',
             batch_open: false,
             batch_runs: false,
+            executed: false,
             skipping: false,
             copy_in: false,
             copying: false,
@@ -116,6 +134,8 @@ impl Default for Relay {
             to_client: 0,
             server_left: 0,
             front: None,
+            changed: None,
+            ahead: Ahead::None,
             dismiss: false,
             was_reset: false,
             left: Left::default(),
@@ -169,10 +189,20 @@ impl Relay {
     pub fn end_batch(&mut self) {
         self.batch_open = false;
         self.batch_runs = false;
+        self.executed = false;
         self.skipping = false;
         self.charged = false;
         self.barrier |= std::mem::take(&mut self.barrier_at_sync);
     }
+}
+
+/// What came of one round.
+enum Turn {
+    /// The lease may end.
+    Over,
+    /// Something moved, so there may be more to do.
+    Moved,
+    Still,
 }
 
 /// Everything one look at the sockets works on.
@@ -195,35 +225,24 @@ impl Exchange<'_> {
         if self.relay.server_left > 0 {
             return false;
         }
-        let pass = std::mem::take(&mut self.relay.to_client);
-        if let Some(bound) = self.lease.bound() {
-            let input = &mut bound.connection().input;
-            let bytes = input.data().get(..pass).unwrap_or_default();
-            self.client.output.extend_from_slice(bytes);
-            input.consume(pass);
-        }
+        self.hand_judged();
         true
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Ended> {
         self.talk.shared.wake_with(cx);
         loop {
-            let step = match self.turn(cx) {
-                Ok(moved) => moved,
+            match self.turn(cx) {
+                Ok(Turn::Over) => return Poll::Ready(Ended::Ready),
+                Ok(Turn::Moved) if !self.is_drained() => {}
+                Ok(Turn::Moved | Turn::Still) => return self.wait(cx),
                 Err(ended) => return Poll::Ready(ended),
-            };
-            if self.is_over() {
-                return Poll::Ready(Ended::Ready);
-            }
-            if !step || self.is_drained() {
-                return self.wait(cx);
             }
         }
     }
 
-    /// One round: judge what was read, send what may go, read what there is room for. True if
-    /// anything moved.
-    fn turn(&mut self, cx: &mut Context<'_>) -> Result<bool, Ended> {
+    /// One round: judge what was read, send what may go, read what there is room for.
+    fn turn(&mut self, cx: &mut Context<'_>) -> Result<Turn, Ended> {
         let mut moved = false;
         self.relay.starved = true;
         if self.client.input.len() > self.relay.to_server || self.relay.client_drop > 0 {
@@ -250,15 +269,15 @@ impl Exchange<'_> {
             moved |= self.send_to_client(cx)?;
         }
         if self.is_over() {
-            return Ok(true);
+            return Ok(Turn::Over);
         }
         // What the server said is passed on before the client is asked for more: most often the
         // exchange is over then. A client that does not take it is asked all the same.
         if self.fill_from_server(cx)? {
-            return Ok(true);
+            return Ok(Turn::Moved);
         }
         moved |= self.fill_from_client(cx)?;
-        Ok(moved)
+        Ok(if moved { Turn::Moved } else { Turn::Still })
     }
 
     /// Whether a further turn could find nothing to do: both inputs are used up, both outputs are
@@ -343,6 +362,7 @@ impl Exchange<'_> {
     fn is_over(&mut self) -> bool {
         let relay = &self.relay;
         let quiet = relay.due.is_empty() && relay.status == b'I' && !relay.batch_open;
+        let quiet = quiet && matches!(relay.ahead, Ahead::None);
         let passed = relay.to_server == 0
             && relay.client_left == 0
             && relay.client_drop == 0

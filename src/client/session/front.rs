@@ -7,9 +7,10 @@ use std::time::Instant;
 
 use crate::client::forward::control;
 use crate::client::judge::{Bench, Judged, judge};
+use crate::client::prepared::key;
 use crate::client::refuse;
 use crate::client::session::{End, Session};
-use crate::error::{Error, Severity};
+use crate::error::{Ending, Error, Severity};
 use crate::guard::Reading;
 use crate::wire::backend;
 use crate::wire::frame::{HEADER_BYTES, Header};
@@ -65,7 +66,7 @@ impl Session {
             self.adopt_news();
             if self.pinned.as_ref().is_some_and(|lease| !lease.is_of(&self.pool)) {
                 // What the server holds cannot move with the tenant.
-                return Poll::Ready(Front::End(Error::TenantEnded));
+                return Poll::Ready(Front::End(Error::Ended(Ending::TenantEnded)));
             }
             if self.client.output.len() > WAITING_BYTES_MAX {
                 // Whoever does not read its answers is not asked for more questions.
@@ -124,7 +125,10 @@ impl Session {
     ) -> Poll<Front> {
         let idle = self.client.input.is_empty() && self.client.is_sent() && self.dropping == 0;
         let (limit, error) = match idle {
-            true => (self.talk.tenant.limits.client_idle, Error::ClientIdle),
+            true => {
+                let limits = [self.talk.tenant.limits.client_idle, self.talk.idle];
+                (limits.into_iter().flatten().min(), Error::ClientIdle)
+            }
             false => (Some(self.talk.env.settings.borrow().stall_timeout), Error::ClientStalled),
         };
         let Some(limit) = limit else { return Poll::Pending };
@@ -188,11 +192,11 @@ impl Session {
         let Some(body) = self.client.input.data().get(HEADER_BYTES..header.length) else {
             return Look::More;
         };
-        let options = self.talk.read_options();
         let text = match header.tag {
             b'Q' => frontend::query(body),
             _ => match frontend::parse(body) {
                 Some(message) => {
+                    let options = self.talk.read_options();
                     if let Some(known) = self.talk.prepared.same_as_last(message, options) {
                         let ends_transaction = known.ends_transaction;
                         let free = known.control || ends_transaction;
@@ -209,8 +213,8 @@ impl Session {
         if !matches!(reading, Reading::Ordinary(_)) {
             let talk = &self.talk;
             let (tenant, outside_transaction) = (&talk.tenant, true);
-            let (held, stand_in) = (None, None);
-            let bench = Bench { tenant, talk, outside_transaction, held, stand_in };
+            let parsed = header.tag == b'P';
+            let bench = Bench { tenant, talk, outside_transaction, parsed, stand_in: None };
             if let Judged::Refuse(error) = judge(text, reading.clone(), bench) {
                 return self.refuse_frame(header, error);
             }
@@ -231,7 +235,7 @@ impl Session {
             // Half of one is not worth a server yet, unless it is too long to wait for.
             return Look::More;
         }
-        let known = self.talk.prepared.find(name);
+        let known = self.talk.prepared.find(key(name));
         let ends_transaction = known.is_some_and(|known| known.ends_transaction);
         let free = ends_transaction || known.is_some_and(|known| known.control);
         Look::Request(Request { reading: None, free, ends_transaction })

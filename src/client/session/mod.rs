@@ -3,10 +3,12 @@
 
 pub(super) mod front;
 pub(super) mod pin;
+pub(super) mod sender;
+mod settle;
 pub(super) mod timer;
 
 use std::future::poll_fn;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::Poll;
 use std::time::{Duration, Instant, SystemTime};
@@ -14,23 +16,20 @@ use std::time::{Duration, Instant, SystemTime};
 use crate::budget::{ClientSlot, Over, Permit};
 use crate::catalog::Pooling;
 use crate::client::carry::carried::is_owned;
-use crate::client::carry::{Touched, without};
+use crate::client::carry::{Touched, idle, without};
 use crate::client::login::{Arrival, Wishes};
 use crate::client::prepared::Prepared;
 use crate::client::registry::Entry;
-use crate::client::relay::{Ended, Exchange};
+use crate::client::relay::{Exchange, Relay};
 use crate::client::session::front::{Front, Request};
-use crate::client::session::pin::Left;
+use crate::client::session::settle::Unsettled;
 use crate::client::session::timer::Timer;
 use crate::client::talk::{Phase, Shared, Talk};
 use crate::client::{Env, refuse};
-use crate::error::{Error, Severity, Side};
+use crate::error::{Ending, Error, Severity, Side};
 use crate::net::Connection;
 use crate::pool::{AcquireError, Lease, Pool, Want};
 use crate::wire::backend;
-
-/// Statements a server connection may hold before it is scrubbed to be rid of them.
-const STATEMENTS_MAX: usize = 1000;
 
 /// How long a session that ends may take to tell its client why.
 const GOODBYE: Duration = Duration::from_secs(5);
@@ -82,6 +81,7 @@ impl Session {
             account,
             start: Rc::default(),
             now: Rc::default(),
+            idle: None,
             in_doubt: false,
             touched: Touched::default(),
             told: false,
@@ -129,8 +129,8 @@ impl Session {
     async fn requests(&mut self) -> End {
         loop {
             match self.next_request().await {
-                Front::Request(request) => {
-                    if let Err(end) = self.serve(request).await {
+                Front::Request(mut request) => {
+                    if let Err(end) = self.serve(&mut request).await {
                         return end;
                     }
                 }
@@ -142,14 +142,14 @@ impl Session {
     }
 
     /// The life of a request, or of all requests up to the end of their transaction.
-    async fn serve(&mut self, request: Request) -> Result<(), End> {
+    async fn serve(&mut self, request: &mut Request) -> Result<(), End> {
         if self.expires_at.is_some_and(|end| end <= SystemTime::now()) {
-            return Err(End::Told(Error::CredentialExpired));
+            return Err(End::Told(Error::Ended(Ending::CredentialExpired)));
         }
         // A cancel is for the request that it finds waiting, never for a later one.
         self.talk.shared.cancel_wanted.set(false);
         self.talk.shared.phase.set(Phase::Waiting);
-        let (permit, lease) = match self.admit_and_acquire(&request).await {
+        let (permit, lease) = match self.admit_and_acquire(request).await {
             Ok(admitted) => admitted,
             Err(Ok(end)) => return Err(end),
             Err(Err(error)) => {
@@ -163,10 +163,18 @@ impl Session {
                 return self.refuse_front(error);
             }
         };
-        let ended = self.exchange(lease, request).await;
+        let relay = self.talk.env.relays.take(request.reading.take());
+        let unsettled = match self.exchange(lease, relay).await {
+            Ok(unsettled) => unsettled,
+            Err(end) => return Err(end),
+        };
+        let settled = match unsettled {
+            None => Ok(()),
+            Some(unsettled) => Box::pin(self.settle(unsettled)).await.map_err(End::Told),
+        };
         drop(permit);
         self.talk.shared.phase.set(Phase::Idle);
-        ended
+        settled
     }
 
     /// Nearly always there is nothing to wait for; where there is, the wait is boxed, so that an
@@ -215,25 +223,28 @@ impl Session {
     async fn admit(&mut self, request: &Request) -> Result<Option<Permit>, Result<End, Error>> {
         let (talk, client) = (&self.talk, &mut self.client);
         if !request.free {
-            attended(talk, client, charge(talk)).await?;
+            attended(talk, client, pin!(charge(talk))).await?;
         }
         match request.ends_transaction {
             true => Ok(None),
-            false => attended(talk, client, admit(talk)).await.map(Some),
+            false => attended(talk, client, pin!(admit(talk))).await.map(Some),
         }
     }
 
     /// A server bound to the tenant. Who is paused on the way leaves the line and begins again.
+    /// What is polled is pinned here and lent: a future that is handed over is held twice.
     async fn acquire(&mut self) -> Result<Box<Lease>, Result<End, Error>> {
         let started = Instant::now();
+        self.client.compact();
         loop {
             self.resumed(started).await?;
             let (talk, pool, client) = (&self.talk, &self.pool, &mut self.client);
             let work = async {
                 pool.acquire(want(talk)).await.map_err(|error| refused(error, &talk.tenant))
             };
-            let work = or_paused(talk, work);
-            let acquired = attended(talk, client, work).await;
+            let mut work = pin!(work);
+            let mut work = pin!(or_paused(talk, work.as_mut()));
+            let acquired = attended(talk, client, work.as_mut()).await;
             self.talk.shared.binding.set(false);
             let Some(lease) = acquired? else { continue };
             if self.talk.shared.cancel_wanted.take() {
@@ -266,78 +277,37 @@ impl Session {
             talk.account.waited(since.elapsed());
             waited.map_err(|_| Error::Paused { waited: since.elapsed() })
         };
-        attended(talk, client, in_time).await
+        attended(talk, client, pin!(in_time)).await
     }
 
-    /// Relays until the transaction is over, then gives the server back.
-    async fn exchange(&mut self, mut lease: Box<Lease>, request: Request) -> Result<(), End> {
-        let shared = self.talk.shared.clone();
+    /// Relays until the transaction is over, then gives the server back, unless it must be asked
+    /// something first. What is held while it waits is small: every idle session has the room.
+    async fn exchange(
+        &mut self,
+        mut lease: Box<Lease>,
+        relay: Box<Relay>,
+    ) -> Result<Option<Box<Unsettled>>, End> {
+        let shared = &self.talk.shared;
         shared.phase.set(Phase::Active);
         shared.request_since.set(lease.since());
-        *shared.server.borrow_mut() = lease.bound().map(|bound| bound.facts().clone());
-        let relay = self.talk.env.relays.take(request.reading);
+        let facts = lease.bound().map(|bound| bound.facts().clone());
+        if let Some(facts) = &facts {
+            facts.session.set(self.entry.pid);
+        }
+        *shared.server.borrow_mut() = facts;
         let (client, talk, timer) = (&mut self.client, &mut self.talk, &mut self.timer);
         let mut exchange = Exchange { client, lease: &mut lease, talk, relay, timer };
         let ended = exchange.run().await;
         self.mid_frame = !exchange.hand_over();
-        let dismiss = exchange.relay.dismiss;
-        let Exchange { mut relay, .. } = exchange;
-        let left = std::mem::take(&mut relay.left);
-        self.talk.env.relays.put_back(relay);
-        self.talk.in_doubt = false;
-        *shared.server.borrow_mut() = None;
-        shared.busy.set(false);
-        shared.bytes.set((self.client.received, self.client.transmitted));
-        self.talk.count_quiet();
-        match ended {
-            Ended::Ready => self.give_back(lease, dismiss, left).await.map_err(End::Told),
-            Ended::ClientGone => Err(End::ClientGone),
-            Ended::Fatal(error) => Err(End::Told(error)),
-            Ended::ServerGone => Err(End::ServerEnded),
-        }
-    }
-
-    async fn give_back(
-        &mut self,
-        mut lease: Box<Lease>,
-        dismiss: bool,
-        left: Left,
-    ) -> Result<(), Error> {
-        let statements = lease.bound().map_or(0, |bound| bound.statements.len());
-        let mut stays = !dismiss && statements <= STATEMENTS_MAX;
-        self.talk.notice_told();
-        if !self.talk.touched.is_empty() {
-            let limit = self.pool.cluster().scrub_timeout;
-            Box::pin(self.talk.read_back(&mut lease, limit)).await?;
-        }
-        if left.suspect || !self.talk.shared.pins.get().is_empty() {
-            match Box::pin(self.settle_pin(lease, left, dismiss)).await? {
-                Some(unpinned) => lease = unpinned,
-                None => return Ok(()),
-            }
-        }
-        if self.talk.shared.cancel_astray.take() {
-            // Dropped, it is closed: a late cancel shall not hit the next one's query.
-            drop(lease);
-            return Ok(());
-        }
-        if self.talk.shared.paused.get() {
-            lease.close();
-            return Ok(());
-        }
-        if let Some(bound) = lease.bound() {
-            bound.heard.clear();
-            stays &= bound.settings == self.talk.now;
-        }
-        lease.park(stays);
-        Ok(())
+        let Exchange { relay, .. } = exchange;
+        self.end_exchange(lease, relay, ended)
     }
 
     /// Takes the catalog's news of the tenant over, between two transactions.
     pub(super) fn adopt_news(&mut self) {
         let Some(tenant) = self.talk.shared.news.take() else { return };
         self.pool = self.talk.env.pools.of(&tenant);
-        let owned = |name: &str| is_owned(name, &tenant);
+        let owned = |name: &str| name != idle::OWN && is_owned(name, &tenant);
         self.talk.start = without(&self.talk.start, owned);
         self.talk.now = without(&self.talk.now, owned);
         self.talk.tenant = tenant;
@@ -388,6 +358,7 @@ impl Session {
         }
         self.talk.start = Rc::new(start);
         self.talk.now = self.talk.start.clone();
+        self.talk.idle = idle::limit(&self.talk.now);
         self.talk.greeting = greeting.clone();
         let out = &mut self.client.output;
         backend::put_authentication_ok(out);
@@ -481,10 +452,9 @@ async fn admit(talk: &Talk) -> Result<Permit, Error> {
 async fn attended<T>(
     talk: &Talk,
     client: &mut Connection,
-    work: impl Future<Output = Result<T, Error>>,
+    mut work: Pin<&mut impl Future<Output = Result<T, Error>>>,
 ) -> Result<T, Result<End, Error>> {
     let shared = &talk.shared;
-    let mut work = pin!(work);
     let waiting = poll_fn(|cx| {
         if let Poll::Ready(done) = work.as_mut().poll(cx) {
             return Poll::Ready(done.map_err(Err));
@@ -526,9 +496,8 @@ const AHEAD_BYTES_MAX: usize = 64 * 1024;
 /// being bound.
 async fn or_paused<T>(
     talk: &Talk,
-    work: impl Future<Output = Result<T, Error>>,
+    mut work: Pin<&mut impl Future<Output = Result<T, Error>>>,
 ) -> Result<Option<T>, Error> {
-    let mut work = pin!(work);
     let either = poll_fn(|cx| match work.as_mut().poll(cx) {
         Poll::Ready(done) => Poll::Ready(done.map(Some)),
         Poll::Pending if talk.shared.paused.get() && !talk.shared.binding.get() => {

@@ -8,8 +8,9 @@ use std::time::{Duration, Instant, SystemTime};
 use crate::client::back::is_hidden;
 use crate::client::relay::Exchange;
 use crate::client::session::front::Front;
+use crate::client::session::sender;
 use crate::client::session::{Session, want};
-use crate::error::Error;
+use crate::error::{Ending, Error};
 use crate::guard::Suspicion;
 use crate::isolation::Isolation;
 use crate::pool::Lease;
@@ -117,7 +118,9 @@ impl Session {
         })?;
         let heard = lease.bound().map(|bound| std::mem::take(&mut bound.heard));
         if self.talk.tenant.isolation == Isolation::Silo {
-            self.client.output.extend(heard.unwrap_or_default());
+            let heard =
+                sender::retold_all(&heard.unwrap_or_default(), |pid| self.pool.user_of(pid));
+            self.client.output.extend(heard);
         }
         self.client.output.extend(left.owed);
         self.talk.shared.pins.set(pins);
@@ -174,8 +177,9 @@ impl Session {
             let bound = lease.bound().ok_or(BindError::Unexpected('?'))?;
             pins = bound.ask_pins(self.talk.locked, limit).await?;
             if self.talk.tenant.isolation != Isolation::Silo {
-                // A function listened; nothing it might hear is for this session alone.
-                pins = pins.without(Pins::LISTEN);
+                // A function listened; nothing it might hear is for this session alone. Or it
+                // changed the role, which is the context's.
+                pins = pins.without(Pins::LISTEN | Pins::ROLE);
             }
         }
         if reset && !pins.is_empty() {
@@ -241,7 +245,10 @@ impl Session {
             let body = frame.get(HEADER_BYTES..).unwrap_or_default();
             let silo = self.talk.tenant.isolation == Isolation::Silo;
             match header.tag {
-                b'A' if silo => self.client.output.extend(frame),
+                b'A' if silo => {
+                    let told = sender::retold(body, |pid| self.pool.user_of(pid));
+                    self.client.output.extend(told.unwrap_or(frame));
+                }
                 b'A' => {}
                 b'N' => self.client.output.extend(frame),
                 b'S' => {
@@ -273,7 +280,7 @@ impl Session {
         let idle = limit.map(|limit| (lease.since() + limit, Error::PinIdle { limit }));
         let expires = self.expires_at.map(|at| {
             let rest = at.duration_since(SystemTime::now()).unwrap_or(Duration::ZERO);
-            (Instant::now() + rest, Error::CredentialExpired)
+            (Instant::now() + rest, Error::Ended(Ending::CredentialExpired))
         });
         let first = [idle, expires].into_iter().flatten().min_by_key(|(at, _)| *at);
         let Some((at, error)) = first else { return Poll::Pending };

@@ -13,6 +13,7 @@ use std::time::Duration;
 
 pub use parse::ConninfoError;
 
+use crate::net::tls::Connectors;
 use crate::secret::Secret;
 
 /// A checked connection string. Keys and defaults are libpq's (PostgreSQL manual, 34.1.2) except
@@ -117,6 +118,8 @@ pub struct TlsWish {
     pub identity: Option<(PathBuf, PathBuf)>,
     /// Whether the host name is sent in the handshake (libpq's `sslsni`); default true.
     pub sni: bool,
+    /// What these keys were made into.
+    pub connectors: Connectors,
 }
 
 /// libpq's `sslmode`.

@@ -14,6 +14,7 @@ use super::{
     ChannelBinding, Conninfo, Host, Protocol, RequireAuth, SslMode, SslNegotiation, TcpWish,
     TlsWish,
 };
+use crate::net::tls::Connectors;
 use crate::secret::Secret;
 use crate::spelling;
 use crate::wire::startup::MINOR_MAX;
@@ -298,7 +299,8 @@ fn tls(values: &Values, hosts: &[Host], binding: ChannelBinding) -> Result<TlsWi
     }
     let negotiation = if direct { SslNegotiation::Direct } else { SslNegotiation::Postgres };
     let root_file = root.filter(|root| *root != "system").map(PathBuf::from);
-    Ok(TlsWish { mode, negotiation, root_file, identity, sni: values.switch("sslsni")? })
+    let (sni, connectors) = (values.switch("sslsni")?, Connectors::default());
+    Ok(TlsWish { mode, negotiation, root_file, identity, sni, connectors })
 }
 
 fn ssl_mode(text: &str) -> Result<SslMode, ConninfoError> {

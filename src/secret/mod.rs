@@ -1,5 +1,7 @@
 //! [`Secret`]: text that is never printed, is compared in constant time, and is wiped when dropped.
 
+pub mod scram;
+
 use std::fmt;
 use std::fs::File;
 use std::io::{self, Read};

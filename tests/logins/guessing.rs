@@ -1,0 +1,73 @@
+//! Guessing is slow, from one address and at one tenant; who got in before is not held up by it.
+//! Tenants may say from where their clients come.
+
+use super::{PASSWORD, scram};
+use crate::harness::gate::Gate;
+use crate::harness::messages::{Frame, transcript};
+use crate::harness::tenants::{Estate, Tweaks};
+use crate::harness::wire::{Login, Wire};
+
+async fn attempt(gate: &Gate, user: &str, password: &str) -> Vec<Frame> {
+    let login = Login { user, dbname: "app", password, more: &[] };
+    Wire::connect(gate.port).await.authenticate(&login).await
+}
+
+fn ends(frames: &[Frame]) -> String {
+    transcript(&frames[frames.len() - 1..])
+}
+
+#[tokio::test]
+async fn who_fails_too_often_must_wait_and_who_got_in_need_not() {
+    let estate = Estate::new().await;
+    let (stark, acme) = (&estate.stark.id, &estate.acme.id);
+    let more = [scram(stark, "app", PASSWORD), scram(acme, "app", PASSWORD)].concat();
+    let listen = "tls = \"disable\"\nplaintext_password = true\nrules = [\n\
+        { user = \"app*\", method = \"scram-sha-256\" }, { method = \"password\" }]\n";
+    let gate = "failures_per_address = 4\nfailures_per_tenant = 1000\n";
+    let tweaks = Tweaks { gate, listen, more: &more, ..Tweaks::default() };
+    let gate = Gate::start(&estate.settings(&tweaks)).await;
+    let (known, fresh) = (format!("app.{stark}"), format!("app.{acme}"));
+    assert_eq!(ends(&attempt(&gate, &known, PASSWORD).await), "Z(I)");
+    for number in 0..4 {
+        let user = format!("app.nobody{number}");
+        assert_eq!(ends(&attempt(&gate, &user, "x").await), "E(28P01)", "{number}");
+    }
+    // The right password does not help any more, and neither does a token.
+    for (user, password) in [(fresh.as_str(), PASSWORD), ("t", estate.stark.token.as_str())] {
+        let frames = attempt(&gate, user, password).await;
+        assert_eq!(ends(&frames), "E(53400)", "{user}");
+        let error = frames.last().unwrap();
+        assert_eq!(error.field('M').as_deref(), Some("too many failed logins"));
+        assert!(error.field('H').unwrap().starts_with("Retry after "), "{error:?}");
+    }
+    // Who got in from here before gets in, and is counted alone.
+    assert_eq!(ends(&attempt(&gate, &known, PASSWORD).await), "Z(I)");
+    let mut wrong = 0;
+    while ends(&attempt(&gate, &known, "x").await) == "E(28P01)" {
+        wrong += 1;
+    }
+    assert!((4..10).contains(&wrong), "{wrong}");
+}
+
+#[tokio::test]
+async fn a_tenant_says_from_where_its_clients_come() {
+    let estate = Estate::new().await;
+    let more = format!(
+        "[tenants.far_{0}]\nisolation = \"row\"\ncluster = \"main\"\nschema = \"app\"\n\
+         role = \"app_rw\"\nallow_from = [\"10.0.0.0/8\", \"unix\"]\n{1}\
+         [tenants.near_{0}]\nisolation = \"row\"\ncluster = \"main\"\nschema = \"app\"\n\
+         role = \"app_rw\"\nallow_from = [\"127.0.0.0/8\"]\n{2}",
+        estate.stark.id,
+        scram(&format!("far_{}", estate.stark.id), "far", PASSWORD),
+        scram(&format!("near_{}", estate.stark.id), "near", PASSWORD),
+    );
+    let listen = "tls = \"disable\"\nrules = [{ method = \"scram-sha-256\" }]\n";
+    let tweaks = Tweaks { listen, more: &more, ..Tweaks::default() };
+    let gate = Gate::start(&estate.settings(&tweaks)).await;
+    assert_eq!(ends(&attempt(&gate, "near", PASSWORD).await), "Z(I)");
+    let refused = attempt(&gate, "far", PASSWORD).await;
+    let wrong = attempt(&gate, "far", "x").await;
+    assert_eq!(transcript(&refused), "R R E(28P01)");
+    assert_eq!(refused.last(), wrong.last(), "it looks like a wrong password");
+    gate.logs("not from where the tenant's clients may come").await;
+}
