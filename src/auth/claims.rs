@@ -12,7 +12,6 @@ use crate::auth::Denied;
 use crate::auth::keys::Print;
 use crate::auth::settings::{Family, IssuerSettings, KeySource, SettingsError};
 use crate::auth::strict::Strict;
-use crate::catalog::TenantId;
 
 /// Longest `kid`, `jti` or role that is looked at, in bytes.
 const NAME_BYTES_MAX: usize = 256;
@@ -25,7 +24,6 @@ pub(super) struct Verified {
     pub(super) expires_at: SystemTime,
     pub(super) role: Option<String>,
     pub(super) read_only: bool,
-    pub(super) acts_for: Vec<TenantId>,
     pub(super) jti: Option<String>,
     /// The key it was verified with.
     pub(super) key: Print,
@@ -94,17 +92,13 @@ pub(super) fn check(
         None => false,
         Some(claim) => claim.as_bool().ok_or(Denied::ClaimMissing("the read-only"))?,
     };
-    let acts_for = match paths.acts_for.as_deref().and_then(|path| claim_at(claims, path)) {
-        None => Vec::new(),
-        Some(claim) => tenants(claim).ok_or(Denied::ClaimMissing("the acts-for"))?,
-    };
     let jti = match claims.get("jti") {
         None => None,
         Some(Value::String(jti)) if (1..=NAME_BYTES_MAX).contains(&jti.len()) => Some(jti.clone()),
         Some(_) => return Err(Denied::ClaimMissing("jti")),
     };
     let subject = claims.get("sub").and_then(Value::as_str).unwrap_or_default().to_owned();
-    Ok(Verified { tenant, subject, expires_at, role, read_only, acts_for, jti, key })
+    Ok(Verified { tenant, subject, expires_at, role, read_only, jti, key })
 }
 
 /// `exp`, `nbf`, `iat` and the longest life; gives the moment from which the token is denied.
@@ -155,10 +149,6 @@ fn role(claims: &Map<String, Value>, path: &str) -> Result<Option<String>, Denie
     };
     let fits = (1..=NAME_BYTES_MAX).contains(&text.len());
     fits.then(|| Some(text.clone())).ok_or(wrong)
-}
-
-fn tenants(claim: &Value) -> Option<Vec<TenantId>> {
-    claim.as_array()?.iter().map(|id| TenantId::new(id.as_str()?)).collect()
 }
 
 /// A claim that is a text and not empty, if it is there.

@@ -28,8 +28,8 @@ use crate::auth::claims::Verified;
 use crate::auth::issuer::Issuer;
 use crate::auth::keys::Print;
 use crate::catalog::{
-    Catalog, CredentialRecord, Face, TOKEN_PREFIX, Tenant, TenantId, TenantName, TenantState,
-    TokenRecord, token_id, token_sha256,
+    Catalog, CredentialRecord, Face, TOKEN_PREFIX, Tenant, TenantName, TenantState, TokenRecord,
+    token_id, token_sha256,
 };
 
 pub use remote::RemoteSettings;
@@ -71,8 +71,6 @@ pub struct Identity {
     pub credential: String,
     /// From then on the credential would be denied; `None` if it does not expire.
     pub expires_at: Option<SystemTime>,
-    /// Tenants the credential lets its bearer act for, in the token's order; mostly empty.
-    pub acts_for: Vec<TenantId>,
     /// As what the credential lets its bearer in.
     pub face: Face,
     proof: Proof,
@@ -175,7 +173,6 @@ struct Proved {
     tenant: String,
     credential: String,
     expires_at: Option<SystemTime>,
-    acts_for: Vec<TenantId>,
     face: Face,
     proof: Proof,
 }
@@ -281,14 +278,14 @@ impl Authenticator {
         // The tenant is looked up in any case, so that a wrong credential takes as long.
         let id = proof.as_ref().map_or("", |proof| proof.tenant.as_str());
         let tenant = catalog.find(id).await;
-        let Proved { credential, expires_at, acts_for, face, proof, .. } = proof?;
+        let Proved { credential, expires_at, face, proof, .. } = proof?;
         let tenant = tenant.ok_or(Denied::Unknown)?;
         if tenant.state == TenantState::Disabled {
             return Err(Denied::Disabled);
         }
         let seen = tenant.seen_by(&face);
         let credential = named_with(credential, &face);
-        let identity = Identity { tenant, credential, expires_at, acts_for, face, proof };
+        let identity = Identity { tenant, credential, expires_at, face, proof };
         if !identity.is_of_the_tenants_issuer(&identity.tenant) {
             return Err(Denied::OtherIssuer);
         }
@@ -322,8 +319,7 @@ impl Authenticator {
             (None, Some(_)) => return Err(Denied::Unknown),
             (None, None) => return Err(Denied::Malformed),
         };
-        let Verified { tenant, subject, expires_at, acts_for, jti, key, role, read_only } =
-            verified?;
+        let Verified { tenant, subject, expires_at, jti, key, role, read_only } = verified?;
         let settings = &issuer.settings;
         let bearer = Bearer {
             issuer: settings.name.clone(),
@@ -336,7 +332,6 @@ impl Authenticator {
             tenant,
             credential: format!("jwt {}/{}", issuer.name(), loggable(&subject)),
             expires_at: Some(expires_at),
-            acts_for,
             face: Face { role: role.map(Box::from), read_only },
             proof: Proof::Bearer(Box::new(bearer)),
         })
@@ -366,7 +361,6 @@ fn prove_token(catalog: &Catalog, text: &[u8], now: SystemTime) -> Result<Proved
                 None => format!("token {id}"),
             },
             expires_at: record.expires_at,
-            acts_for: Vec::new(),
             face: record.face.clone(),
             proof: Proof::Token(Box::new(record.clone())),
         }),

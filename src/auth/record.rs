@@ -73,6 +73,6 @@ fn proof(record: CredentialRecord) -> Proved {
         }
     };
     let tenant = tenant.to_string();
-    let (acts_for, face, proof) = (Vec::new(), Face::default(), Proof::Record(record));
-    Proved { tenant, credential, expires_at: None, acts_for, face, proof }
+    let (face, proof) = (Face::default(), Proof::Record(record));
+    Proved { tenant, credential, expires_at: None, face, proof }
 }

@@ -64,14 +64,12 @@ pub struct ClaimPaths {
     pub role: Option<String>,
     /// `true`: nothing may be written.
     pub read_only: Option<String>,
-    /// A list of tenants its bearer may act for.
-    pub acts_for: Option<String>,
 }
 
 impl Default for ClaimPaths {
     fn default() -> Self {
         let tenant = TENANT_CLAIM_DEFAULT.to_owned();
-        Self { tenant, role: None, read_only: None, acts_for: None }
+        Self { tenant, role: None, read_only: None }
     }
 }
 
@@ -172,7 +170,6 @@ impl IssuerSettings {
             ("tenant_claim", Some(&claims.tenant)),
             ("role_claim", claims.role.as_ref()),
             ("read_only_claim", claims.read_only.as_ref()),
-            ("acts_for_claim", claims.acts_for.as_ref()),
         ];
         for (key, path) in paths {
             if path.is_some_and(|path| path.split('.').any(str::is_empty)) {

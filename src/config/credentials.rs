@@ -36,7 +36,6 @@ pub(super) struct IssuerShape {
     tenant_claim: Option<String>,
     role_claim: Option<String>,
     read_only_claim: Option<String>,
-    acts_for_claim: Option<String>,
     #[serde(default, deserialize_with = "units::duration")]
     leeway: Option<Duration>,
     #[serde(default, deserialize_with = "units::duration")]
@@ -151,7 +150,7 @@ fn issuer(reader: &mut Reader<'_>, name: &str, shape: IssuerShape) -> Option<Iss
         issuer: shape.issuer,
         audience: shape.audience,
         keys,
-        claims: ClaimPaths { tenant, role, read_only, acts_for: shape.acts_for_claim },
+        claims: ClaimPaths { tenant, role, read_only },
         leeway: shape.leeway.unwrap_or(LEEWAY_DEFAULT),
         lifetime: shape.lifetime.unwrap_or(LIFETIME_DEFAULT),
         denied_file: shape.denied_file.map(|path| reader.folder.join(path)),

@@ -172,11 +172,7 @@ fn issuer(issuer: &IssuerSettings) -> Vec<Setting> {
     let claims = &issuer.claims;
     let claim = crate::auth::TENANT_CLAIM_DEFAULT.to_owned();
     table.push(live(key("tenant_claim"), claims.tenant.clone(), Some(claim)));
-    let named = [
-        ("role_claim", &claims.role),
-        ("read_only_claim", &claims.read_only),
-        ("acts_for_claim", &claims.acts_for),
-    ];
+    let named = [("role_claim", &claims.role), ("read_only_claim", &claims.read_only)];
     for (name, path) in named {
         table.extend(path.as_ref().map(|path| live(key(name), path.clone(), None)));
     }

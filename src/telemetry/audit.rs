@@ -42,8 +42,6 @@ pub enum What {
     Login,
     /// A credential was denied; `reason` is the true one, which the client never hears.
     Refusal,
-    /// A session of a service chose a tenant, or was refused it.
-    ActFor,
     /// A session ended because its credential or its tenant did.
     Revocation,
 }
