@@ -24,7 +24,7 @@ impl Desk {
             }),
             Act::Pause(target) => return self.pause(&target, reply),
             Act::Kill(target) => return self.kill(&target, reply),
-            Act::KillClient(id) => self.kill_client(id).await,
+            Act::KillClient(id) => return self.kill_client(id, reply),
             Act::Resume(target) => self.resume(&target),
             Act::Reconnect(target) => self.reconnect(&target).await,
             Act::Disable(target) => self.scope(&target).map(|scope| {
@@ -80,13 +80,14 @@ impl Desk {
             Ok(scope) => {
                 // Paused first, so that nobody starts anew.
                 self.replace_holds(|holds| holds.paused.add(&scope));
-                self.errands(|| Errand::Kill(scope.clone()));
+                let killed = ask(&self.workers, |done| Errand::Kill(scope.clone(), done));
                 let held = self.hold();
                 tokio::spawn(async move {
-                    let gone = tokio::time::timeout(KILL_WAIT, errand::all(held)).await;
+                    let all = async { tokio::join!(errand::all(killed), errand::all(held)) };
+                    let gone = tokio::time::timeout(KILL_WAIT, all).await;
                     let mut notices = vec!["requests wait until RESUME".to_owned()];
                     if gone.is_err() {
-                        notices.push("some server connections are still being closed".to_owned());
+                        notices.push("some connections are still being closed".to_owned());
                     }
                     let _ = reply.send(Ok(notices));
                 });
@@ -102,14 +103,21 @@ impl Desk {
         Ok(Vec::new())
     }
 
-    async fn kill_client(&self, id: u64) -> Done {
+    fn kill_client(&self, id: u64, reply: oneshot::Sender<Done>) -> Option<Stop> {
         let answers = ask(&self.workers, |done| Errand::KillClient(id, done));
-        for answer in answers {
-            if answer.await.is_ok() {
-                return Ok(Vec::new());
+        tokio::spawn(async move {
+            let mut done = Err(Fault::UnknownClient { id });
+            for answer in answers {
+                match tokio::time::timeout(KILL_WAIT, answer).await {
+                    Ok(Ok(())) => done = Ok(Vec::new()),
+                    Err(_) => done = Ok(vec!["the connection is still being closed".to_owned()]),
+                    // It is not at this worker.
+                    Ok(Err(_)) => {}
+                }
             }
-        }
-        Err(Fault::UnknownClient { id })
+            let _ = reply.send(done);
+        });
+        None
     }
 
     fn resume(&self, target: &Target) -> Done {

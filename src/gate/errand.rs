@@ -22,9 +22,9 @@ pub enum Errand {
     Hold(oneshot::Sender<()>),
     /// Close servers as they come free. Answered when no new request gets one of them.
     Reconnect(Scope, oneshot::Sender<()>),
-    /// End sessions now.
-    Kill(Scope),
-    /// End one session now. Answered only if it was here.
+    /// End sessions now. Answered when they are gone.
+    Kill(Scope, oneshot::Sender<()>),
+    /// End one session now. Answered when it is gone, and only if it was here.
     KillClient(SessionId, oneshot::Sender<()>),
     /// End sessions at their boundaries, now and from now on. Answered when the last is gone.
     Drain(oneshot::Sender<()>),
@@ -39,6 +39,8 @@ pub enum Errand {
 pub struct Pending {
     held: RefCell<Vec<oneshot::Sender<()>>>,
     empty: RefCell<Vec<oneshot::Sender<()>>>,
+    /// Sessions that were killed and may still be saying so to their clients.
+    killed: RefCell<Vec<(Vec<SessionId>, oneshot::Sender<()>)>>,
     /// Servers that were closed for a hold and may still be there.
     leaving: RefCell<Vec<Weak<ServerFacts>>>,
 }
@@ -56,17 +58,12 @@ impl Floor {
                 // Who asked may have gone, here and below.
                 let _ = done.send(());
             }
-            Errand::Kill(scope) => {
-                for guest in self.guests.borrow().values() {
-                    if scope.covers(&guest.tenant.borrow()) {
-                        guest.shared.end(Error::ShuttingDown, true);
-                    }
-                }
+            Errand::Kill(scope, done) => {
+                self.kill(done, |_, guest| scope.covers(&guest.tenant.borrow()));
             }
             Errand::KillClient(id, done) => {
-                if let Some(guest) = self.guests.borrow().get(&id) {
-                    guest.shared.end(Error::ShuttingDown, true);
-                    let _ = done.send(());
+                if self.guests.borrow().contains_key(&id) {
+                    self.kill(done, |it, _| it == id);
                 }
             }
             Errand::Drain(done) => {
@@ -80,6 +77,18 @@ impl Floor {
             Errand::Empty(done) => self.pending.empty.borrow_mut().push(done),
         }
         self.settle();
+    }
+
+    /// Ends sessions; `done` is told when the last of them is gone.
+    fn kill(&self, done: oneshot::Sender<()>, meant: impl Fn(SessionId, &Guest) -> bool) {
+        let guests = self.guests.borrow();
+        let meant = guests.iter().filter(|(id, guest)| meant(**id, guest));
+        let ended = meant.map(|(id, guest)| {
+            guest.shared.end(Error::ShuttingDown, true);
+            *id
+        });
+        let ended = ended.collect();
+        self.pending.killed.borrow_mut().push((ended, done));
     }
 
     /// Looks at everybody's hold again, after the holds or the catalog changed.
@@ -100,12 +109,25 @@ impl Floor {
         if self.guests.borrow().is_empty() {
             answer(&self.pending.empty);
         }
+        self.tell_killers();
         let holds = self.common.holds.load();
         if !holds.paused.is_empty() && !self.is_still() {
             return;
         }
         self.pending.leaving.borrow_mut().clear();
         answer(&self.pending.held);
+    }
+
+    fn tell_killers(&self) {
+        let guests = self.guests.borrow();
+        for (mut ended, done) in self.pending.killed.take() {
+            ended.retain(|id| guests.contains_key(id));
+            match ended.is_empty() {
+                // The one who asked may be gone.
+                true => drop(done.send(())),
+                false => self.pending.killed.borrow_mut().push((ended, done)),
+            }
+        }
     }
 
     /// Closes the idle servers of what is paused. True if nothing of it is at work any more and
