@@ -205,7 +205,7 @@ pub(super) fn sign(
             return Err(settings.fault("algorithm", message.to_owned()));
         }
     };
-    let key = EncodingKey::from_secret(&settings.secret(path, algorithm)?);
+    let key = EncodingKey::from_secret(settings.secret(path, algorithm)?.expose());
     let now = now.duration_since(UNIX_EPOCH).unwrap_or_default();
     let mut claims = nested(&settings.claims.tenant, tenant);
     claims.insert("iss".to_owned(), settings.issuer.as_str().into());

@@ -75,6 +75,7 @@ impl Issuer {
             leeway: LEEWAY_DEFAULT,
             lifetime: LIFETIME_DEFAULT,
             denied_file: None,
+            any_tenant: false,
         };
         let print = keys::print(algorithm, &[&key]);
         let key = Key::new(algorithm, DecodingKey::from_secret(&key), print);
@@ -121,8 +122,10 @@ impl Issuer {
             KeySource::SetFile { algorithm, .. } => *algorithm,
             _ => None,
         };
-        let read =
-            file.changed().and_then(|text| text.map(|text| KeySet::read(&text, only)).transpose());
+        let read = file.changed().and_then(|text| {
+            let set = text.map(|text| KeySet::read(&text, only)).transpose();
+            set.inspect_err(|why| file.refuse(why))
+        });
         match read {
             Ok(None) => false,
             Ok(Some(set)) => {
@@ -131,8 +134,10 @@ impl Issuer {
                 changed
             }
             Err(why) => {
-                let issuer = &self.settings.name;
-                tracing::error!(issuer, why, "an issuer's new keys are not used");
+                if file.is_worth_telling(&why) {
+                    let issuer = &self.settings.name;
+                    tracing::error!(issuer, why, "an issuer's new keys are not used");
+                }
                 false
             }
         }
@@ -141,8 +146,10 @@ impl Issuer {
     fn look_at_denied(&self) -> bool {
         let Some(denied) = &self.denied else { return false };
         denied.look().unwrap_or_else(|why| {
-            let issuer = &self.settings.name;
-            tracing::error!(issuer, why, "an issuer's new list of denied tokens is not used");
+            if denied.is_worth_telling(&why) {
+                let issuer = &self.settings.name;
+                tracing::error!(issuer, why, "an issuer's new list of denied tokens is not used");
+            }
             false
         })
     }

@@ -95,6 +95,8 @@ struct Bearer {
     audience: String,
     key: Print,
     jti: Option<String>,
+    /// It speaks for tenants that name no issuer.
+    any_tenant: bool,
 }
 
 impl Identity {
@@ -109,11 +111,13 @@ impl Identity {
         }
     }
 
-    /// Whether it is one that the tenant takes: a tenant may be bound to an issuer.
+    /// Whether it is one that the tenant takes: of the issuer it is bound to, or else of one that
+    /// speaks for everybody.
     pub fn is_of_the_tenants_issuer(&self, tenant: &Tenant) -> bool {
         match (&self.proof, &tenant.issuer) {
             (Proof::Bearer(bearer), Some(issuer)) => bearer.issuer == **issuer,
-            _ => true,
+            (Proof::Bearer(bearer), None) => bearer.any_tenant,
+            (Proof::Token(_) | Proof::Record(_), _) => true,
         }
     }
 
@@ -156,7 +160,7 @@ pub enum Denied {
     Critical,
     #[error("tenant is disabled")]
     Disabled,
-    #[error("the tenant is bound to another issuer")]
+    #[error("the tenant is bound to another issuer, or to none while there are several")]
     OtherIssuer,
     #[error("the tenant has no such role")]
     UnknownRole,
@@ -251,6 +255,7 @@ impl Authenticator {
             let settings = &issuer.settings;
             settings.issuer == bearer.iss
                 && settings.audience == bearer.audience
+                && (settings.any_tenant || !bearer.any_tenant)
                 && issuer.stands(&bearer.key, bearer.jti.as_deref())
         })
     }
@@ -327,6 +332,7 @@ impl Authenticator {
             audience: settings.audience.clone(),
             key,
             jti,
+            any_tenant: settings.any_tenant,
         };
         Ok(Proved {
             tenant,

@@ -10,6 +10,7 @@ use jsonwebtoken::DecodingKey;
 use crate::auth::keys::{self, Key, KeySet};
 use crate::auth::remote::{RemoteSettings, SET_BYTES_MAX, check_url};
 use crate::auth::watched::{DenyList, Watched};
+use crate::secret::Secret;
 
 /// The claim that names the tenant unless an issuer's settings name another.
 pub const TENANT_CLAIM_DEFAULT: &str = "tenant_id";
@@ -42,6 +43,8 @@ pub struct IssuerSettings {
     pub lifetime: Duration,
     /// Ids of tokens that are denied; then every token needs one.
     pub denied_file: Option<PathBuf>,
+    /// Whether it speaks for tenants that name no issuer; default: if it is the only one.
+    pub any_tenant: bool,
 }
 
 /// Where the keys come from.
@@ -217,8 +220,9 @@ impl IssuerSettings {
         let (key, wanted) = match algorithm.family() {
             Family::Hmac => {
                 let secret = self.secret(path, algorithm)?;
-                let print = keys::print(algorithm, &[&secret]);
-                return Ok(Key::new(algorithm, DecodingKey::from_secret(&secret), print));
+                let secret = secret.expose();
+                let print = keys::print(algorithm, &[secret]);
+                return Ok(Key::new(algorithm, DecodingKey::from_secret(secret), print));
             }
             Family::Rsa | Family::RsaPss => {
                 let pem = self.public_pem(path, &["PUBLIC KEY", "RSA PUBLIC KEY"])?;
@@ -249,19 +253,15 @@ impl IssuerSettings {
         &self,
         path: &Path,
         algorithm: Algorithm,
-    ) -> Result<Vec<u8>, SettingsError> {
+    ) -> Result<Secret, SettingsError> {
         let bytes_min = match algorithm {
             Algorithm::HS384 => 48,
             Algorithm::HS512 => 64,
             _ => 32,
         };
-        let mut bytes = self.read(path)?;
-        if bytes.last() == Some(&b'\n') {
-            bytes.pop();
-            if bytes.last() == Some(&b'\r') {
-                bytes.pop();
-            }
-        }
+        let secret = Secret::read(path, KEY_FILE_BYTES_MAX);
+        let secret = secret.map_err(|error| self.fault("key_file", error.to_string()))?;
+        let bytes = secret.expose();
         let name = algorithm.name();
         if bytes.starts_with(b"-----BEGIN ") {
             let message = format!("the file holds a PEM key, {name} takes a shared secret");
@@ -273,7 +273,7 @@ impl IssuerSettings {
                 format!("the secret in {path} has {len} bytes, {name} takes {bytes_min} or more");
             return Err(self.fault("key_file", message));
         }
-        Ok(bytes)
+        Ok(secret)
     }
 
     /// A private key or certificate would be read as well by the library; a public key it must be.

@@ -79,9 +79,15 @@ fn pem(label: &str, der: &[u8]) -> String {
     format!("-----BEGIN {label}-----\n{}\n-----END {label}-----\n", STANDARD.encode(der))
 }
 
+fn owners_only(file: &Path) {
+    use std::os::unix::fs::PermissionsExt;
+    std::fs::set_permissions(file, std::fs::Permissions::from_mode(0o600)).unwrap();
+}
+
 fn issuer(folder: &Path, name: &str, algorithm: Algorithm, key: &[u8]) -> IssuerSettings {
     let key_file = folder.join(name);
     std::fs::write(&key_file, key).unwrap();
+    owners_only(&key_file);
     IssuerSettings {
         name: name.to_owned(),
         issuer: format!("https://{name}.example.com"),
@@ -91,6 +97,7 @@ fn issuer(folder: &Path, name: &str, algorithm: Algorithm, key: &[u8]) -> Issuer
         leeway: Duration::from_secs(30),
         lifetime: LIFETIME_DEFAULT,
         denied_file: None,
+        any_tenant: true,
     }
 }
 

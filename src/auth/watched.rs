@@ -5,7 +5,7 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use parking_lot::Mutex;
 
@@ -13,6 +13,9 @@ use crate::catalog::Live;
 
 /// A file that changed so lately may change again without its time telling.
 const SETTLED: Duration = Duration::from_secs(2);
+
+/// How often the log says that a file is still of no use.
+const TELL_AGAIN: Duration = Duration::from_secs(60);
 
 /// Longest list: about a million ids.
 const LIST_BYTES_MAX: u64 = 64 * 1024 * 1024;
@@ -23,6 +26,10 @@ pub(super) struct Watched {
     path: PathBuf,
     bytes_max: u64,
     seen: Mutex<Option<Stamp>>,
+    /// Why what was read then is of no use.
+    fault: Mutex<Option<String>>,
+    /// What was told last, and when.
+    told: Mutex<Option<(String, Instant)>>,
 }
 
 /// What tells that a file is another one now.
@@ -37,12 +44,35 @@ struct Stamp {
 
 impl Watched {
     pub(super) fn new(path: &Path, bytes_max: u64) -> Self {
-        Self { path: path.to_owned(), bytes_max, seen: Mutex::default() }
+        Self {
+            path: path.to_owned(),
+            bytes_max,
+            seen: Mutex::default(),
+            fault: Mutex::default(),
+            told: Mutex::default(),
+        }
     }
 
     /// Whether the file, as it was read, had not been touched for a while.
     fn is_settled(&self) -> bool {
         self.seen.lock().as_ref().is_some_and(|seen| seen.settled)
+    }
+
+    /// Remembers that what was read is of no use: until the file is another one, that is what
+    /// [`Watched::changed`] answers.
+    pub(super) fn refuse(&self, why: &str) {
+        *self.fault.lock() = Some(why.to_owned());
+    }
+
+    /// Whether the log should say this: it is news, or was said a minute ago.
+    pub(super) fn is_worth_telling(&self, why: &str) -> bool {
+        let mut told = self.told.lock();
+        let known =
+            told.as_ref().is_some_and(|(text, at)| text == why && at.elapsed() < TELL_AGAIN);
+        if !known {
+            *told = Some((why.to_owned(), Instant::now()));
+        }
+        !known
     }
 
     /// The file's bytes if it is another one than at the last call.
@@ -59,7 +89,7 @@ impl Watched {
         };
         let mut seen = self.seen.lock();
         if stamp.settled && seen.as_ref() == Some(&stamp) {
-            return Ok(None);
+            return self.fault.lock().clone().map_or(Ok(None), Err);
         }
         if stamp.size > self.bytes_max {
             let (path, most) = (self.path.display(), self.bytes_max);
@@ -67,6 +97,7 @@ impl Watched {
         }
         let bytes = fs::read(&self.path).map_err(unreadable)?;
         *seen = Some(stamp);
+        *self.fault.lock() = None;
         Ok(Some(bytes))
     }
 }
@@ -92,8 +123,11 @@ impl DenyList {
     /// leaves it as it was.
     pub(super) fn look(&self) -> Result<bool, String> {
         let Some(bytes) = self.file.changed()? else { return Ok(false) };
-        let text = String::from_utf8(bytes)
-            .map_err(|_| format!("{} is not UTF-8", self.file.path.display()))?;
+        let text = String::from_utf8(bytes).map_err(|_| {
+            let why = format!("{} is not UTF-8", self.file.path.display());
+            self.file.refuse(&why);
+            why
+        })?;
         let lines = text.strip_prefix('\u{feff}').unwrap_or(&text).lines().map(id_of);
         let mut ids: HashSet<Box<str>> = lines.filter(|id| !id.is_empty()).map(Box::from).collect();
         if !self.file.is_settled() {
@@ -105,6 +139,10 @@ impl DenyList {
             self.ids.replace(ids);
         }
         Ok(changed)
+    }
+
+    pub(super) fn is_worth_telling(&self, why: &str) -> bool {
+        self.file.is_worth_telling(why)
     }
 
     pub(super) fn has(&self, jti: &str) -> bool {
@@ -148,6 +186,10 @@ mod tests {
         assert!(list.has("six") && !list.has("one"));
         fs::write(&path, b"\xff\n").unwrap();
         assert!(list.look().is_err() && list.has("six"));
+        write(b"\xff\n", 60);
+        assert!(list.look().is_err() && list.look().is_err(), "it is still of no use");
+        write(b"six\n", 60);
+        assert!(!list.look().unwrap() && list.has("six"));
         fs::remove_file(&path).unwrap();
         assert!(list.look().is_err() && list.has("six"));
     }

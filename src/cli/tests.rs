@@ -1,5 +1,6 @@
 //! What the commands print.
 
+use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
@@ -42,7 +43,9 @@ fn settings() -> (tempfile::TempDir, PathBuf, Config) {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("gate.toml");
     std::fs::write(&path, SETTINGS).unwrap();
-    std::fs::write(folder.path().join("login.key"), [7; 32]).unwrap();
+    let key = folder.path().join("login.key");
+    std::fs::write(&key, [7; 32]).unwrap();
+    std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o600)).unwrap();
     let config = config::load(&path).unwrap_or_else(|error| panic!("{error}"));
     (folder, path, config)
 }

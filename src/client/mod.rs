@@ -32,7 +32,7 @@ pub use registry::{Entry, Place, Registry};
 pub use relay::Relays;
 pub use scram::{Proven, prove_scram};
 pub use session::{End, Session};
-pub use settings::{ClientSettings, CredentialEnd};
+pub use settings::ClientSettings;
 pub use startup::{DoorTls, Ended, Hello, negotiate};
 pub use talk::{Phase, Shared};
 

@@ -18,31 +18,11 @@ pub struct ClientSettings {
     pub password_bytes: usize,
     /// How long a message may stay half sent, or an answer unread; default 60 s.
     pub stall_timeout: Duration,
-    /// How a session ends whose credential or tenant did; default: with its transaction.
-    pub credential_end: CredentialEnd,
+    /// How long a transaction may go on that is open when its credential or tenant ends; zero:
+    /// not at all; default 30 s.
+    pub credential_grace: Duration,
     /// How many logins may fail.
     pub guesses: GuessLimits,
-}
-
-/// When a session ends whose credential expired or was revoked, or whose tenant was disabled.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum CredentialEnd {
-    /// At the end of its transaction.
-    #[default]
-    Transaction,
-    /// Where it is; its transaction is rolled back.
-    Now,
-}
-
-impl CredentialEnd {
-    /// The word in the settings.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Transaction => "transaction",
-            Self::Now => "now",
-        }
-    }
 }
 
 impl Default for ClientSettings {
@@ -53,7 +33,7 @@ impl Default for ClientSettings {
             statement_bytes: 16 * 1024 * 1024,
             password_bytes: 64 * 1024,
             stall_timeout: Duration::from_secs(60),
-            credential_end: CredentialEnd::default(),
+            credential_grace: Duration::from_secs(30),
             guesses: GuessLimits::default(),
         }
     }

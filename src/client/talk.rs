@@ -204,6 +204,12 @@ impl Shared {
         self.wake();
     }
 
+    /// Ends a session that was to end with its transaction: it had time enough.
+    pub fn end_now(&self) {
+        self.ending_now.set(true);
+        self.wake();
+    }
+
     /// Why the session must end without waiting for the transaction, if it must.
     #[inline]
     pub fn must_end(&self) -> Option<Error> {

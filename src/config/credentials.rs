@@ -41,6 +41,7 @@ pub(super) struct IssuerShape {
     #[serde(default, deserialize_with = "units::duration")]
     lifetime: Option<Duration>,
     denied_file: Option<PathBuf>,
+    any_tenant: Option<bool>,
 }
 
 /// A role of a tenant or a cluster.
@@ -131,8 +132,10 @@ pub(super) fn issuers(
 ) -> Vec<IssuerSettings> {
     let mut sound = sound;
     let mut issuers = Vec::new();
+    // Beside others none speaks for everybody, unless it is said to.
+    let alone = sound && shapes.len() == 1;
     for (name, shape) in shapes {
-        match issuer(reader, &name, shape) {
+        match issuer(reader, &name, shape, alone) {
             Some(settings) => issuers.push(settings),
             None => sound = false,
         }
@@ -141,7 +144,12 @@ pub(super) fn issuers(
     issuers
 }
 
-fn issuer(reader: &mut Reader<'_>, name: &str, shape: IssuerShape) -> Option<IssuerSettings> {
+fn issuer(
+    reader: &mut Reader<'_>,
+    name: &str,
+    shape: IssuerShape,
+    alone: bool,
+) -> Option<IssuerSettings> {
     let keys = key_source(reader, name, &shape)?;
     let tenant = shape.tenant_claim.unwrap_or_else(|| TENANT_CLAIM_DEFAULT.to_owned());
     let (role, read_only) = (shape.role_claim, shape.read_only_claim);
@@ -154,6 +162,7 @@ fn issuer(reader: &mut Reader<'_>, name: &str, shape: IssuerShape) -> Option<Iss
         leeway: shape.leeway.unwrap_or(LEEWAY_DEFAULT),
         lifetime: shape.lifetime.unwrap_or(LIFETIME_DEFAULT),
         denied_file: shape.denied_file.map(|path| reader.folder.join(path)),
+        any_tenant: shape.any_tenant.unwrap_or(alone),
     })
 }
 

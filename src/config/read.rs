@@ -114,7 +114,7 @@ impl<'text> Reader<'text> {
             statement_bytes: shape.statement_bytes.unwrap_or(client.statement_bytes),
             password_bytes: shape.password_bytes.unwrap_or(client.password_bytes),
             stall_timeout: shape.stall_timeout.unwrap_or(client.stall_timeout),
-            credential_end: shape.credential_end.unwrap_or(client.credential_end),
+            credential_grace: shape.credential_grace.unwrap_or(client.credential_grace),
             guesses: GuessLimits {
                 per_address: shape.failures_per_address.unwrap_or(client.guesses.per_address),
                 per_tenant: shape.failures_per_tenant.unwrap_or(client.guesses.per_tenant),

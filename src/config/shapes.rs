@@ -10,7 +10,6 @@ use serde::Deserialize;
 use super::credentials::{RoleShape, TokenShape};
 use super::units;
 use crate::catalog::{CredentialPlan, LimitsPlan, Pooling, TenantState};
-use crate::client::CredentialEnd;
 use crate::console::Rights;
 use crate::isolation::{Isolation, Level};
 use crate::net::{ClientCertificate, LoginMethod, TlsPolicy};
@@ -40,7 +39,8 @@ pub(super) struct GateShape {
     pub failures_per_tenant: Option<u32>,
     #[serde(deserialize_with = "units::duration")]
     pub drain_timeout: Option<Duration>,
-    pub credential_end: Option<CredentialEnd>,
+    #[serde(default, deserialize_with = "units::duration")]
+    pub credential_grace: Option<Duration>,
     pub log_format: Option<LogFormat>,
     pub log_level: Option<String>,
 }

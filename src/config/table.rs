@@ -84,7 +84,7 @@ fn gate(gate: &GateSettings, client: &ClientSettings, log: &LogSettings) -> Vec<
             ("failures_per_address", client.guesses.per_address.to_string()),
             ("failures_per_tenant", client.guesses.per_tenant.to_string()),
             ("drain_timeout", time(gate.drain_timeout)),
-            ("credential_end", client.credential_end.name().to_owned()),
+            ("credential_grace", time(client.credential_grace)),
             ("log_format", format_name(log.format).to_owned()),
             ("log_level", log.level.clone()),
         ]
@@ -180,6 +180,7 @@ fn issuer(issuer: &IssuerSettings) -> Vec<Setting> {
     table.push(live(key("lifetime"), time(issuer.lifetime), Some(time(LIFETIME_DEFAULT))));
     let denied = issuer.denied_file.as_ref().map(|path| path.display().to_string());
     table.extend(denied.map(|path| live(key("denied_file"), path, None)));
+    table.push(live(key("any_tenant"), issuer.any_tenant.to_string(), None));
     table
 }
 

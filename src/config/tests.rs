@@ -59,7 +59,9 @@ fn samples() -> (tempfile::TempDir, PathBuf, PathBuf) {
         fs::write(path("crt"), certified.cert.pem()).unwrap();
         fs::write(path("key"), certified.signing_key.serialize_pem()).unwrap();
     }
-    fs::write(folder.path().join("login.key"), "0123456789abcdef0123456789abcdef\n").unwrap();
+    let key = folder.path().join("login.key");
+    fs::write(&key, "0123456789abcdef0123456789abcdef\n").unwrap();
+    fs::set_permissions(&key, fs::Permissions::from_mode(0o600)).unwrap();
     fs::write(folder.path().join("denied.txt"), "# none yet\n").unwrap();
     secret_file(&folder.path().join("logins.key"), &"s".repeat(32));
     secret_file(&folder.path().join("seal.key"), &format!("first:{}", "5a".repeat(32)));

@@ -310,7 +310,7 @@ pub fn free_port() -> Result<u16> {
 }
 
 /// Writes a file that only its owner reads, as PostgreSQL demands of keys.
-fn write(path: &Path, text: &str, user: Option<User>) -> Result<()> {
+pub(super) fn write(path: &Path, text: &str, user: Option<User>) -> Result<()> {
     let file =
         fs::OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(path);
     file.and_then(|mut file| file.write_all(text.as_bytes()))

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use tokio::net::TcpStream;
 
-use crate::demo::cluster::free_port;
+use crate::demo::cluster::{self, free_port};
 use crate::demo::estate::Estate;
 use crate::demo::keeper::{self, Keeper};
 
@@ -34,7 +34,7 @@ impl Gate {
         let port = if is_free(USUAL_PORT) { USUAL_PORT } else { free_port()? };
         let http_port = free_port()?;
         fs::write(folder.join("tenantgate.toml"), estate.settings(port, http_port))?;
-        fs::write(folder.join("login.key"), &estate.login_key)?;
+        cluster::write(&folder.join("login.key"), &estate.login_key, None)?;
         let log = fs::File::create(folder.join("gate.log"))?;
         let program = std::env::current_exe().context("cannot find this program")?;
         let child = keeper::command(&program, None)

@@ -34,13 +34,16 @@ pub enum Errand {
     Empty(oneshot::Sender<()>),
 }
 
+/// Sessions that are being ended, and who waits for it.
+type Killed = (Vec<SessionId>, oneshot::Sender<()>);
+
 /// Errands that are not done yet.
 #[derive(Default)]
 pub struct Pending {
     held: RefCell<Vec<oneshot::Sender<()>>>,
     empty: RefCell<Vec<oneshot::Sender<()>>>,
     /// Sessions that were killed and may still be saying so to their clients.
-    killed: RefCell<Vec<(Vec<SessionId>, oneshot::Sender<()>)>>,
+    killed: RefCell<Vec<Killed>>,
     /// Servers that were closed for a hold and may still be there.
     leaving: RefCell<Vec<Weak<ServerFacts>>>,
 }

@@ -13,7 +13,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Poll;
 use std::thread;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use tokio::runtime::Builder;
 use tokio::sync::{mpsc, oneshot};
@@ -21,7 +21,7 @@ use tokio::sync::{mpsc, oneshot};
 use crate::auth::Identity;
 use crate::budget::Account;
 use crate::catalog::{Catalog, Tenant, TenantState};
-use crate::client::{self, Arrival, CredentialEnd, End, Env, Session, Shared};
+use crate::client::{self, Arrival, End, Env, Session, Shared};
 use crate::error::{Ending, Error};
 use crate::gate::Common;
 use crate::gate::door::Slot;
@@ -175,6 +175,8 @@ pub struct Floor {
     pub pending: errand::Pending,
     /// Sessions whose credentials end, the next one first.
     expiries: RefCell<BTreeSet<(SystemTime, SessionId)>>,
+    /// Until when sessions whose credentials have ended may finish a transaction.
+    graces: RefCell<BTreeSet<(Instant, SessionId)>>,
 }
 
 /// A session, as its worker sees it from outside.
@@ -214,6 +216,7 @@ impl Floor {
             ending: Cell::new(false),
             pending: errand::Pending::default(),
             expiries: RefCell::default(),
+            graces: RefCell::default(),
         })
     }
 
@@ -381,8 +384,10 @@ impl Floor {
         seen.ok_or(Error::Ended(Ending::CredentialRevoked))
     }
 
-    /// Ends the sessions whose credentials are past their time.
+    /// Ends the sessions whose credentials are past their time, and the transactions of those
+    /// that have been for a while.
     fn expire(&self) {
+        self.expire_graces();
         if self.expiries.borrow().is_empty() {
             return;
         }
@@ -397,6 +402,21 @@ impl Floor {
         }
     }
 
+    fn expire_graces(&self) {
+        if self.graces.borrow().is_empty() {
+            return;
+        }
+        let now = Instant::now();
+        loop {
+            let next = self.graces.borrow().first().copied();
+            let Some((_, id)) = next.filter(|(at, _)| *at <= now) else { return };
+            self.graces.borrow_mut().pop_first();
+            if let Some(guest) = self.guests.borrow().get(&id) {
+                guest.shared.end_now();
+            }
+        }
+    }
+
     /// Ends a session whose credential or tenant is no more.
     fn revoke(&self, id: SessionId, guest: &Guest, why: Error) {
         if guest.shared.ending.borrow().is_some() {
@@ -405,8 +425,12 @@ impl Floor {
         let event = Event::new(What::Revocation).session(id).peer(&guest.peer);
         let event = event.tenant(guest.tenant.borrow().id.as_str()).reason(why.facts().name);
         self.common.audit.record(&event.credential(&guest.identity.credential));
-        let now = self.env.settings.borrow().credential_end == CredentialEnd::Now;
-        guest.shared.end(why, now);
+        let grace = self.env.settings.borrow().credential_grace;
+        guest.shared.end(why, grace.is_zero());
+        // A time past all reckoning is no end.
+        if let Some(until) = Instant::now().checked_add(grace).filter(|_| !grace.is_zero()) {
+            self.graces.borrow_mut().insert((until, id));
+        }
     }
 
     fn tell_if_empty(&self) {

@@ -17,7 +17,7 @@ const REFUSED: &str = "R E(28P01)";
 
 /// Issuer `web` with its keys in a file, beside issuer `login` of every estate.
 const WEB: &str = "[issuers.web]\nissuer = \"https://web.test\"\naudience = \"tenantgate\"\n\
-                   jwks_file = \"web.json\"\n";
+                   jwks_file = \"web.json\"\nany_tenant = true\n";
 
 struct Scene {
     estate: Estate,
@@ -284,6 +284,14 @@ async fn a_tenant_bound_to_an_issuer_is_nobodys_elses() {
     assert!(is_let_in(&scene.gate, &jwt(&acme.id, 60)).await);
     assert!(is_let_in(&scene.gate, &acme.token).await, "an opaque token is the tenant's own");
     assert!(is_let_in(&scene.gate, &scene.rsa.token(&claims("web", &globex.id))).await);
+    // One of several speaks for those who name it, unless it is said to speak for everybody.
+    scene.refuses(&[("another issuer", jwt(&globex.id, 60))]).await;
+    let mut session = wire(&scene.gate, &scene.rsa.token(&claims("web", &globex.id))).await;
+    scene.gate.write_settings(&bound("login").replace("any_tenant = true", "any_tenant = false"));
+    scene.gate.reload();
+    assert_eq!(session.until_closed().await, "E(57P01)");
+    let of_web = scene.rsa.token(&claims("web", &globex.id));
+    scene.refuses(&[("another issuer", of_web), ("another issuer", jwt(&globex.id, 60))]).await;
     let refused = Gate::refused(
         &bound("logn")
             .replace("$PORT", "0")

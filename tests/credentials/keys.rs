@@ -90,7 +90,8 @@ async fn tell(
 /// A gate whose issuer `web` has these lines about its keys.
 async fn gate_with(estate: &Estate, lines: &str, files: &[(&str, &str)]) -> Gate {
     let more = format!(
-        "[issuers.web]\nissuer = \"https://web.test\"\naudience = \"tenantgate\"\n{lines}\n"
+        "[issuers.web]\nissuer = \"https://web.test\"\naudience = \"tenantgate\"\n\
+         any_tenant = true\n{lines}\n"
     );
     let settings = estate.settings(&Tweaks { gate: MANY, more: &more, ..Tweaks::default() });
     Gate::start_with(&settings, files).await

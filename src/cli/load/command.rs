@@ -190,6 +190,7 @@ impl LoadCommand {
             leeway: Duration::ZERO,
             lifetime: Duration::MAX,
             denied_file: None,
+            any_tenant: false,
         };
         let wrong = |error: auth::SettingsError| Failure::Usage(format!("--jwt-key: {error}"));
         issuer.check().map_err(wrong)?;
