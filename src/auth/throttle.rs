@@ -45,6 +45,9 @@ const WINDOW: Duration = Duration::from_secs(60);
 /// For so long an address that got in is counted alone.
 const REMEMBERED: Duration = Duration::from_secs(3600);
 
+/// How often the log is told of tries that were not taken.
+const TELL_EVERY: Duration = Duration::from_secs(1);
+
 /// The gate's memory of failed logins.
 #[derive(Debug)]
 pub struct Throttle {
@@ -52,6 +55,8 @@ pub struct Throttle {
     /// Keyed at random: nobody can choose whose slots to push out.
     hasher: RandomState,
     since: Instant,
+    /// When the log was last told of somebody it turned away, and how many there were since.
+    told: Mutex<(Option<Instant>, u64)>,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -75,7 +80,8 @@ struct Bucket {
 impl Default for Throttle {
     fn default() -> Self {
         let slots = Mutex::new(vec![Slot::default(); SETS * WAYS]);
-        Self { slots, hasher: RandomState::new(), since: Instant::now() }
+        let (hasher, told) = (RandomState::new(), Mutex::default());
+        Self { slots, hasher, since: Instant::now(), told }
     }
 }
 
@@ -95,6 +101,18 @@ impl Throttle {
             wait = wait.max(over * WINDOW.as_secs_f64() / bucket.limit);
         }
         if wait > 0.0 { Err(Duration::from_secs_f64(wait)) } else { Ok(()) }
+    }
+
+    /// Counts a try that was not taken. `Some`, at most once a second, is how many there were since
+    /// the last time: strangers do not write logs at the speed they can knock with.
+    pub fn turned_away(&self, now: Instant) -> Option<u64> {
+        let mut told = self.told.lock();
+        told.1 = told.1.saturating_add(1);
+        if told.0.is_some_and(|at| now.saturating_duration_since(at) < TELL_EVERY) {
+            return None;
+        }
+        let (_, count) = std::mem::replace(&mut *told, (Some(now), 0));
+        Some(count)
     }
 
     /// Counts a try that failed.
@@ -213,6 +231,17 @@ mod tests {
             taken
         });
         tries.count()
+    }
+
+    #[test]
+    fn who_is_turned_away_is_told_of_once_a_second_and_none_is_forgotten() {
+        let (throttle, now) = (Throttle::default(), Instant::now());
+        assert_eq!(throttle.turned_away(now), Some(1));
+        for step in 0..900 {
+            assert_eq!(throttle.turned_away(now + Duration::from_millis(step)), None);
+        }
+        assert_eq!(throttle.turned_away(now + Duration::from_millis(1000)), Some(901));
+        assert_eq!(throttle.turned_away(now + Duration::from_millis(2001)), Some(1));
     }
 
     #[test]

@@ -310,12 +310,20 @@ async fn login(mut stream: Stream, knock: Knock, door: &Door, slot: Slot) -> Res
 
 /// Notes a login that was denied, with its true reason; gives back what the client is told.
 fn denied(door: &Door, wishes: &Wishes, peer: Peer, turned: Turned) -> Error {
-    let (user, reason) = (wishes.user.as_str(), turned.reason.as_str());
+    let Turned { error, mut reason } = turned;
+    let user = wishes.user.as_str();
+    door.common.metrics.login_failure("denied");
+    if matches!(error, Error::TooManyFailures { .. }) {
+        match door.common.throttle.turned_away(Instant::now()) {
+            Some(1) => {}
+            Some(count) => reason = format!("{reason}, {count} logins since this was last said"),
+            None => return error,
+        }
+    }
     tracing::warn!(user, reason, "login denied");
     let event = Event::new(What::Refusal).login(user, &wishes.database);
-    door.common.audit.record(&event.peer(&peer).reason(reason));
-    door.common.metrics.login_failure("denied");
-    turned.error
+    door.common.audit.record(&event.peer(&peer).reason(&reason));
+    error
 }
 
 /// The worker a tenant lives on: always the same one, so that its clients share servers.

@@ -1,6 +1,8 @@
 //! Guessing is slow, from one address and at one tenant; who got in before is not held up by it.
 //! Tenants may say from where their clients come.
 
+use std::time::Instant;
+
 use super::{PASSWORD, scram};
 use crate::harness::gate::Gate;
 use crate::harness::messages::{Frame, transcript};
@@ -40,6 +42,14 @@ async fn who_fails_too_often_must_wait_and_who_got_in_need_not() {
         assert_eq!(error.field('M').as_deref(), Some("too many failed logins"));
         assert!(error.field('H').unwrap().starts_with("Retry after "), "{error:?}");
     }
+    // Each is counted, and not each makes a line.
+    let began = Instant::now();
+    for _ in 0..50 {
+        assert_eq!(ends(&attempt(&gate, &fresh, PASSWORD).await), "E(53400)");
+    }
+    let log = gate.log();
+    let lines = log.lines().filter(|line| line.contains("too many failed logins")).count();
+    assert!((1..=began.elapsed().as_secs() as usize + 3).contains(&lines), "{lines}\n{log}");
     // Who got in from here before gets in, and is counted alone.
     assert_eq!(ends(&attempt(&gate, &known, PASSWORD).await), "Z(I)");
     let mut wrong = 0;
