@@ -74,6 +74,8 @@ pub struct Identity {
     /// As what the credential lets its bearer in.
     pub face: Face,
     proof: Proof,
+    /// The record of a certificate that had to agree with the proof.
+    beside: Option<CredentialRecord>,
 }
 
 /// What a credential was proved with: it must still be there while the session lives.
@@ -104,6 +106,9 @@ impl Identity {
     /// the issuer, its key and the token's id would pass today. A session whose credential does
     /// not, ends.
     pub fn stands(&self, catalog: &Catalog, authenticator: &Authenticator) -> bool {
+        if !self.beside.as_ref().is_none_or(|record| catalog.credentials().has(record)) {
+            return false;
+        }
         match &self.proof {
             Proof::Token(token) => catalog.token(&token.id) == Some(&**token),
             Proof::Bearer(bearer) => authenticator.still_takes(bearer),
@@ -290,7 +295,7 @@ impl Authenticator {
         }
         let seen = tenant.seen_by(&face);
         let credential = named_with(credential, &face);
-        let identity = Identity { tenant, credential, expires_at, face, proof };
+        let identity = Identity { tenant, credential, expires_at, face, proof, beside: None };
         if !identity.is_of_the_tenants_issuer(&identity.tenant) {
             return Err(Denied::OtherIssuer);
         }

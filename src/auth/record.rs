@@ -33,18 +33,35 @@ impl Authenticator {
     }
 
     /// Whether a certificate stands for the very tenant that somebody proved to be of otherwise.
+    /// Both count from then on: where one ends, so does the session.
     pub fn agrees(
         &self,
         catalog: &Catalog,
         certificate: &[u8],
-        identity: &Identity,
-    ) -> Result<(), Denied> {
+        identity: Identity,
+    ) -> Result<Identity, Denied> {
         match certified(catalog, certificate)? {
-            (CredentialRecord::Certificate(record), _) if record.tenant == identity.tenant.id => {
-                Ok(())
+            (CredentialRecord::Certificate(record), ends)
+                if record.tenant == identity.tenant.id =>
+            {
+                let beside = Some(CredentialRecord::Certificate(record));
+                Ok(Identity { beside, ..identity.until(ends) })
             }
             _ => Err(Denied::Certificate),
         }
+    }
+
+    /// The same where the handshake alone had to be content with a certificate: its end counts.
+    pub fn outlived(&self, certificate: &[u8], identity: Identity) -> Result<Identity, Denied> {
+        let read = tls::names(certificate).ok_or(Denied::Certificate)?;
+        Ok(identity.until(read.ends))
+    }
+}
+
+impl Identity {
+    fn until(self, ends: SystemTime) -> Self {
+        let expires_at = Some(self.expires_at.map_or(ends, |at| at.min(ends)));
+        Self { expires_at, ..self }
     }
 }
 

@@ -142,25 +142,25 @@ impl Proving<'_> {
             }
             LoginMethod::Reject => Err(Error::LoginRejected.into()),
         };
-        Ok(proven.and_then(|proven| {
-            let identity = &proven.identity;
+        Ok(proven.and_then(|Proven { identity, farewell }| {
             if !catalog.credentials().may_come(&identity.tenant.id, &self.peer) {
                 let reason = "not from where the tenant's clients may come".to_owned();
                 return Err(Turned { error: Error::AuthenticationFailed, reason });
             }
             let agrees = self.certificate_agrees(stream, identity);
-            agrees.map(|()| proven).map_err(Turned::denied)
+            agrees.map(|identity| Proven { identity, farewell }).map_err(Turned::denied)
         }))
     }
 
-    fn certificate_agrees(&self, stream: &Stream, identity: &Identity) -> Result<(), Denied> {
+    fn certificate_agrees(&self, stream: &Stream, identity: Identity) -> Result<Identity, Denied> {
+        let shown = certificate(stream).unwrap_or_default();
         match self.rule.client_certificate {
             Some(ClientCertificate::VerifyFull) => {
-                let shown = certificate(stream).unwrap_or_default();
                 self.authenticator.agrees(self.catalog, shown, identity)
             }
             // The handshake has verified whatever was shown.
-            Some(ClientCertificate::VerifyCa) | None => Ok(()),
+            Some(ClientCertificate::VerifyCa) => self.authenticator.outlived(shown, identity),
+            None => Ok(identity),
         }
     }
 }

@@ -380,6 +380,8 @@ impl Floor {
         let identity = &guest.identity;
         let counts = identity.stands(catalog, &self.common.authenticator.load())
             && identity.is_of_the_tenants_issuer(&found);
+        // Where its clients may come from is asked as at the login.
+        let counts = counts && catalog.credentials().may_come(&found.id, &guest.peer);
         let seen = found.seen_by(&identity.face).filter(|_| counts);
         seen.ok_or(Error::Ended(Ending::CredentialRevoked))
     }

@@ -1,9 +1,10 @@
 //! Client certificates: alone, beside a password, of another tenant, of another authority.
 
 use super::{PASSWORD, psql, psycopg, scram, secured};
-use crate::harness::certs::{Authority, Identity};
+use crate::harness::certs::{Authority, Identity, presenting};
 use crate::harness::gate::Gate;
 use crate::harness::tenants::Estate;
+use crate::harness::wire::{Login, Wire};
 
 const NOTE: &str = "SELECT body FROM notes WHERE id = 1";
 
@@ -77,6 +78,18 @@ async fn a_certificate_stands_for_its_tenant_and_no_other() {
         let said = ask(user, Some("foreign")).await.unwrap_err();
         assert!(said.contains("SSL") || said.contains("alert"), "{user}: {said}");
     }
+    // What comes beside the password counts for as long as the password does.
+    let shown = authority.client_of(&["app.stark.test"], "x");
+    let config = presenting(&authority.pem(), &shown);
+    let mut session = Wire::connect_tls(gate.port, config, "gate.test").await.unwrap();
+    let login = Login { user: "both", dbname: "app", password: PASSWORD, more: &[] };
+    session.authenticate(&login).await;
+    assert_eq!(session.query("SELECT 1").await, "T D(1) C(SELECT 1) Z(I)");
+    let file = gate.folder().join("tenantgate.toml");
+    let settings = std::fs::read_to_string(file).unwrap();
+    gate.write_settings(&settings.replace("\"app.stark.test\"", "\"other.test\""));
+    gate.reload();
+    assert_eq!(session.until_closed().await, "E(57P01)");
     // Whoever no rule is for.
     let said = ask("other", Some("stark")).await.unwrap_err();
     assert!(said.contains("the listener takes no login of this user"), "{said}");

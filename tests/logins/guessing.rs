@@ -80,4 +80,11 @@ async fn a_tenant_says_from_where_its_clients_come() {
     assert_eq!(transcript(&refused), "R R E(28P01)");
     assert_eq!(refused.last(), wrong.last(), "it looks like a wrong password");
     gate.logs("not from where the tenant's clients may come").await;
+    // It holds for who is there already.
+    let login = Login { user: "near", dbname: "app", password: PASSWORD, more: &[] };
+    let mut session = Wire::login(gate.port, &login).await;
+    gate.write_settings(&estate.settings(&tweaks).replace("127.0.0.0/8", "192.168.0.0/16"));
+    gate.reload();
+    assert_eq!(session.until_closed().await, "E(57P01)");
+    assert_eq!(ends(&attempt(&gate, "near", PASSWORD).await), "E(28P01)");
 }
