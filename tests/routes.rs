@@ -12,6 +12,7 @@ use crate::harness::gate::Gate;
 /// TLS only for those who log in by SCRAM; the others show what a route must allow.
 const HBA: &str = "host all postgres 127.0.0.1/32 scram-sha-256
 hostssl all solo 127.0.0.1/32 scram-sha-256
+hostnossl all bare 127.0.0.1/32 scram-sha-256
 host all plain 127.0.0.1/32 scram-sha-256
 host all clear 127.0.0.1/32 password
 host all hashed 127.0.0.1/32 md5
@@ -34,6 +35,7 @@ impl Stage {
         let admin = superuser(&cluster, "postgres").await;
         for sql in [
             "CREATE ROLE solo LOGIN PASSWORD 'secret'; CREATE ROLE plain LOGIN PASSWORD 'secret'",
+            "CREATE ROLE bare LOGIN PASSWORD 'secret'",
             "CREATE ROLE clear LOGIN PASSWORD 'secret'; CREATE ROLE trusted LOGIN",
             "SET password_encryption = md5; CREATE ROLE hashed LOGIN PASSWORD 'secret'",
             "CREATE DATABASE solo",
@@ -91,7 +93,21 @@ async fn sslmode_towards_servers_means_what_it_means_to_libpq() {
     ] {
         assert_eq!(stage.served(host, "solo", options).await, wanted, "{host} {options}");
     }
-    assert_eq!(stage.served("localhost", "plain", "sslmode=disable").await, Ok(false));
+    // The modes that try twice: who may log in without TLS, with it, or either way.
+    for (user, mode, wanted) in [
+        ("plain", "disable", Ok(false)),
+        ("plain", "allow", Ok(false)),
+        ("plain", "prefer", Ok(true)),
+        ("solo", "allow", Ok(true)),
+        ("bare", "allow", Ok(false)),
+        ("bare", "prefer", Ok(false)),
+        ("bare", "require", refused.clone()),
+        ("absent", "allow", refused.clone()),
+        ("absent", "prefer", refused),
+    ] {
+        let options = format!("sslmode={mode}");
+        assert_eq!(stage.served("localhost", user, &options).await, wanted, "{user} {mode}");
+    }
 }
 
 #[tokio::test]

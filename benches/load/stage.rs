@@ -145,6 +145,11 @@ impl Stage {
         door(self.cluster.port(), false, "app", DIRECT, PASSWORD)
     }
 
+    /// The id of a tenant, and what a password of [`Stage::direct`] is verified with.
+    pub fn credential(&self, number: usize) -> (&str, &str) {
+        (self.tenants.get(number % TENANTS).map_or("", |(id, _)| id), &self.verifier)
+    }
+
     /// A tenant (counted around) at the gate.
     pub fn tenant(&self, gate: &Proxy, number: usize) -> Door {
         let token = self.tenants.get(number % TENANTS).map_or("", |(_, minted)| &minted.text);
@@ -225,8 +230,10 @@ impl Stage {
             false => "tls = \"disable\"\nplaintext_password = true\n".to_owned(),
         };
         let settings = format!(
-            "[[listen]]\naddress = \"127.0.0.1:{port}\"\n{tls}\n{}",
-            self.settings(plan, keeper.folder())?
+            "[[listen]]\naddress = \"127.0.0.1:{port}\"\n{tls}{}\n{}{}",
+            plan.listen,
+            self.settings(plan, keeper.folder())?,
+            plan.more
         );
         let file = keeper.folder().join("tenantgate.toml");
         fs::write(&file, settings)?;
@@ -315,6 +322,9 @@ pub struct GatePlan<'plan> {
     pub servers: usize,
     pub tls: bool,
     pub level: Option<&'plan str>,
+    /// More of its listener, and of its settings.
+    pub listen: &'plan str,
+    pub more: &'plan str,
     /// Another build.
     pub program: Option<&'plan Path>,
     /// Runs it under another program.

@@ -13,7 +13,7 @@ use crate::doctor::target::Target;
 use crate::doctor::{Plan, repair};
 use crate::isolation::pack::{self, PACK, Weight};
 use crate::isolation::{Isolation, Level, carrier, quote};
-use crate::server::{Conninfo, POISON, dial};
+use crate::server::{Conninfo, POISON, Way, dial};
 
 /// Longest a question may take; the largest catalogs answer in a second.
 const QUESTION_TIMEOUT: Duration = Duration::from_secs(60);
@@ -267,7 +267,8 @@ async fn open(conninfo: &Conninfo, dbname: &str) -> Result<Client, String> {
 }
 
 async fn open_at(conninfo: &Conninfo, host: usize, dbname: &str) -> Result<Client, String> {
-    let (stream, _) = dial(conninfo, host).await.map_err(|error| error.to_string())?;
+    let (stream, _) =
+        dial(conninfo, host, Way::only(conninfo, host)).await.map_err(|error| error.to_string())?;
     let mut config = Config::new();
     config.user(&conninfo.user).dbname(dbname).application_name("tenantgate doctor");
     if let Some(password) = &conninfo.password {

@@ -7,8 +7,8 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::net::Clock;
-use crate::server::connect::{ConnectError, dial};
 use crate::server::conninfo::Conninfo;
+use crate::server::dial::{DialError, Way, dial};
 use crate::wire::frontend::cancel_request;
 
 /// Whose statement to cancel.
@@ -18,6 +18,8 @@ pub struct CancelTarget {
     pub host: usize,
     pub pid: i32,
     pub secret: Vec<u8>,
+    /// Whether the server's own connection has TLS: then so has the cancel's.
+    pub secure: bool,
     pub clock: Clock,
 }
 
@@ -27,9 +29,10 @@ const LIMIT: Duration = Duration::from_secs(10);
 /// Sends the request and waits for the end of the stream: the server closes only after it has
 /// signalled the backend, so a cancel cannot hit what runs there later (measured: 0 of 300 stray
 /// hits with the wait, up to 152 of 300 without).
-pub async fn cancel(target: &CancelTarget) -> Result<(), ConnectError> {
+pub async fn cancel(target: &CancelTarget) -> Result<(), DialError> {
+    let way = if target.secure { Way::Tls } else { Way::Plain };
     let deliver = async {
-        let (mut stream, _) = dial(&target.conninfo, target.host).await?;
+        let (mut stream, _) = dial(&target.conninfo, target.host, way).await?;
         stream.write_all(&cancel_request(target.pid, &target.secret)).await?;
         stream.flush().await?;
         let mut sink = [0; 64];

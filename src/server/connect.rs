@@ -2,26 +2,21 @@
 
 use std::cell::Cell;
 use std::io;
-use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 use postgres_protocol::message::frontend;
-use rustls::pki_types::ServerName;
-use socket2::{SockRef, TcpKeepalive};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpStream, UnixStream};
 
 use crate::isolation::{Isolation, Level, Seal, SealKeys};
-use crate::net::tls::{self, ConnectorPlan, TlsError, Verify};
-use crate::net::{Buffers, Clock, Connection, Socket, Stream};
+use crate::net::{Buffers, Clock, Connection};
 use crate::server::bound;
 use crate::server::check::{self, CheckError, CheckPlan};
 use crate::server::check_level::{self, Standing, check_level};
 use crate::server::check_schema::{Reach, check_schema};
-use crate::server::conninfo::{Conninfo, Host, SslMode, SslNegotiation, TcpWish, TlsWish};
+use crate::server::conninfo::Conninfo;
+use crate::server::dial::{DialError, Way, dial};
 use crate::server::login::{LoginError, Welcome, login};
 use crate::server::{Clean, Server, ServerFacts};
 use crate::wire::startup;
@@ -49,7 +44,7 @@ pub enum ConnectError {
     #[error("{0}")]
     Io(#[from] io::Error),
     #[error("{0}")]
-    Tls(#[from] TlsError),
+    Dial(#[from] DialError),
     #[error("{0}")]
     Login(#[from] LoginError),
     #[error("{0}")]
@@ -62,6 +57,12 @@ impl ConnectError {
     /// Whether the cluster answered and is not fit, rather than not reachable.
     pub fn is_refusal(&self) -> bool {
         matches!(self, Self::Check(_) | Self::Login(_))
+    }
+
+    /// Whether it may be about TLS, or its absence: libpq goes the second way of an sslmode that
+    /// has two after any end before the login's.
+    fn is_before_login(&self) -> bool {
+        matches!(self, Self::Io(_) | Self::Dial(_) | Self::Login(_))
     }
 }
 
@@ -91,11 +92,7 @@ async fn connect_host(
     clock: &Clock,
 ) -> Result<Server, ConnectError> {
     let conninfo = &plan.conninfo;
-    let (stream, end_point) = dial(conninfo, host).await?;
-    let secure = stream.is_secure();
-    let mut connection = Connection::new(stream, buffers.clone());
-    introduce(&mut connection, plan).await?;
-    let welcome = login(&mut connection, conninfo, end_point).await?;
+    let (mut connection, secure, welcome) = welcomed(plan, host, buffers).await?;
     let checks = CheckPlan {
         isolation: plan.isolation,
         tenant_setting: &plan.tenant_setting,
@@ -131,6 +128,38 @@ async fn connect_host(
     let mut server = Server { connection, facts: Rc::new(facts) };
     bound::try_seal(&mut server).await.map_err(CheckError::Seal)?;
     Ok(server)
+}
+
+/// Logs in, in each way that the sslmode has.
+async fn welcomed(
+    plan: &ConnectPlan,
+    host: usize,
+    buffers: &Buffers,
+) -> Result<(Connection, bool, Welcome), ConnectError> {
+    let mut first = None;
+    for way in Way::all(&plan.conninfo, host) {
+        match welcomed_by(plan, host, buffers, *way).await {
+            Ok(done) => return Ok(done),
+            // The second way's error says less: the first is the one that was meant.
+            Err(error) if error.is_before_login() => first = first.or(Some(error)),
+            Err(error) => return Err(error),
+        }
+    }
+    Err(first.unwrap_or(ConnectError::Timeout(plan.conninfo.connect_timeout)))
+}
+
+async fn welcomed_by(
+    plan: &ConnectPlan,
+    host: usize,
+    buffers: &Buffers,
+    way: Way,
+) -> Result<(Connection, bool, Welcome), ConnectError> {
+    let (stream, end_point) = dial(&plan.conninfo, host, way).await?;
+    let secure = stream.is_secure();
+    let mut connection = Connection::new(stream, buffers.clone());
+    introduce(&mut connection, plan).await?;
+    let welcome = login(&mut connection, &plan.conninfo, end_point).await?;
+    Ok((connection, secure, welcome))
 }
 
 /// Holds the level against the server: what row tenants are sealed with there, how far its clock
@@ -194,112 +223,4 @@ async fn introduce(connection: &mut Connection, plan: &ConnectPlan) -> io::Resul
     startup::put_minor(&mut out, conninfo.protocol.minor_max);
     connection.output.extend_from_slice(&out);
     connection.send().await
-}
-
-/// A connected stream and the hash of the server's certificate, if there is one.
-pub async fn dial(
-    conninfo: &Conninfo,
-    host: usize,
-) -> Result<(Stream, Option<Vec<u8>>), ConnectError> {
-    let host = conninfo.hosts.get(host).ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
-    let wish = &conninfo.tls;
-    let Host::Tcp { name, .. } = host else {
-        return Ok((Stream::Plain(socket(host, &conninfo.tcp).await?), None));
-    };
-    let socket_first = socket(host, &conninfo.tcp).await?;
-    match wish.mode {
-        SslMode::Disable => Ok((Stream::Plain(socket_first), None)),
-        // libpq's "allow" tries without TLS first; a server that refuses that is asked with TLS by
-        // the modes above it, so the gate treats the two as one and takes TLS where offered.
-        SslMode::Allow | SslMode::Prefer => match secure(socket_first, name, wish).await? {
-            Ok(secured) => Ok(secured),
-            Err(plain) => Ok((Stream::Plain(plain), None)),
-        },
-        SslMode::Require | SslMode::VerifyCa | SslMode::VerifyFull => {
-            let refused = || io::Error::other("server does not support TLS, sslmode requires it");
-            secure(socket_first, name, wish).await?.map_err(|_| refused().into())
-        }
-    }
-}
-
-async fn socket(host: &Host, wish: &TcpWish) -> io::Result<Socket> {
-    match host {
-        Host::Unix { folder, port } => {
-            let path = folder.join(format!(".s.PGSQL.{port}"));
-            Ok(Socket::Unix(UnixStream::connect(path).await?))
-        }
-        Host::Tcp { address: Some(address), port, .. } => {
-            tcp(TcpStream::connect((*address, *port)).await?, wish)
-        }
-        Host::Tcp { name, port, .. } => {
-            tcp(TcpStream::connect((name.as_str(), *port)).await?, wish)
-        }
-    }
-}
-
-/// A server whose machine is gone is noticed after about two minutes, also when idle, unless the
-/// connection string says otherwise.
-fn tcp(stream: TcpStream, wish: &TcpWish) -> io::Result<Socket> {
-    stream.set_nodelay(true)?;
-    let socket = SockRef::from(&stream);
-    if wish.keepalives {
-        let keepalive = TcpKeepalive::new()
-            .with_time(wish.keepalives_idle.unwrap_or(Duration::from_secs(60)))
-            .with_interval(wish.keepalives_interval.unwrap_or(Duration::from_secs(15)))
-            .with_retries(wish.keepalives_count.unwrap_or(4));
-        socket.set_tcp_keepalive(&keepalive)?;
-    }
-    #[cfg(target_os = "linux")]
-    socket.set_tcp_user_timeout(wish.user_timeout)?;
-    Ok(Socket::Tcp(stream))
-}
-
-type Secured = (Stream, Option<Vec<u8>>);
-
-/// Asks for TLS and shakes hands. The inner error is the untouched socket of a server without TLS.
-async fn secure(
-    mut socket: Socket,
-    name: &str,
-    wish: &TlsWish,
-) -> Result<Result<Secured, Socket>, ConnectError> {
-    if wish.negotiation == SslNegotiation::Postgres {
-        let mut request = BytesMut::new();
-        frontend::ssl_request(&mut request);
-        socket.write_all(&request).await?;
-        // Exactly one byte: what an attacker puts behind it must not count as the server's
-        // encrypted words (CVE-2021-23222).
-        match socket.read_u8().await? {
-            b'S' => {}
-            b'N' => return Ok(Err(socket)),
-            _ => return Err(io::Error::other("server answered the TLS request wrongly").into()),
-        }
-    }
-    let direct = wish.negotiation == SslNegotiation::Direct;
-    let connector = wish.connectors.connector(ConnectorPlan {
-        verify: verify(wish),
-        root_file: wish.root_file.as_deref().filter(|file| *file != Path::new("system")),
-        identity: wish.identity.as_ref(),
-        sni: wish.sni,
-        alpn: true,
-    })?;
-    let server_name = ServerName::try_from(name.to_owned())
-        .map_err(|_| io::Error::other("host is not a name a certificate can have"))?;
-    let stream = connector.connect(server_name, socket).await?;
-    let session = stream.get_ref().1;
-    if direct && session.alpn_protocol() != Some(tls::ALPN) {
-        return Err(io::Error::other("server did not agree on ALPN \"postgresql\"").into());
-    }
-    let leaf = session.peer_certificates().and_then(|chain| chain.first());
-    let end_point = leaf.and_then(|leaf| tls::server_end_point(leaf));
-    Ok(Ok((Stream::Connected(Box::new(stream)), end_point)))
-}
-
-fn verify(wish: &TlsWish) -> Verify {
-    match wish.mode {
-        SslMode::VerifyFull => Verify::Host,
-        SslMode::VerifyCa => Verify::Authority,
-        // As libpq: require with a root file verifies the authority (PostgreSQL manual, 34.19.1).
-        SslMode::Require if wish.root_file.is_some() => Verify::Authority,
-        _ => Verify::Nothing,
-    }
 }

@@ -9,6 +9,7 @@ mod check_schema;
 mod connect;
 mod conninfo;
 mod crossing;
+mod dial;
 mod login;
 mod pins;
 mod read_back;
@@ -26,12 +27,13 @@ pub use cancel::{CancelTarget, cancel};
 pub use check::{CheckError, POISON, Rights};
 pub use check_level::{shortfalls, standing_sql};
 pub use check_schema::Reach;
-pub use connect::{ConnectError, ConnectPlan, connect, dial};
+pub use connect::{ConnectError, ConnectPlan, connect};
 pub use conninfo::{
     ChannelBinding, Conninfo, ConninfoError, Host, RequireAuth, SslMode, SslNegotiation, TcpWish,
     TlsWish,
 };
 pub use crossing::Crossing;
+pub use dial::{DialError, Way, dial};
 pub use pins::Pins;
 pub use read_back::Question;
 pub use retire::retire;
@@ -95,6 +97,6 @@ impl ServerFacts {
     pub fn cancel_target(&self) -> CancelTarget {
         let (conninfo, secret) = (self.conninfo.clone(), self.secret.clone());
         let (host, pid, clock) = (self.host, self.pid, self.clock.clone());
-        CancelTarget { conninfo, host, pid, secret, clock }
+        CancelTarget { conninfo, host, pid, secret, secure: self.secure, clock }
     }
 }

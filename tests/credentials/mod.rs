@@ -8,6 +8,7 @@ mod fuzz;
 mod keys;
 mod life;
 mod roles;
+mod secrets;
 mod signer;
 
 use serde_json::{Value, json};

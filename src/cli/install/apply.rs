@@ -10,7 +10,7 @@ use crate::cli::install::step::{Step, UNLOGGED};
 use crate::cli::install::{Place, bare, standing, steps_of};
 use crate::cli::{Failure, print};
 use crate::isolation::Level;
-use crate::server::{Conninfo, dial};
+use crate::server::{Conninfo, Way, dial};
 
 /// For one host to answer and log us in.
 const LOGIN_TIMEOUT: Duration = Duration::from_secs(30);
@@ -175,7 +175,7 @@ pub(super) async fn connect(admin: &Conninfo, dbname: &str) -> Result<Client, Fa
 }
 
 async fn connect_at(admin: &Conninfo, host: usize, dbname: &str) -> anyhow::Result<Client> {
-    let (stream, _) = dial(admin, host).await?;
+    let (stream, _) = dial(admin, host, Way::only(admin, host)).await?;
     let mut config = Config::new();
     config.user(&admin.user).dbname(dbname).application_name("tenantgate install");
     // The stream has the TLS that the connection string asks for.

@@ -6,7 +6,7 @@ use tokio_postgres::{Client, Config, NoTls, SimpleQueryMessage};
 
 use crate::cli::load::figures::Fault;
 use crate::cli::load::script::Script;
-use crate::server::{Conninfo, dial};
+use crate::server::{Conninfo, Way, dial};
 
 /// How long an application may take to find out that its connection is dead, and to log in.
 const LOGIN_TIMEOUT: Duration = Duration::from_secs(30);
@@ -43,7 +43,7 @@ pub async fn login(conninfo: &Conninfo, password: &[u8]) -> Result<Client, Fault
 }
 
 async fn login_at(conninfo: &Conninfo, host: usize, password: &[u8]) -> Result<Client, Fault> {
-    let dialled = dial(conninfo, host).await;
+    let dialled = dial(conninfo, host, Way::only(conninfo, host)).await;
     let (stream, _) = dialled.map_err(|error| Fault::of_connection(error.to_string()))?;
     let mut config = Config::new();
     config.user(&conninfo.user).dbname(&conninfo.dbname).application_name("tenantgate load");

@@ -1,0 +1,159 @@
+//! The way to a server: a socket, and TLS as libpq's sslmode says.
+
+use std::io;
+use std::path::Path;
+use std::time::Duration;
+
+use bytes::BytesMut;
+use postgres_protocol::message::frontend;
+use rustls::pki_types::ServerName;
+use socket2::{SockRef, TcpKeepalive};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpStream, UnixStream};
+
+use crate::net::tls::{self, ConnectorPlan, TlsError, Verify};
+use crate::net::{Socket, Stream};
+use crate::server::conninfo::{Conninfo, Host, SslMode, SslNegotiation, TcpWish, TlsWish};
+
+/// Why a server was not reached.
+#[derive(Debug, thiserror::Error)]
+pub enum DialError {
+    #[error("{0}")]
+    Io(#[from] io::Error),
+    #[error("{0}")]
+    Tls(#[from] TlsError),
+}
+
+/// Whether a connection has TLS.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    Plain,
+    /// If the server has it.
+    Offered,
+    Tls,
+}
+
+impl Way {
+    /// The ways that a host's sslmode tries, in order: `allow` and `prefer` have two, and take the
+    /// second where the first ends before the login does (PostgreSQL manual, 34.1.2).
+    pub fn all(conninfo: &Conninfo, host: usize) -> &'static [Self] {
+        let tcp = matches!(conninfo.hosts.get(host), Some(Host::Tcp { .. }));
+        match conninfo.tls.mode {
+            _ if !tcp => &[Self::Plain],
+            SslMode::Disable => &[Self::Plain],
+            SslMode::Allow => &[Self::Plain, Self::Tls],
+            SslMode::Prefer => &[Self::Offered, Self::Plain],
+            SslMode::Require | SslMode::VerifyCa | SslMode::VerifyFull => &[Self::Tls],
+        }
+    }
+
+    /// The one way of a program that tries no second.
+    pub fn only(conninfo: &Conninfo, host: usize) -> Self {
+        match Self::all(conninfo, host) {
+            [way] => *way,
+            _ => Self::Offered,
+        }
+    }
+}
+
+/// A connected stream and the hash of the server's certificate, if there is one.
+pub async fn dial(
+    conninfo: &Conninfo,
+    host: usize,
+    way: Way,
+) -> Result<(Stream, Option<Vec<u8>>), DialError> {
+    let host = conninfo.hosts.get(host).ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
+    let socket = socket(host, &conninfo.tcp).await?;
+    let (Host::Tcp { name, .. }, Way::Offered | Way::Tls) = (host, way) else {
+        return Ok((Stream::Plain(socket), None));
+    };
+    match (secure(socket, name, &conninfo.tls).await?, way) {
+        (Ok(secured), _) => Ok(secured),
+        (Err(plain), Way::Offered) => Ok((Stream::Plain(plain), None)),
+        (Err(_), _) => {
+            Err(io::Error::other("server does not support TLS, sslmode requires it").into())
+        }
+    }
+}
+
+async fn socket(host: &Host, wish: &TcpWish) -> io::Result<Socket> {
+    match host {
+        Host::Unix { folder, port } => {
+            let path = folder.join(format!(".s.PGSQL.{port}"));
+            Ok(Socket::Unix(UnixStream::connect(path).await?))
+        }
+        Host::Tcp { address: Some(address), port, .. } => {
+            tcp(TcpStream::connect((*address, *port)).await?, wish)
+        }
+        Host::Tcp { name, port, .. } => {
+            tcp(TcpStream::connect((name.as_str(), *port)).await?, wish)
+        }
+    }
+}
+
+/// A server whose machine is gone is noticed after about two minutes, also when idle, unless the
+/// connection string says otherwise.
+fn tcp(stream: TcpStream, wish: &TcpWish) -> io::Result<Socket> {
+    stream.set_nodelay(true)?;
+    let socket = SockRef::from(&stream);
+    if wish.keepalives {
+        let keepalive = TcpKeepalive::new()
+            .with_time(wish.keepalives_idle.unwrap_or(Duration::from_secs(60)))
+            .with_interval(wish.keepalives_interval.unwrap_or(Duration::from_secs(15)))
+            .with_retries(wish.keepalives_count.unwrap_or(4));
+        socket.set_tcp_keepalive(&keepalive)?;
+    }
+    #[cfg(target_os = "linux")]
+    socket.set_tcp_user_timeout(wish.user_timeout)?;
+    Ok(Socket::Tcp(stream))
+}
+
+type Secured = (Stream, Option<Vec<u8>>);
+
+/// Asks for TLS and shakes hands. The inner error is the untouched socket of a server without TLS.
+async fn secure(
+    mut socket: Socket,
+    name: &str,
+    wish: &TlsWish,
+) -> Result<Result<Secured, Socket>, DialError> {
+    if wish.negotiation == SslNegotiation::Postgres {
+        let mut request = BytesMut::new();
+        frontend::ssl_request(&mut request);
+        socket.write_all(&request).await?;
+        // Exactly one byte: what an attacker puts behind it must not count as the server's
+        // encrypted words (CVE-2021-23222).
+        match socket.read_u8().await? {
+            b'S' => {}
+            b'N' => return Ok(Err(socket)),
+            _ => return Err(io::Error::other("server answered the TLS request wrongly").into()),
+        }
+    }
+    let direct = wish.negotiation == SslNegotiation::Direct;
+    let connector = wish.connectors.connector(ConnectorPlan {
+        verify: verify(wish),
+        root_file: wish.root_file.as_deref().filter(|file| *file != Path::new("system")),
+        identity: wish.identity.as_ref(),
+        sni: wish.sni,
+        alpn: true,
+    })?;
+    let server_name = ServerName::try_from(name.to_owned())
+        .map_err(|_| io::Error::other("host is not a name a certificate can have"))?;
+    let stream = connector.connect(server_name, socket).await?;
+    let session = stream.get_ref().1;
+    if direct && session.alpn_protocol() != Some(tls::ALPN) {
+        return Err(io::Error::other("server did not agree on ALPN \"postgresql\"").into());
+    }
+    let leaf = session.peer_certificates().and_then(|chain| chain.first());
+    let end_point = leaf.and_then(|leaf| tls::server_end_point(leaf));
+    Ok(Ok((Stream::Connected(Box::new(stream)), end_point)))
+}
+
+fn verify(wish: &TlsWish) -> Verify {
+    match wish.mode {
+        SslMode::VerifyFull => Verify::Host,
+        SslMode::VerifyCa => Verify::Authority,
+        // As libpq: require with a root file verifies the authority (PostgreSQL manual, 34.19.1).
+        SslMode::Require if wish.root_file.is_some() => Verify::Authority,
+        _ => Verify::Nothing,
+    }
+}
