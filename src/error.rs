@@ -9,6 +9,7 @@ use std::time::Duration;
 /// PostgreSQL's own words (ProcessInterrupts).
 const SESSION_IDLE: &str = "terminating connection due to idle-session timeout";
 const TRANSACTION_IDLE: &str = "terminating connection due to idle-in-transaction timeout";
+const TRANSACTION_TIME: &str = "terminating connection due to transaction timeout";
 
 /// A refusal: an answer the gate gives instead of the server.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,15 +42,11 @@ pub enum Error {
     Paused {
         waited: Duration,
     },
-    OverRate {
-        retry_after: Duration,
-    },
-    OverConcurrency {
-        limit: u32,
-    },
+    OverBudget(Box<Excess>),
     QueryTimeExceeded {
         limit: Duration,
     },
+    TransactionTimeExceeded,
     /// One more session would keep a server between transactions.
     TooManyPins {
         limit: u32,
@@ -76,6 +73,31 @@ pub enum Error {
         rule: &'static str,
         what: &'static str,
         hint: &'static str,
+    },
+    /// A service's session has not chosen a tenant.
+    NoTenant,
+    /// It may not act for the one it chose.
+    ActDenied,
+    ActForSession,
+    /// Too many choices of the service were denied.
+    TooManyDenied {
+        retry_after: Duration,
+    },
+    ActTooLate,
+    ActOutside,
+    FailedTransaction,
+    /// What the server said of a BEGIN that was held back.
+    BeginRefused {
+        what: Cow<'static, str>,
+    },
+    DuplicateStatement {
+        name: String,
+    },
+    UnknownStatement {
+        name: String,
+    },
+    UnknownSavepoint {
+        name: String,
     },
     ContextUnverified,
     ClusterUnreachable {
@@ -129,6 +151,57 @@ pub enum Error {
     /// The audit cannot be written, and the settings let nobody in without it.
     AuditUnavailable,
     Internal,
+}
+
+/// A budget that is used up, as its tenant is told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Excess {
+    pub budget: Budget,
+    pub tenant: String,
+    /// Its key in the settings.
+    pub key: &'static str,
+    /// As people write it, its window included.
+    pub limit: String,
+    pub used: String,
+    /// `None`: when another transaction ends.
+    pub retry_after: Option<Duration>,
+}
+
+/// What can be used up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Budget {
+    Logins,
+    Rate,
+    AtOnce,
+    DatabaseTime,
+    BytesOut,
+    Breaker,
+}
+
+impl Budget {
+    fn facts(self) -> (&'static str, &'static str, Severity, Side) {
+        use Severity::{Error as E, Fatal as F};
+        use Side::Tenant;
+        match self {
+            Self::Logins => ("over_logins", "53400", F, Tenant),
+            Self::Rate => ("over_rate", "53400", E, Tenant),
+            Self::AtOnce => ("over_concurrency", "53400", E, Tenant),
+            Self::DatabaseTime => ("over_database_time", "53400", E, Tenant),
+            Self::BytesOut => ("over_bytes_out", "53400", E, Tenant),
+            Self::Breaker => ("breaker_open", "53400", E, Tenant),
+        }
+    }
+
+    fn message(self) -> &'static str {
+        match self {
+            Self::Logins => "tenant exceeded its logins per second",
+            Self::Rate => "tenant exceeded its queries per second",
+            Self::AtOnce => "tenant exceeded its queries at once",
+            Self::DatabaseTime => "tenant exceeded its database time",
+            Self::BytesOut => "tenant exceeded its bytes out",
+            Self::Breaker => "too many of the tenant's queries ran out of time",
+        }
+    }
 }
 
 /// Why a session cannot go on as whom it is.
@@ -232,9 +305,9 @@ impl Error {
             Self::TooManyClients { .. } => ("too_many_clients", "53300", F, Tenant),
             Self::NoServerInTime { .. } => ("no_server_in_time", "53300", E, Gate),
             Self::Paused { .. } => ("paused", "57P03", E, Gate),
-            Self::OverRate { .. } => ("over_rate", "53400", E, Tenant),
-            Self::OverConcurrency { .. } => ("over_concurrency", "53400", E, Tenant),
+            Self::OverBudget(excess) => excess.budget.facts(),
             Self::QueryTimeExceeded { .. } => ("query_time_exceeded", "57014", E, Tenant),
+            Self::TransactionTimeExceeded => ("transaction_time_exceeded", "25P04", F, Tenant),
             Self::TooManyPins { .. } => ("too_many_pins", "53400", E, Tenant),
             Self::PinIdle { .. } => ("pin_idle", "57P05", F, Tenant),
             Self::Cancelled => ("cancelled", "57014", E, Client),
@@ -242,6 +315,17 @@ impl Error {
             Self::NotSupported { .. } => ("not_supported", "0A000", E, Client),
             Self::ContextProtected { .. } => ("context_protected", "42501", E, Client),
             Self::GuardDenied { .. } => ("guard_denied", "42501", E, Client),
+            Self::NoTenant => ("no_tenant", "42501", E, Client),
+            Self::ActDenied => ("act_denied", "42501", E, Client),
+            Self::TooManyDenied { .. } => ("too_many_denied", "53400", E, Client),
+            Self::ActForSession => ("act_for_session", "42501", E, Client),
+            Self::ActTooLate => ("act_too_late", "25001", E, Client),
+            Self::ActOutside => ("act_outside", "25P01", E, Client),
+            Self::FailedTransaction => ("failed_transaction", "25P02", E, Client),
+            Self::BeginRefused { .. } => ("begin_refused", "0A000", E, Server),
+            Self::DuplicateStatement { .. } => ("duplicate_statement", "42P05", E, Client),
+            Self::UnknownStatement { .. } => ("unknown_statement", "26000", E, Client),
+            Self::UnknownSavepoint { .. } => ("unknown_savepoint", "3B001", E, Client),
             Self::ContextUnverified => ("context_unverified", "58000", F, Server),
             Self::ClusterUnreachable { .. } => ("cluster_unreachable", "08001", E, Server),
             Self::ClusterRefused { .. } => ("cluster_refused", "08001", E, Server),
@@ -300,8 +384,8 @@ impl Error {
             Self::TooManyClients { tenant: false } => "sorry, too many clients already".into(),
             Self::NoServerInTime { .. } => "no server connection became free in time".into(),
             Self::Paused { .. } => "the tenant is paused".into(),
-            Self::OverRate { .. } => "tenant exceeded its queries per second".into(),
-            Self::OverConcurrency { .. } => "tenant exceeded its queries at once".into(),
+            Self::OverBudget(excess) => excess.budget.message().into(),
+            Self::TransactionTimeExceeded => TRANSACTION_TIME.into(),
             Self::QueryTimeExceeded { .. } => {
                 "canceling statement due to the tenant's query time limit".into()
             }
@@ -346,6 +430,40 @@ impl Error {
             Self::AuditUnavailable => "the login cannot be recorded".into(),
             Self::Ended(why) => format!("terminating connection because {}", why.reason()).into(),
             Self::Internal => "internal error".into(),
+            _ => self.message_of_choice(),
+        }
+    }
+
+    /// The same for what concerns the choice of a tenant.
+    fn message_of_choice(&self) -> Cow<'static, str> {
+        match self {
+            Self::NoTenant => "no tenant is chosen".into(),
+            Self::ActDenied => "permission denied to act for the tenant".into(),
+            Self::ActForSession => {
+                "permission denied to act for a tenant in a whole session".into()
+            }
+            Self::TooManyDenied { .. } => "too many choices of a tenant were denied".into(),
+            Self::ActTooLate => {
+                "a tenant must be chosen by the first statement of a transaction".into()
+            }
+            Self::ActOutside => "a tenant can only be chosen in a transaction".into(),
+            Self::FailedTransaction => "current transaction is aborted, commands ignored until \
+                                        end of transaction block"
+                .into(),
+            Self::BeginRefused { what } => what.clone(),
+            Self::DuplicateStatement { name } => {
+                format!("prepared statement \"{name}\" already exists").into()
+            }
+            Self::UnknownStatement { name } if name.is_empty() => {
+                "unnamed prepared statement does not exist".into()
+            }
+            Self::UnknownStatement { name } => {
+                format!("prepared statement \"{name}\" does not exist").into()
+            }
+            Self::UnknownSavepoint { name } => {
+                format!("savepoint \"{name}\" does not exist").into()
+            }
+            _ => "internal error".into(),
         }
     }
 
@@ -355,8 +473,10 @@ impl Error {
             Self::NoServerInTime { waited } | Self::Paused { waited } => {
                 Some(format!("Waited {} s.", waited.as_secs_f32()).into())
             }
-            Self::OverConcurrency { limit } => {
-                Some(format!("The limit is {limit} transactions at the same time.").into())
+            Self::OverBudget(excess) => {
+                let Excess { tenant, key, limit, used, .. } = &**excess;
+                let text = format!("Tenant \"{tenant}\", {key}: limit {limit}, used {used}.");
+                Some(text.into())
             }
             Self::TooManyPins { limit } => Some(
                 format!(
@@ -404,8 +524,12 @@ impl Error {
                 "Shorten transactions, or raise the cluster's \"capacity\"."
             }
             Self::Paused { .. } => "Retry later.",
-            Self::OverRate { retry_after } | Self::TooManyFailures { retry_after } => {
-                return Some(format!("Retry after {:.3} s.", retry_after.as_secs_f32()).into());
+            Self::OverBudget(excess) => match excess.retry_after {
+                Some(retry_after) => return Some(retry(retry_after)),
+                None => "Retry when another transaction has ended.",
+            },
+            Self::TooManyFailures { retry_after } | Self::TooManyDenied { retry_after } => {
+                return Some(retry(*retry_after));
             }
             Self::TooManyPins { .. } => {
                 "Let other sessions release theirs (DISCARD ALL), or raise the tier's \"pins\"."
@@ -414,9 +538,13 @@ impl Error {
                 "Release what the session holds (DISCARD ALL) before it goes idle, or raise the \
                  tier's \"pin_idle\"."
             }
-            Self::OverConcurrency { .. } => "Retry when another transaction has ended.",
             Self::NotSupported { hint, .. } | Self::GuardDenied { hint, .. } => hint,
             Self::ContextProtected { .. } => "Connect with the token of the tenant you mean.",
+            Self::NoTenant | Self::ActTooLate | Self::ActOutside => {
+                "Send BEGIN, then SET LOCAL tenantgate.tenant or tenantgate.token."
+            }
+            Self::ActDenied => "Check the id or token, and the service's acts_for.",
+            Self::ActForSession => "Use SET LOCAL in a transaction, or set session_wide.",
             Self::ClusterUnreachable { .. } => "Retry; the gate's log has the reason.",
             Self::ClusterRefused { .. } => "The gate's log names what the server login must lose.",
             Self::ServerLost | Self::StateLost | Self::PinLost => {
@@ -432,6 +560,10 @@ impl Error {
         };
         (!text.is_empty()).then(|| text.into())
     }
+}
+
+fn retry(after: Duration) -> Cow<'static, str> {
+    format!("Retry after {:.3} s.", after.as_secs_f32()).into()
 }
 
 /// As a server says it.

@@ -19,11 +19,16 @@ use crate::harness::wire::{Login, Wire};
 
 pub type Row = BTreeMap<String, String>;
 
-pub async fn gate(tweaks: &Tweaks<'_>) -> (Estate, Gate) {
-    let estate = Estate::new().await;
+/// The verifier of [`LOGIN_PASSWORD`].
+pub async fn verifier() -> String {
     let admin = superuser(shared().await, "app").await;
     let sql = "SELECT rolpassword FROM pg_authid WHERE rolname = 'tg_login'";
-    let verifier: String = admin.query_one(sql, &[]).await.unwrap().get(0);
+    admin.query_one(sql, &[]).await.unwrap().get(0)
+}
+
+pub async fn gate(tweaks: &Tweaks<'_>) -> (Estate, Gate) {
+    let estate = Estate::new().await;
+    let verifier = verifier().await;
     let more = format!(
         "[console.users]\nadmin = \"{verifier}\"\n\n[http]\naddress = \"127.0.0.1:$HTTP\"\n{}",
         tweaks.more

@@ -326,6 +326,7 @@ async fn cve_2023_22332_the_console_prints_no_secret() {
         "USERS",
         "BUDGETS",
         "STATS",
+        "TOP",
         "LISTS",
         "MEM",
         "CONFIG",

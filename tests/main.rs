@@ -5,6 +5,7 @@ mod drivers;
 mod harness;
 
 mod attacks;
+mod catalog;
 mod console;
 mod credentials;
 mod cves;

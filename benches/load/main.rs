@@ -17,6 +17,7 @@ mod stage;
 mod storm;
 mod tables;
 mod tenants;
+mod unnamed;
 mod ways;
 
 use std::fs;
@@ -80,6 +81,8 @@ pub struct Arguments {
 enum Part {
     /// One statement per transaction, one tenant.
     Plain,
+    /// The same without a name, parsed each time and not.
+    Unnamed,
     /// pgbench's default transaction.
     Tpcb,
     /// Large results and COPY.
@@ -166,6 +169,7 @@ impl Arguments {
         let each = self.rounds as u64 * (self.seconds + 1) + 2;
         let seconds = self.parts().into_iter().map(|part| match part {
             Part::Plain => 23 * each,
+            Part::Unnamed => 8 * each,
             Part::Tpcb => 7 * each,
             Part::Bulk => 16 * each,
             Part::Storm => 5 * each,
@@ -186,6 +190,7 @@ impl Part {
     fn run(self, bench: &mut Bench) -> Result<()> {
         match self {
             Self::Plain => ways::plain(bench),
+            Self::Unnamed => unnamed::run(bench),
             Self::Tpcb => ways::tpc_b(bench),
             Self::Bulk => bulk::run(bench),
             Self::Storm => storm::run(bench),

@@ -15,6 +15,9 @@ use crate::stage::{Door, ROWS};
 /// One row by its key, as in pgbench's own select-only script, from a table with row security.
 const SELECT: &str = "SELECT abalance FROM accounts WHERE aid = :aid;\n";
 
+/// The same, with the parameter's type in the text.
+const TYPED: &str = "SELECT abalance FROM accounts WHERE aid = :aid::int4;\n";
+
 /// As in pgbench's own script, with the sizes of the bench's tables.
 const TPC_B: &str = "\
 \\set aid random(1, 20000)
@@ -63,6 +66,8 @@ pub struct Manner {
 pub enum Script {
     /// One row by its key.
     Select,
+    /// The same, its parameter with a type.
+    Typed,
     /// pgbench's own default: three updates, a select and an insert in one transaction.
     TpcB,
 }
@@ -70,8 +75,10 @@ pub enum Script {
 impl PgBench {
     pub fn new(program: PathBuf) -> Result<Self> {
         let keeper = Keeper::new("bench", &[])?;
-        let select = format!("\\set aid random(1, {ROWS})\n{SELECT}");
-        fs::write(keeper.folder().join(Script::Select.file()), select)?;
+        for (script, text) in [(Script::Select, SELECT), (Script::Typed, TYPED)] {
+            let text = format!("\\set aid random(1, {ROWS})\n{text}");
+            fs::write(keeper.folder().join(script.file()), text)?;
+        }
         fs::write(keeper.folder().join(Script::TpcB.file()), TPC_B)?;
         Ok(Self { program, keeper })
     }
@@ -118,6 +125,7 @@ impl Script {
     fn file(self) -> &'static str {
         match self {
             Self::Select => "select.sql",
+            Self::Typed => "typed.sql",
             Self::TpcB => "tpc-b.sql",
         }
     }

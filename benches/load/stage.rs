@@ -203,6 +203,9 @@ impl Stage {
              [clusters.main]\ncapacity = {servers}\n{level}{}",
             string("tg_login", levels::dbname(plan.level))
         );
+        if plan.prepares {
+            settings.push_str("\n[tiers.default]\nprepare_threshold = 2\n");
+        }
         for (id, minted) in &self.tenants {
             settings.push_str(&format!(
                 "\n[tenants.{id}]\nisolation = \"row\"\ncluster = \"main\"\nschema = \"app\"\n\
@@ -325,6 +328,8 @@ pub struct GatePlan<'plan> {
     /// More of its listener, and of its settings.
     pub listen: &'plan str,
     pub more: &'plan str,
+    /// Unnamed statements are prepared when they come for the second time.
+    pub prepares: bool,
     /// Another build.
     pub program: Option<&'plan Path>,
     /// Runs it under another program.

@@ -9,10 +9,10 @@ use crate::pgbench::{Length, Manner, Script};
 use crate::sheet::Aim;
 use crate::stage::{Door, GatePlan, PgBouncerPlan, Proxy};
 
-const SERVERS: usize = 8;
+pub const SERVERS: usize = 8;
 const MODES: [&str; 3] = ["simple", "extended", "prepared"];
 
-const COLUMNS: Columns = Columns {
+pub const COLUMNS: Columns = Columns {
     what: &["protocol", "clients"],
     rate: "tps",
     proxy: "proxy CPU µs",

@@ -287,7 +287,11 @@ impl Authenticator {
     ) -> Result<Identity, Denied> {
         // The tenant is looked up in any case, so that a wrong credential takes as long.
         let id = proof.as_ref().map_or("", |proof| proof.tenant.as_str());
-        let tenant = catalog.find(id).await;
+        let tenant = match &proof {
+            // Only a token is a service's; no claim can name one.
+            Ok(Proved { proof: Proof::Token(_), .. }) => catalog.find_of_token(id).await,
+            _ => catalog.find(id).await,
+        };
         let Proved { credential, expires_at, face, proof, .. } = proof?;
         let tenant = tenant.ok_or(Denied::Unknown)?;
         if tenant.state == TenantState::Disabled {

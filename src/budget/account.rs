@@ -4,13 +4,19 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-use crate::budget::limits::Limits;
+use crate::budget::amount::{Amount, Trip};
+use crate::budget::breaker::Breaker;
+use crate::budget::limits::{Kind, Limits};
+use crate::budget::overrides::{InForce, Override, Overrides};
 use crate::budget::rate::Rate;
+use crate::budget::spend::{Short, Spend};
+use crate::budget::usage::{Tallies, Waiting};
+use crate::error::Budget;
 
 /// What one tenant has in use and has used. All counts are for the whole process.
 #[derive(Debug, Default)]
@@ -22,7 +28,13 @@ pub struct Account {
     reserved: AtomicU32,
     /// How many of these stay with their sessions, or may.
     pinned: AtomicU32,
-    rate: Rate,
+    pub(super) rate: Rate,
+    pub(super) logins: Rate,
+    pub(super) time: Spend,
+    pub(super) bytes: Spend,
+    pub(super) breaker: Breaker,
+    pub(super) tallies: Tallies,
+    overrides: Overrides,
     /// Told when a transaction ends, so that one that waits may start.
     freed: Notify,
     /// Told when a server slot is given back, so that one who waits for it may have it.
@@ -35,10 +47,7 @@ pub struct Account {
 pub struct Totals {
     pub requests: AtomicU64,
     pub transactions: AtomicU64,
-    pub refused_rate: AtomicU64,
-    pub refused_at_once: AtomicU64,
     pub refusals: AtomicU64,
-    pub cancelled: AtomicU64,
     pub bytes_received: AtomicU64,
     pub bytes_sent: AtomicU64,
     /// Time servers were leased to the tenant, in microseconds.
@@ -49,13 +58,19 @@ pub struct Totals {
     pub wait_time_us: AtomicU64,
 }
 
-/// What was asked for is over the budget.
+/// What was asked for is over a budget.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Over {
-    /// To be had after this long.
-    Rate(Duration),
-    /// This many transactions are at work already.
-    AtOnce(u32),
+pub struct Over {
+    pub budget: Budget,
+    pub used: Amount,
+    /// When it may be had; `None`: when another transaction ends.
+    pub retry_after: Option<Duration>,
+}
+
+impl Over {
+    fn after(budget: Budget, used: Amount, retry_after: Duration) -> Self {
+        Self { budget, used, retry_after: Some(retry_after) }
+    }
 }
 
 /// A transaction is at work; dropping this ends it.
@@ -100,20 +115,141 @@ impl ServerSlot {
 }
 
 impl Account {
-    /// Counts one request against the rate. `now` is any clock that never goes back.
-    pub fn charge(&self, limits: &Limits, now: Duration) -> Result<(), Over> {
-        let Some(per_second) = limits.queries_per_second else { return Ok(()) };
-        let burst = limits.queries_burst.unwrap_or(per_second);
-        self.rate.take(now, per_second, burst).map_err(Over::Rate)
+    /// The limits in force: these, unless somebody has set others for a while.
+    #[inline]
+    pub fn limits<'own>(&self, own: &'own Limits) -> InForce<'own> {
+        self.overrides.over(own)
+    }
+
+    /// Holds one request against everything that is spent. `now` is any clock that never goes
+    /// back, the same for all who ask. True if the request is a breaker's probe.
+    pub fn charge(&self, own: &Limits, now: Duration) -> Result<bool, Over> {
+        let limits = self.limits(own);
+        if let Some(allowance) = limits.database_time {
+            let checked = self.time.check(allowance, now);
+            let short = |it: Short| (Amount::micros(it.used), it.retry_after);
+            self.hold(&limits, Budget::DatabaseTime, checked.map_err(short))?;
+        }
+        if let Some(allowance) = limits.bytes_out {
+            let checked = self.bytes.check(allowance, now);
+            let short = |it: Short| (Amount::Bytes(it.used), it.retry_after);
+            self.hold(&limits, Budget::BytesOut, checked.map_err(short))?;
+        }
+        if let Some(rate) = limits.queries_per_second {
+            let burst = limits.queries_burst.unwrap_or(rate);
+            let taken = self.rate.take(now, rate, burst);
+            let taken = taken.map_err(|after| (Amount::Count(burst.into()), after));
+            self.hold(&limits, Budget::Rate, taken)?;
+        }
+        let Some(trip) = limits.breaker else { return Ok(false) };
+        let admitted = self.breaker.admit(limits.pause(), now);
+        let refused = |after| (Amount::Count(trip.timeouts.into()), after);
+        self.hold(&limits, Budget::Breaker, admitted.map_err(refused))
+            .map(|probe| probe == Some(true))
+    }
+
+    /// What is over a budget is refused, or only counted.
+    fn hold<T>(
+        &self,
+        limits: &Limits,
+        budget: Budget,
+        held: Result<T, (Amount, Duration)>,
+    ) -> Result<Option<T>, Over> {
+        match held {
+            Ok(it) => Ok(Some(it)),
+            Err(_) if limits.only_report => {
+                self.tallies.would_refuse(budget.into());
+                Ok(None)
+            }
+            Err((used, after)) => Err(Over::after(budget, used, after)),
+        }
+    }
+
+    /// Counts one login against its rate.
+    pub fn log_in(&self, own: &Limits, now: Duration) -> Result<(), Over> {
+        let limits = self.limits(own);
+        let Some(rate) = limits.logins_per_second else { return Ok(()) };
+        let burst = limits.logins_burst.unwrap_or(rate);
+        let taken = self.logins.take(now, rate, burst);
+        let taken = taken.map_err(|after| (Amount::Count(burst.into()), after));
+        self.hold(&limits, Budget::Logins, taken).map(|_| ())
     }
 
     /// Lets one more transaction start.
-    pub fn admit(self: &Arc<Self>, limits: &Limits) -> Result<Permit, Over> {
+    pub fn admit(self: &Arc<Self>, own: &Limits) -> Result<Permit, Over> {
+        let limits = self.limits(own);
         let limit = limits.queries_at_once.unwrap_or(u32::MAX);
-        match take_below(&self.at_once, limit) {
-            true => Ok(Permit(self.clone())),
-            false => Err(Over::AtOnce(limit)),
+        if !take_below(&self.at_once, limit) {
+            if !limits.only_report {
+                let used = Amount::Count(self.at_once.load(Ordering::Relaxed).into());
+                return Err(Over { budget: Budget::AtOnce, used, retry_after: None });
+            }
+            self.tallies.would_refuse(Kind::AtOnce);
+            self.at_once.fetch_add(1, Ordering::Relaxed);
         }
+        Ok(Permit(self.clone()))
+    }
+
+    /// A server begins to work for the tenant; [`Self::stop_work`] must follow.
+    pub fn start_work(&self, own: &Limits, now: Duration) -> bool {
+        let allowance = self.limits(own).database_time;
+        allowance.inspect(|it| self.time.start(*it, now)).is_some()
+    }
+
+    /// It does so no more.
+    pub fn stop_work(&self, now: Duration) {
+        self.time.stop(now);
+    }
+
+    /// So many bytes went to a client.
+    pub fn sent(&self, own: &Limits, bytes: u64, now: Duration) {
+        if let Some(allowance) = self.limits(own).bytes_out {
+            self.bytes.add(allowance, bytes, now);
+        }
+    }
+
+    /// A request ran out of its time. What opened, if the tenant's breaker did.
+    pub fn timed_out(&self, own: &Limits, now: Duration) -> Option<Trip> {
+        let limits = self.limits(own);
+        limits.breaker.filter(|trip| self.breaker.timed_out(*trip, limits.pause(), now))
+    }
+
+    /// A breaker's probe came back in time.
+    pub fn recovered(&self) {
+        self.breaker.close();
+    }
+
+    /// Notes what was refused, cancelled or ended because of a limit.
+    pub fn count_refused(&self, kind: Kind) {
+        self.tallies.refused(kind);
+    }
+
+    /// What would have been refused so far, were the budgets enforced.
+    pub fn would_refuse(&self) -> u64 {
+        self.tallies.would_refuse_in_all()
+    }
+
+    /// Notes that a request waits.
+    pub fn wait(self: &Arc<Self>, budget: Budget) -> Waiting {
+        Waiting::new(self.clone(), budget.into())
+    }
+
+    /// Sets a limit for a while.
+    pub fn set_override(&self, new: Override) {
+        self.overrides.set(new);
+        // Whoever waits looks again.
+        self.freed.notify_waiters();
+        self.slot_freed.notify_one();
+    }
+
+    /// Takes overrides away. False if there was none such.
+    pub fn reset_overrides(&self, gone: impl Fn(&Override) -> bool) -> bool {
+        self.overrides.remove(gone)
+    }
+
+    /// When the override of a kind ends.
+    pub fn overridden_until(&self, kind: Kind) -> Option<SystemTime> {
+        self.overrides.until(kind)
     }
 
     /// Returns when a transaction of the tenant may have ended.
@@ -122,15 +258,15 @@ impl Account {
     }
 
     /// Lets one more client in.
-    pub fn connect(self: &Arc<Self>, limits: &Limits) -> Option<ClientSlot> {
-        let limit = limits.clients.unwrap_or(u32::MAX);
+    pub fn connect(self: &Arc<Self>, own: &Limits) -> Option<ClientSlot> {
+        let limit = self.limits(own).clients.unwrap_or(u32::MAX);
         take_below(&self.clients, limit).then(|| ClientSlot(self.clone()))
     }
 
     /// Lets the tenant have one more server connection.
     #[inline]
-    pub fn lease(self: &Arc<Self>, limits: &Limits) -> Option<ServerSlot> {
-        match limits.servers {
+    pub fn lease(self: &Arc<Self>, own: &Limits) -> Option<ServerSlot> {
+        match self.limits(own).servers {
             Some(limit) if !take_below(&self.servers, limit) => return None,
             Some(_) => {}
             None => drop(self.servers.fetch_add(1, Ordering::Relaxed)),
@@ -139,8 +275,8 @@ impl Account {
     }
 
     /// The same for one who will wait for it in line.
-    pub fn reserve(self: &Arc<Self>, limits: &Limits) -> Option<Reservation> {
-        let slot = self.lease(limits)?;
+    pub fn reserve(self: &Arc<Self>, own: &Limits) -> Option<Reservation> {
+        let slot = self.lease(own)?;
         self.reserved.fetch_add(1, Ordering::Relaxed);
         Some(Reservation(Some(slot)))
     }
@@ -172,11 +308,12 @@ impl Account {
         (read(&self.clients), read(&self.at_once), servers)
     }
 
-    /// Requests that could come at once; `None` without a limit.
-    pub fn available(&self, limits: &Limits, now: Duration) -> Option<u32> {
-        let per_second = limits.queries_per_second?;
-        let burst = limits.queries_burst.unwrap_or(per_second);
-        Some(self.rate.available(now, per_second, burst))
+    pub(super) fn waiting_for_servers(&self) -> u32 {
+        self.reserved.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn pinned_now(&self) -> u32 {
+        self.pinned.load(Ordering::Relaxed)
     }
 }
 
@@ -256,7 +393,11 @@ mod tests {
         let server = account.lease(&limits);
         assert!(server.is_some() && account.lease(&limits).is_none());
         assert!(account.reserve(&limits).is_none());
-        assert_eq!(account.admit(&limits).unwrap_err(), Over::AtOnce(1));
+        let over = Over { budget: Budget::AtOnce, used: Amount::Count(1), retry_after: None };
+        assert_eq!(account.admit(&limits).unwrap_err(), over);
+        let reporting = Limits { only_report: true, ..limits.clone() };
+        drop(account.admit(&reporting).unwrap());
+        assert_eq!(account.would_refuse(), 1);
         assert!(account.connect(&limits).is_none());
         drop((permit, slot, server));
         assert_eq!(account.in_use(), (0, 0, 0));
@@ -268,6 +409,6 @@ mod tests {
         let (account, limits) = (Arc::new(Account::default()), Limits::default());
         let spend = |_| account.charge(&limits, Duration::ZERO).is_ok();
         assert!((0..10_000).all(spend));
-        assert_eq!(account.available(&limits, Duration::ZERO), None);
+        assert_eq!(account.usage(&limits, Duration::ZERO), []);
     }
 }

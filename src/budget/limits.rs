@@ -1,18 +1,29 @@
-//! [`Limits`]: the numbers of a budget.
+//! [`Limits`]: the numbers of a budget. [`Kind`]: what there are limits of.
 
 use std::time::Duration;
+
+use crate::budget::amount::{Allowance, Amount, Trip};
+use crate::error::Budget;
 
 /// The limits of a tenant: its tier's, with its own laid over them. `None` means no limit.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Limits {
     /// Client connections at the same time.
     pub clients: Option<u32>,
+    /// Logins per second, averaged.
+    pub logins_per_second: Option<u32>,
+    /// Logins that may come at once after a quiet time; default: one second's worth.
+    pub logins_burst: Option<u32>,
     /// Requests per second, averaged; transaction control is free.
     pub queries_per_second: Option<u32>,
     /// Requests that may come at once after a quiet time; default: one second's worth.
     pub queries_burst: Option<u32>,
     /// Transactions (or requests outside of one) at work at the same time.
     pub queries_at_once: Option<u32>,
+    /// Time servers work for the tenant, in microseconds per window.
+    pub database_time: Option<Allowance>,
+    /// Bytes to clients per window.
+    pub bytes_out: Option<Allowance>,
     /// Server connections at the same time.
     pub servers: Option<u32>,
     /// Sessions that keep their server between transactions, because it holds something of theirs;
@@ -22,12 +33,180 @@ pub struct Limits {
     pub pin_idle: Option<Duration>,
     /// Longest run of one request; longer ones are cancelled (57014).
     pub query_time: Option<Duration>,
+    /// Longest transaction; then the session ends (25P04).
+    pub transaction_time: Option<Duration>,
     /// Longest silence of a client between two transactions; then its session ends (57P05).
     pub client_idle: Option<Duration>,
     /// Longest time a server waits for the client within a transaction; then the session ends
     /// (25P03).
     pub idle_in_transaction: Option<Duration>,
+    /// So many requests cancelled for `query_time` among the last so many, and the tenant is
+    /// refused for a while.
+    pub breaker: Option<Trip>,
+    /// For how long; 30 s without a value.
+    pub breaker_pause: Option<Duration>,
     /// How long a request over its budget waits for it before it is refused (53400); zero refuses
     /// at once.
     pub budget_wait: Duration,
+    /// What is over a budget is only counted.
+    pub only_report: bool,
+}
+
+/// How long a breaker stays open.
+const BREAKER_PAUSE: Duration = Duration::from_secs(30);
+
+impl Limits {
+    /// Whether a request must be held against any of them.
+    #[inline]
+    pub fn charges(&self) -> bool {
+        self.queries_per_second.is_some()
+            || self.database_time.is_some()
+            || self.bytes_out.is_some()
+            || self.breaker.is_some()
+    }
+
+    /// For how long a tripped breaker refuses.
+    pub fn pause(&self) -> Duration {
+        self.breaker_pause.unwrap_or(BREAKER_PAUSE)
+    }
+}
+
+/// What there is a limit of. Named as the settings name it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Kind {
+    Clients,
+    Logins,
+    Rate,
+    AtOnce,
+    DatabaseTime,
+    BytesOut,
+    Servers,
+    Pins,
+    PinIdle,
+    QueryTime,
+    TransactionTime,
+    ClientIdle,
+    IdleInTransaction,
+    Breaker,
+    Wait,
+}
+
+impl Kind {
+    /// Every kind, in the order of SHOW BUDGETS.
+    pub const ALL: [Self; 15] = [
+        Self::Clients,
+        Self::Logins,
+        Self::Rate,
+        Self::AtOnce,
+        Self::DatabaseTime,
+        Self::BytesOut,
+        Self::Servers,
+        Self::Pins,
+        Self::PinIdle,
+        Self::QueryTime,
+        Self::TransactionTime,
+        Self::ClientIdle,
+        Self::IdleInTransaction,
+        Self::Breaker,
+        Self::Wait,
+    ];
+
+    /// The key in the settings.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Clients => "clients",
+            Self::Logins => "logins_per_second",
+            Self::Rate => "queries_per_second",
+            Self::AtOnce => "queries_at_once",
+            Self::DatabaseTime => "database_time",
+            Self::BytesOut => "bytes_out",
+            Self::Servers => "servers",
+            Self::Pins => "pins",
+            Self::PinIdle => "pin_idle",
+            Self::QueryTime => "query_time",
+            Self::TransactionTime => "transaction_time",
+            Self::ClientIdle => "client_idle",
+            Self::IdleInTransaction => "idle_in_transaction",
+            Self::Breaker => "breaker",
+            Self::Wait => "budget_wait",
+        }
+    }
+
+    /// The kind of this name.
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.name().eq_ignore_ascii_case(name))
+    }
+
+    /// Takes this one limit over from `other`. A rate brings its burst along, which would let
+    /// through what the rate is to stop.
+    pub(super) fn take(self, limits: &mut Limits, other: &Limits) {
+        match self {
+            Self::Clients => limits.clients = other.clients,
+            Self::Logins => {
+                limits.logins_per_second = other.logins_per_second;
+                limits.logins_burst = other.logins_burst;
+            }
+            Self::Rate => {
+                limits.queries_per_second = other.queries_per_second;
+                limits.queries_burst = other.queries_burst;
+            }
+            Self::AtOnce => limits.queries_at_once = other.queries_at_once,
+            Self::DatabaseTime => limits.database_time = other.database_time,
+            Self::BytesOut => limits.bytes_out = other.bytes_out,
+            Self::Servers => limits.servers = other.servers,
+            Self::Pins => limits.pins = other.pins,
+            Self::PinIdle => limits.pin_idle = other.pin_idle,
+            Self::QueryTime => limits.query_time = other.query_time,
+            Self::TransactionTime => limits.transaction_time = other.transaction_time,
+            Self::ClientIdle => limits.client_idle = other.client_idle,
+            Self::IdleInTransaction => limits.idle_in_transaction = other.idle_in_transaction,
+            Self::Breaker => limits.breaker = other.breaker,
+            Self::Wait => limits.budget_wait = other.budget_wait,
+        }
+    }
+
+    /// The limit of this kind, and its window as people write it.
+    pub fn limit(self, limits: &Limits) -> Option<(Amount, Option<String>)> {
+        let count = |limit: Option<u32>| limit.map(|limit| (Amount::Count(limit.into()), None));
+        let second = |limit| count(limit).map(|(amount, _)| (amount, Some("1s".to_owned())));
+        let time = |limit: Option<Duration>| limit.map(|limit| (Amount::Time(limit), None));
+        let window = |it: Allowance| Some(Amount::Time(it.window).to_string());
+        match self {
+            Self::Clients => count(limits.clients),
+            Self::Logins => second(limits.logins_per_second),
+            Self::Rate => second(limits.queries_per_second),
+            Self::AtOnce => count(limits.queries_at_once),
+            Self::DatabaseTime => {
+                limits.database_time.map(|it| (Amount::micros(it.amount), window(it)))
+            }
+            Self::BytesOut => limits.bytes_out.map(|it| (Amount::Bytes(it.amount), window(it))),
+            Self::Servers => count(limits.servers),
+            Self::Pins => count(limits.pins),
+            Self::PinIdle => time(limits.pin_idle),
+            Self::QueryTime => time(limits.query_time),
+            Self::TransactionTime => time(limits.transaction_time),
+            Self::ClientIdle => time(limits.client_idle),
+            Self::IdleInTransaction => time(limits.idle_in_transaction),
+            Self::Breaker => limits.breaker.map(|trip| {
+                (Amount::Count(trip.timeouts.into()), Some(format!("{} queries", trip.of)))
+            }),
+            Self::Wait => {
+                let waits = !limits.budget_wait.is_zero();
+                waits.then_some((Amount::Time(limits.budget_wait), None))
+            }
+        }
+    }
+}
+
+impl From<Budget> for Kind {
+    fn from(budget: Budget) -> Self {
+        match budget {
+            Budget::Logins => Self::Logins,
+            Budget::Rate => Self::Rate,
+            Budget::AtOnce => Self::AtOnce,
+            Budget::DatabaseTime => Self::DatabaseTime,
+            Budget::BytesOut => Self::BytesOut,
+            Budget::Breaker => Self::Breaker,
+        }
+    }
 }

@@ -1,10 +1,18 @@
 //! What a tenant may spend, and its running totals. No I/O and no clock: callers hand the time in.
 
 mod account;
+mod amount;
+mod breaker;
 mod limits;
+mod overrides;
 mod rate;
+mod spend;
+mod usage;
 
 pub use account::{
     Account, Accounts, ClientSlot, Over, Permit, PinSlot, Reservation, ServerSlot, Totals,
 };
-pub use limits::Limits;
+pub use amount::{Allowance, Amount, Trip};
+pub use limits::{Kind, Limits};
+pub use overrides::{InForce, Override};
+pub use usage::{Usage, Waiting};

@@ -33,13 +33,13 @@ impl Rate {
         }
     }
 
-    /// How many requests could come at once at time `now`.
-    pub fn available(&self, now: Duration, per_second: u32, burst: u32) -> u32 {
+    /// How many requests are taken of the burst at time `now`.
+    pub fn used(&self, now: Duration, per_second: u32, burst: u32) -> u32 {
         let now = u64::try_from(now.as_nanos()).unwrap_or(u64::MAX / 2);
         let step = SECOND_NS / u64::from(per_second.max(1));
         let ahead = self.0.load(Ordering::Relaxed).saturating_sub(now);
         let used = ahead.div_ceil(step.max(1));
-        burst.max(1).saturating_sub(u32::try_from(used).unwrap_or(u32::MAX))
+        u32::try_from(used).unwrap_or(u32::MAX).min(burst.max(1))
     }
 }
 
@@ -51,12 +51,12 @@ mod tests {
     fn a_burst_passes_and_then_one_per_step() {
         let rate = Rate::default();
         let at = Duration::from_millis;
-        assert_eq!(rate.available(at(0), 10, 3), 3);
+        assert_eq!(rate.used(at(0), 10, 3), 0);
         for _ in 0..3 {
             assert_eq!(rate.take(at(0), 10, 3), Ok(()));
         }
         assert_eq!(rate.take(at(0), 10, 3), Err(at(100)));
-        assert_eq!(rate.available(at(0), 10, 3), 0);
+        assert_eq!(rate.used(at(0), 10, 3), 3);
         assert_eq!(rate.take(at(100), 10, 3), Ok(()));
         assert_eq!(rate.take(at(150), 10, 3), Err(at(50)));
     }

@@ -2,6 +2,7 @@
 //! login or a schema that it must not share is a fault, however well each entry reads alone.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use crate::catalog::plan::{CatalogPlan, Fault, Place};
@@ -70,11 +71,15 @@ fn cluster_of_each_place(plan: &CatalogPlan, tenants: &Tenants) -> Vec<Fault> {
     faults
 }
 
-fn location(host: &Host) -> (String, u16) {
+/// A host and port as they are compared.
+pub(super) fn location(host: &Host) -> (String, u16) {
     let name = match host {
         host if host.is_local() => "localhost".to_owned(),
-        Host::Tcp { address: Some(address), .. } => address.to_string(),
-        Host::Tcp { name, .. } => name.trim_end_matches('.').to_ascii_lowercase(),
+        Host::Tcp { address: Some(address), .. } => address.to_canonical().to_string(),
+        Host::Tcp { name, .. } => match name.parse::<IpAddr>() {
+            Ok(address) => address.to_canonical().to_string(),
+            Err(_) => name.trim_end_matches('.').to_ascii_lowercase(),
+        },
         Host::Unix { folder, .. } => folder.display().to_string(),
     };
     (name, host.port())

@@ -13,7 +13,8 @@ use crate::catalog::plan::{
 };
 use crate::catalog::token::parse_line;
 use crate::catalog::{
-    Catalog, Cluster, Face, Route, TIER_DEFAULT, Tenant, TenantId, TokenRecord, apart, roles,
+    Catalog, Cluster, Face, Map, Route, TIER_DEFAULT, Tenant, TenantId, TokenRecord, apart, roles,
+    service,
 };
 use crate::guard::{Denial, Denials};
 use crate::isolation::{Context, ContextError, ContextPlan, Isolation, Level, NAME_BYTES_MAX};
@@ -36,22 +37,33 @@ pub(super) fn build(plan: &CatalogPlan) -> Result<Catalog, Vec<Fault>> {
         check_limits(limits, limits, &place, &mut faults);
     }
     let mut builder = Builder::new(plan);
+    let mut tenants = BTreeMap::new();
     for (id, tenant) in &plan.tenants {
         match builder.tenant(id, tenant) {
-            Ok(tenant) => drop(builder.tenants.insert(tenant.id.clone(), Arc::new(tenant))),
+            Ok(tenant) => drop(tenants.insert(tenant.id.clone(), Arc::new(tenant))),
             Err(wrong) => faults.extend(wrong),
         }
     }
+    let services = service::build(&mut builder, &mut faults);
     faults.append(&mut builder.token_faults);
-    faults.extend(apart::check(plan, &builder.tenants));
+    faults.extend(apart::check(plan, &tenants));
     if !faults.is_empty() {
         return Err(faults);
     }
     let clusters = builder.clusters.iter().map(|(name, c)| ((*name).to_owned(), Arc::clone(c)));
-    let clusters = clusters.collect();
-    let Builder { tenants, tokens, mut credentials, .. } = builder;
+    let clusters = Arc::new(clusters.collect());
+    let Builder { tokens, mut credentials, .. } = builder;
     credentials.finish();
-    Ok(Catalog { clusters, tenants, tokens, credentials, version: 1 })
+    Ok(Catalog {
+        clusters,
+        tenants: tenants.into_iter().collect(),
+        services,
+        tokens: tokens.into_iter().collect(),
+        credentials,
+        faults: Map::default(),
+        words: Arc::new(plan.ground()),
+        version: 1,
+    })
 }
 
 /// What grows while tenants are built one after the other.
@@ -60,13 +72,14 @@ pub(super) struct Builder<'plan> {
     clusters: BTreeMap<&'plan str, Arc<Cluster>>,
     /// Default connection strings; one value for all tenants that use it. `None` has a fault of
     /// its own already.
-    defaults: BTreeMap<&'plan str, Option<Arc<Conninfo>>>,
+    pub(super) defaults: BTreeMap<&'plan str, Option<Arc<Conninfo>>>,
     /// Clusters whose templates have a fault are not in it.
     names: BTreeMap<&'plan str, Names<'plan>>,
-    tenants: BTreeMap<TenantId, Arc<Tenant>>,
-    tokens: HashMap<String, TokenRecord>,
-    credentials: Credentials,
-    token_faults: Vec<Fault>,
+    pub(super) tokens: HashMap<String, TokenRecord>,
+    pub(super) credentials: Credentials,
+    pub(super) token_faults: Vec<Fault>,
+    /// Whether tenants are a table's rows, which may not lead everywhere.
+    of_table: bool,
     /// Connection strings of roles, by their text.
     pub(super) read: HashMap<String, Arc<Conninfo>>,
 }
@@ -90,7 +103,7 @@ impl<'plan> Builder<'plan> {
             clusters: plan.clusters.iter().map(cluster).collect(),
             defaults: plan.clusters.iter().filter_map(default).collect(),
             names: plan.clusters.iter().filter_map(names).collect(),
-            tenants: BTreeMap::new(),
+            of_table: false,
             tokens: HashMap::new(),
             credentials: Credentials::default(),
             token_faults: Vec::new(),
@@ -98,8 +111,30 @@ impl<'plan> Builder<'plan> {
         }
     }
 
+    /// A builder of rows of a table, for a catalog that has these clusters.
+    pub(super) fn over(
+        plan: &'plan CatalogPlan,
+        clusters: &BTreeMap<String, Arc<Cluster>>,
+    ) -> Self {
+        let mut builder = Self::new(plan);
+        for (name, cluster) in &mut builder.clusters {
+            if let Some(known) = clusters.get(*name) {
+                *cluster = known.clone();
+            }
+        }
+        Self { of_table: true, ..builder }
+    }
+
+    /// Forgets what the last tenant left.
+    pub(super) fn clear(&mut self) {
+        self.tokens.clear();
+        self.credentials = Credentials::default();
+        self.token_faults.clear();
+        self.read.clear();
+    }
+
     /// Builds one tenant. An empty list of faults means that somebody else's are to blame.
-    fn tenant(&mut self, name: &str, plan: &TenantPlan) -> Result<Tenant, Vec<Fault>> {
+    pub(super) fn tenant(&mut self, name: &str, plan: &TenantPlan) -> Result<Tenant, Vec<Fault>> {
         let place = Place::Tenant(name.to_owned());
         let mut faults = Vec::new();
         let id = tenant_id(name, &place, &mut faults);
@@ -113,7 +148,7 @@ impl<'plan> Builder<'plan> {
                 "A superuser is above row security and schemas: every tenant would see all rows.",
             ));
         }
-        let tier = self.tier(plan, &place, &mut faults);
+        let tier = self.tier(plan.tier.as_deref(), &place, &mut faults);
         let own = Place::TenantLimits(name.to_owned());
         check_limits(&plan.limits, tier, &own, &mut faults);
         let route = self.route(name, plan, &place, &mut faults);
@@ -134,7 +169,9 @@ impl<'plan> Builder<'plan> {
             tier: plan.tier.clone().unwrap_or_else(|| TIER_DEFAULT.to_owned()),
             limits: plan.limits.over(tier),
             pooling: plan.limits.pooling(tier),
+            prepare_threshold: plan.limits.prepare_threshold(tier),
             report_only: plan.limits.reported(tier),
+            service: None,
             issuer: plan.issuer.as_deref().map(Arc::from),
             roles: BTreeMap::new(),
             default_role: None,
@@ -146,7 +183,14 @@ impl<'plan> Builder<'plan> {
             if let Some(role) = token.role.as_ref().filter(|it| !tenant.roles.contains_key(&***it))
             {
                 let message = format!("role \"{}\" is none of its roles", role.escape_debug());
-                faults.push(Fault::new(place.clone(), "tokens", message).element(index));
+                let fault = Fault::new(place.clone(), "tokens", message).element(index);
+                if self.of_table {
+                    // Only the credential is at fault.
+                    self.tokens.retain(|_, it| it.face.role.as_deref() != Some(role));
+                    self.token_faults.push(fault);
+                } else {
+                    faults.push(fault);
+                }
             }
         }
         if faults.is_empty() { Ok(tenant) } else { Err(faults) }
@@ -156,7 +200,7 @@ impl<'plan> Builder<'plan> {
         self.plan
     }
 
-    fn tokens(&mut self, tenant: &TenantId, tokens: &[TokenPlan], place: &Place) {
+    pub(super) fn tokens(&mut self, tenant: &TenantId, tokens: &[TokenPlan], place: &Place) {
         for (index, words) in tokens.iter().enumerate() {
             let fault =
                 |message: String| Fault::new(place.clone(), "tokens", message).element(index);
@@ -191,29 +235,19 @@ impl<'plan> Builder<'plan> {
         }
     }
 
-    fn tier(&self, plan: &TenantPlan, place: &Place, faults: &mut Vec<Fault>) -> &'plan LimitsPlan {
-        const NONE: &LimitsPlan = &LimitsPlan {
-            clients: None,
-            queries_per_second: None,
-            queries_burst: None,
-            queries_at_once: None,
-            servers: None,
-            pins: None,
-            pin_idle: None,
-            query_time: None,
-            client_idle: None,
-            idle_in_transaction: None,
-            budget_wait: None,
-            pooling: None,
-            report_only: None,
-        };
-        let name = plan.tier.as_deref().unwrap_or(TIER_DEFAULT);
+    pub(super) fn tier(
+        &self,
+        tier: Option<&str>,
+        place: &Place,
+        faults: &mut Vec<Fault>,
+    ) -> &'plan LimitsPlan {
+        let name = tier.unwrap_or(TIER_DEFAULT);
         let found = self.plan.tiers.get(name);
-        if found.is_none() && plan.tier.is_some() {
+        if found.is_none() && tier.is_some() {
             let known = self.plan.tiers.keys().map(String::as_str);
             faults.push(unknown(place, "tier", name, known));
         }
-        found.unwrap_or(NONE)
+        found.unwrap_or(LimitsPlan::NONE)
     }
 
     fn route(
@@ -224,12 +258,13 @@ impl<'plan> Builder<'plan> {
         faults: &mut Vec<Fault>,
     ) -> Option<Route> {
         let name = plan.cluster.as_str();
-        let Some(cluster) = self.clusters.get(name) else {
-            faults.push(unknown(place, "cluster", name, self.clusters.keys().copied()));
-            return None;
-        };
+        let cluster = &self.cluster(name, place, faults)?;
         let conninfo = match (&plan.connection_string, self.defaults.get(name)) {
             (Some(text), _) => match Conninfo::parse(text) {
+                Ok(conninfo) if self.of_table => {
+                    let bounded = self.bounded(id, &plan.cluster, conninfo, place);
+                    bounded.map_err(|fault| faults.push(fault)).ok()?
+                }
                 Ok(conninfo) => Arc::new(conninfo.in_folder(&self.plan.folder)),
                 Err(error) => {
                     let key = "connection_string";
@@ -251,6 +286,19 @@ impl<'plan> Builder<'plan> {
         let allow_superuser = plan.allow_superuser;
         let reach = self.reach(id, plan, cluster);
         Some(Route { cluster: Arc::clone(cluster), conninfo, allow_superuser, reach })
+    }
+
+    pub(super) fn cluster(
+        &self,
+        name: &str,
+        place: &Place,
+        faults: &mut Vec<Fault>,
+    ) -> Option<Arc<Cluster>> {
+        let cluster = self.clusters.get(name);
+        if cluster.is_none() {
+            faults.push(unknown(place, "cluster", name, self.clusters.keys().copied()));
+        }
+        cluster.cloned()
     }
 
     /// What a schema tenant's login may reach; a fault in its schema is told with its context.
@@ -359,7 +407,12 @@ pub(super) fn check_name(name: &str, place: &Place, faults: &mut Vec<Fault>) {
     }
 }
 
-fn check_limits(own: &LimitsPlan, tier: &LimitsPlan, place: &Place, faults: &mut Vec<Fault>) {
+pub(super) fn check_limits(
+    own: &LimitsPlan,
+    tier: &LimitsPlan,
+    place: &Place,
+    faults: &mut Vec<Fault>,
+) {
     for key in own.zeros() {
         let hint = "Leave the key out for no limit; state = \"disabled\" keeps a tenant out.";
         faults.push(Fault::new(place.clone(), key, format!("{key} is zero")).hint(hint));
@@ -376,9 +429,27 @@ fn check_limits(own: &LimitsPlan, tier: &LimitsPlan, place: &Place, faults: &mut
         faults.push(fault.hint(format!("{meant}Rules: {}.", known.join(", "))));
     }
     let limits = own.over(tier);
-    if own.queries_burst.is_some() && limits.queries_per_second.is_none() {
-        let message = "queries_burst has no queries_per_second to go with";
-        faults.push(Fault::new(place.clone(), "queries_burst", message));
+    let bursts = [
+        (
+            "queries_burst",
+            "queries_per_second",
+            own.queries_burst.is_some(),
+            limits.queries_per_second.is_some(),
+        ),
+        (
+            "logins_burst",
+            "logins_per_second",
+            own.logins_burst.is_some(),
+            limits.logins_per_second.is_some(),
+        ),
+        ("breaker", "query_time", own.breaker.is_some(), limits.query_time.is_some()),
+        ("breaker_pause", "breaker", own.breaker_pause.is_some(), limits.breaker.is_some()),
+    ];
+    for (key, other, is_there, goes) in bursts {
+        if is_there && !goes {
+            let message = format!("{key} has no {other} to go with");
+            faults.push(Fault::new(place.clone(), key, message));
+        }
     }
 }
 

@@ -1,13 +1,12 @@
 //! Credentials beside tokens: SCRAM verifiers and the names in client certificates, and who finds
 //! them: one of a name, or nobody.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use serde::Deserialize;
 
-use crate::catalog::TenantId;
 use crate::catalog::plan::{Fault, Place, TenantPlan};
+use crate::catalog::{Map, TenantId};
 use crate::net::{Origins, Peer};
 use crate::secret::scram::{Mock, Verifier};
 
@@ -65,7 +64,7 @@ pub struct CertificateRecord {
 }
 
 /// A name in a client's certificate. An alternative name never stands for a common name.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum CertificateName {
     San(String),
     Cn(String),
@@ -107,22 +106,19 @@ impl TenantName {
 #[derive(Clone, Debug)]
 pub struct Credentials {
     /// By user and tenant; ids that differ only in case do not exist.
-    scram: HashMap<(String, String), Arc<ScramRecord>>,
-    /// By user alone, where only one tenant has it.
-    alone: HashMap<String, Option<Arc<ScramRecord>>>,
-    certificates: HashMap<CertificateName, Arc<CertificateRecord>>,
+    scram: Map<(String, String), Arc<ScramRecord>>,
+    certificates: Map<CertificateName, Arc<CertificateRecord>>,
     /// Of tenants whose clients may not come from everywhere.
-    origins: HashMap<TenantId, Origins>,
+    origins: Map<TenantId, Origins>,
     mock: Mock,
 }
 
 impl Default for Credentials {
     fn default() -> Self {
         Self {
-            scram: HashMap::new(),
-            alone: HashMap::new(),
-            certificates: HashMap::new(),
-            origins: HashMap::new(),
+            scram: Map::default(),
+            certificates: Map::default(),
+            origins: Map::default(),
             mock: Mock::like([].into_iter()),
         }
     }
@@ -133,10 +129,18 @@ impl Credentials {
     /// name it must be a user that only one tenant has.
     pub fn scram(&self, user: &str, named: &[TenantName]) -> Option<&Arc<ScramRecord>> {
         let found = match named.first() {
-            None => self.alone.get(user)?.as_ref()?,
+            None => self.alone(user)?,
             Some(name) => self.scram.get(&(user.to_owned(), name.text().to_ascii_lowercase()))?,
         };
         named.iter().all(|name| name.is(&found.tenant)).then_some(found)
+    }
+
+    /// The record of a user that only one tenant has.
+    fn alone(&self, user: &str) -> Option<&Arc<ScramRecord>> {
+        let from = (user.to_owned(), String::new());
+        let mut found = self.scram.range(from..).map(|(_, record)| record);
+        let first = found.next().filter(|record| record.user == user)?;
+        found.next().is_none_or(|next| next.user != user).then_some(first)
     }
 
     /// The tenant that a certificate with these names stands for. Names of two tenants in one
@@ -175,7 +179,7 @@ impl Credentials {
         let place = Place::Tenant(tenant.to_string());
         match Origins::parse(&plan.allow_from) {
             Ok(_) if plan.allow_from.is_empty() => {}
-            Ok(origins) => drop(self.origins.insert(tenant.clone(), origins)),
+            Ok(origins) => self.origins.insert_mut(tenant.clone(), origins),
             Err(index) => {
                 let message = "not an address, a network or \"unix\"";
                 let fault = Fault::new(place.clone(), "allow_from", message).element(index);
@@ -193,6 +197,44 @@ impl Credentials {
                 faults.push(fault.hint(hint));
             }
         }
+    }
+
+    /// Takes over what another value has, but names of certificates that stand here already: those
+    /// are told. Whether there were passwords is told as well.
+    pub(super) fn absorb(&mut self, other: &Self) -> (bool, Vec<String>) {
+        let mut faults = Vec::new();
+        for (key, record) in &other.scram {
+            self.scram.insert_mut(key.clone(), record.clone());
+        }
+        for (subject, record) in &other.certificates {
+            if let Some(known) = self.certificates.get(subject) {
+                faults.push(format!("this name stands at tenant \"{}\" too", known.tenant));
+                continue;
+            }
+            self.certificates.insert_mut(subject.clone(), record.clone());
+        }
+        (other.scram.size() > 0, faults)
+    }
+
+    /// Takes out what a tenant's words put in. Says whether there were passwords.
+    pub(super) fn forget(&mut self, tenant: &TenantId, plan: &TenantPlan) -> bool {
+        let mut scram = false;
+        for words in &plan.credentials {
+            if let Some(user) = &words.user {
+                let key = (user.clone(), tenant.as_str().to_ascii_lowercase());
+                if self.scram.get(&key).is_some_and(|record| record.tenant == *tenant) {
+                    scram |= self.scram.remove_mut(&key);
+                }
+            }
+            let san = words.san.clone().map(CertificateName::San);
+            for subject in san.into_iter().chain(words.cn.clone().map(CertificateName::Cn)) {
+                let known = self.certificates.get(&subject);
+                if known.is_some_and(|record| record.tenant == *tenant) {
+                    self.certificates.remove_mut(&subject);
+                }
+            }
+        }
+        scram
     }
 
     /// Makes the mock verifiers look like those that were taken in.
@@ -225,12 +267,11 @@ impl Credentials {
         let (tenant, user) = (tenant.clone(), user.clone());
         let key = (user.clone(), tenant.as_str().to_ascii_lowercase());
         let record = Arc::new(ScramRecord { tenant, name, user: user.clone(), verifier });
-        if self.scram.insert(key, record.clone()).is_some() {
+        if self.scram.contains_key(&key) {
             let message = format!("user \"{}\" has a password already", user.escape_debug());
             return Err((message, "Give another user for another password."));
         }
-        let seen = |other: &mut Option<Arc<ScramRecord>>| *other = None;
-        self.alone.entry(user).and_modify(seen).or_insert(Some(record));
+        self.scram.insert_mut(key, record);
         Ok(())
     }
 
@@ -255,8 +296,11 @@ impl Credentials {
         let name = plan.name.clone().unwrap_or_else(|| text.clone());
         let (tenant, key) = (tenant.clone(), subject.clone());
         let record = Arc::new(CertificateRecord { tenant, name, subject });
-        match self.certificates.insert(key, record) {
-            None => Ok(()),
+        match self.certificates.get(&key) {
+            None => {
+                self.certificates.insert_mut(key, record);
+                Ok(())
+            }
             Some(other) => {
                 let message = format!("this name stands at tenant \"{}\" too", other.tenant);
                 Err((message, "A certificate stands for exactly one tenant."))

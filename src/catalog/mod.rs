@@ -2,44 +2,74 @@
 //! Sources hand in a [`CatalogPlan`]; only a plan without faults becomes a [`Catalog`].
 
 mod apart;
+mod bounded;
 mod build;
+mod claims;
+mod compose;
 mod credential;
 mod face;
+mod holds;
+mod hosts;
 mod live;
 mod names;
 mod plan;
 mod roles;
+mod service;
+mod table;
 mod tenant;
 #[cfg(test)]
 mod tests;
 mod token;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::Arc;
 
+use rpds::RedBlackTreeMapSync;
+
+pub use compose::{Change, Composer, Moved, Row, RowFault};
 pub use credential::{
     CertificateName, CertificateRecord, CredentialKind, CredentialPlan, CredentialRecord,
     Credentials, ScramRecord, TenantName,
 };
 pub use face::Face;
+pub use holds::{Database, Holds, Names as HeldNames, Scope, database_of};
+pub use hosts::Hosts;
 pub use live::Live;
 pub use plan::{
     CatalogPlan, ClusterPlan, Fault, LimitsPlan, NamesPlan, Place, RolePlan,
     TENANT_SETTING_DEFAULT, TIER_DEFAULT, TenantPlan, TokenPlan,
 };
+pub use service::{ActsFor, Service, ServicePlan, Services};
+pub use table::TableSettings;
 pub use tenant::{Cluster, Pooling, Route, Tenant, TenantId, TenantState};
 pub use token::{
     NewToken, TOKEN_PREFIX, TokenRecord, new_token, token_id, token_line, token_sha256,
 };
 
-/// All tenants, their tokens and clusters.
-#[derive(Clone, Debug, Default)]
+/// A map of which a changed copy shares all but the changed with the one it was made of.
+type Map<K, V> = RedBlackTreeMapSync<K, V>;
+
+/// All tenants, their tokens and clusters. A copy costs next to nothing, and so does a change.
+#[derive(Clone, Default)]
 pub struct Catalog {
-    tenants: BTreeMap<TenantId, Arc<Tenant>>,
-    tokens: HashMap<String, TokenRecord>,
+    tenants: Map<TenantId, Arc<Tenant>>,
+    services: Services,
+    tokens: Map<String, TokenRecord>,
     credentials: Credentials,
-    clusters: BTreeMap<String, Arc<Cluster>>,
+    clusters: Arc<BTreeMap<String, Arc<Cluster>>>,
+    /// What is wrong with rows of a table, by the tenant's id.
+    faults: Map<String, Arc<[RowFault]>>,
+    /// What it was made of, but the tenants.
+    words: Arc<CatalogPlan>,
     version: u64,
+}
+
+impl fmt::Debug for Catalog {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (tenants, version) = (self.tenants.size(), self.version);
+        write!(out, "Catalog {{ tenants: {tenants}, version: {version} }}")
+    }
 }
 
 impl Catalog {
@@ -59,21 +89,29 @@ impl Catalog {
     /// back later does not meet its own old number.
     pub fn next(mut self, previous: &Self) -> Self {
         self.version = previous.version + 1;
-        for (name, cluster) in &mut self.clusters {
+        let mut clusters = BTreeMap::clone(&self.clusters);
+        for (name, cluster) in &mut clusters {
             keep_equal(cluster, previous.clusters.get(name));
         }
-        for (id, tenant) in &mut self.tenants {
-            match previous.tenants.get(id) {
-                Some(old) if old.same_facts(tenant) => *tenant = Arc::clone(old),
-                // Servers are known to be bound to a context by its identity: one that did not
-                // change stays the same, so that no reload has them bound anew for nothing.
-                Some(old) if old.context == tenant.context => {
-                    *tenant = Arc::new(tenant.copy(Arc::clone(&old.context), self.version));
-                }
-                _ => *tenant = Arc::new(tenant.copy(tenant.context.clone(), self.version)),
-            }
+        self.clusters = Arc::new(clusters);
+        let version = self.version;
+        let next = |(id, tenant): (&TenantId, &Arc<Tenant>)| {
+            (id.clone(), tenant.clone().follow(previous.tenants.get(id), version))
+        };
+        self.tenants = self.tenants.iter().map(next).collect();
+        for (id, service) in &mut self.services {
+            *service = service.clone().follow(previous.services.get(id), version);
         }
         self
+    }
+
+    /// Takes a tenant's tokens out.
+    fn forget_tokens(&mut self, tenant: &TenantId, tokens: &[TokenPlan]) {
+        for (id, _) in tokens.iter().filter_map(|token| token::parse_line(&token.line)) {
+            if self.tokens.get(&id).is_some_and(|record| record.tenant == *tenant) {
+                self.tokens.remove_mut(&id);
+            }
+        }
     }
 
     /// The tenant of this id. Waits where a source has to be asked; this one never does.
@@ -84,6 +122,19 @@ impl Catalog {
     /// The tenant of this id, if it is known already.
     pub fn known(&self, id: &str) -> Option<&Arc<Tenant>> {
         self.tenants.get(id)
+    }
+
+    /// Whom a token stands for: a tenant, or what a service has in its place.
+    pub async fn find_of_token(&self, id: &str) -> Option<Arc<Tenant>> {
+        match self.services.get(id) {
+            Some(service) => Some(Arc::clone(service)),
+            None => self.find(id).await,
+        }
+    }
+
+    /// What the service known by this id has in a tenant's place.
+    pub fn service(&self, id: &str) -> Option<&Arc<Tenant>> {
+        self.services.get(id)
     }
 
     /// What is kept of the token with this id.
@@ -99,6 +150,21 @@ impl Catalog {
     /// All tenants by id, for people.
     pub fn tenants(&self) -> impl ExactSizeIterator<Item = &Arc<Tenant>> {
         self.tenants.values()
+    }
+
+    /// What services have in a tenant's place.
+    pub fn services(&self) -> impl ExactSizeIterator<Item = &Arc<Tenant>> {
+        self.services.values()
+    }
+
+    /// What is wrong with rows of a table, by the tenant's id.
+    pub fn faults(&self) -> impl ExactSizeIterator<Item = (&str, &[RowFault])> {
+        self.faults.iter().map(|(id, faults)| (id.as_str(), &**faults))
+    }
+
+    /// What is wrong with one tenant's rows.
+    pub fn faults_of(&self, id: &str) -> &[RowFault] {
+        self.faults.get(id).map_or(&[], |faults| faults)
     }
 
     /// All clusters by name.

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
-use crate::budget::Limits;
-use crate::catalog::{Cluster, CredentialPlan, Pooling, TenantState};
+use crate::budget::{Allowance, Limits, Trip};
+use crate::catalog::{Cluster, CredentialPlan, Hosts, Pooling, ServicePlan, TenantState};
 use crate::guard::Denials;
 use crate::isolation::Isolation;
 use crate::isolation::tenancy::LoginSecret;
@@ -24,6 +24,11 @@ pub struct CatalogPlan {
     pub clusters: BTreeMap<String, ClusterPlan>,
     pub tiers: BTreeMap<String, LimitsPlan>,
     pub tenants: BTreeMap<String, TenantPlan>,
+    pub services: BTreeMap<String, ServicePlan>,
+    /// Where rows of a table may lead beside their clusters' hosts.
+    pub hosts: Hosts,
+    /// Where the files are that rows may name for their passwords; without it they may not.
+    pub secrets_folder: Option<PathBuf>,
 }
 
 /// A cluster's words.
@@ -98,42 +103,90 @@ pub struct RolePlan {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct LimitsPlan {
     pub clients: Option<u32>,
+    pub logins_per_second: Option<u32>,
+    pub logins_burst: Option<u32>,
     pub queries_per_second: Option<u32>,
     pub queries_burst: Option<u32>,
     pub queries_at_once: Option<u32>,
+    pub database_time: Option<Allowance>,
+    pub bytes_out: Option<Allowance>,
     pub servers: Option<u32>,
     pub pins: Option<u32>,
     pub pin_idle: Option<Duration>,
     pub query_time: Option<Duration>,
+    pub transaction_time: Option<Duration>,
     pub client_idle: Option<Duration>,
     pub idle_in_transaction: Option<Duration>,
+    pub breaker: Option<Trip>,
+    pub breaker_pause: Option<Duration>,
     pub budget_wait: Option<Duration>,
+    pub enforce_budgets: Option<bool>,
     pub pooling: Option<Pooling>,
+    pub prepare_threshold: Option<u32>,
     /// Names of rules of level guard, or `all`.
     pub report_only: Option<Vec<String>>,
 }
 
 impl LimitsPlan {
+    /// No words at all.
+    pub const NONE: &'static Self = &Self {
+        clients: None,
+        logins_per_second: None,
+        logins_burst: None,
+        queries_per_second: None,
+        queries_burst: None,
+        queries_at_once: None,
+        database_time: None,
+        bytes_out: None,
+        servers: None,
+        pins: None,
+        pin_idle: None,
+        query_time: None,
+        transaction_time: None,
+        client_idle: None,
+        idle_in_transaction: None,
+        breaker: None,
+        breaker_pause: None,
+        budget_wait: None,
+        enforce_budgets: None,
+        pooling: None,
+        prepare_threshold: None,
+        report_only: None,
+    };
+
     /// The limits that hold when these are laid over a tier's.
     pub fn over(&self, tier: &Self) -> Limits {
         Limits {
             clients: self.clients.or(tier.clients),
+            logins_per_second: self.logins_per_second.or(tier.logins_per_second),
+            logins_burst: self.logins_burst.or(tier.logins_burst),
             queries_per_second: self.queries_per_second.or(tier.queries_per_second),
             queries_burst: self.queries_burst.or(tier.queries_burst),
             queries_at_once: self.queries_at_once.or(tier.queries_at_once),
+            database_time: self.database_time.or(tier.database_time),
+            bytes_out: self.bytes_out.or(tier.bytes_out),
             servers: self.servers.or(tier.servers),
             pins: self.pins.or(tier.pins),
             pin_idle: self.pin_idle.or(tier.pin_idle),
             query_time: self.query_time.or(tier.query_time),
+            transaction_time: self.transaction_time.or(tier.transaction_time),
             client_idle: self.client_idle.or(tier.client_idle),
             idle_in_transaction: self.idle_in_transaction.or(tier.idle_in_transaction),
+            breaker: self.breaker.or(tier.breaker),
+            breaker_pause: self.breaker_pause.or(tier.breaker_pause),
             budget_wait: self.budget_wait.or(tier.budget_wait).unwrap_or_default(),
+            only_report: !self.enforce_budgets.or(tier.enforce_budgets).unwrap_or(true),
         }
     }
 
     /// For how long a session has a server when these are laid over a tier's.
     pub(super) fn pooling(&self, tier: &Self) -> Pooling {
         self.pooling.or(tier.pooling).unwrap_or_default()
+    }
+
+    /// How often an unnamed statement comes before it is prepared, if ever.
+    pub(super) fn prepare_threshold(&self, tier: &Self) -> Option<u32> {
+        self.prepare_threshold.or(tier.prepare_threshold)
     }
 
     /// The rules that only report when these words are laid over a tier's. Words that name no rule
@@ -144,17 +197,22 @@ impl LimitsPlan {
     }
 
     /// The keys that say zero, which is no limit anybody could live within.
-    pub(super) fn zeros(&self) -> impl Iterator<Item = &'static str> {
+    pub fn zeros(&self) -> impl Iterator<Item = &'static str> {
         let counts = [
             ("clients", self.clients),
+            ("logins_per_second", self.logins_per_second),
+            ("logins_burst", self.logins_burst),
             ("queries_per_second", self.queries_per_second),
             ("queries_burst", self.queries_burst),
             ("queries_at_once", self.queries_at_once),
             ("servers", self.servers),
+            ("prepare_threshold", self.prepare_threshold),
         ];
         let counts = counts.into_iter().filter(|(_, count)| *count == Some(0)).map(|(key, _)| key);
         let times = [
             ("query_time", self.query_time),
+            ("transaction_time", self.transaction_time),
+            ("breaker_pause", self.breaker_pause),
             ("client_idle", self.client_idle),
             ("idle_in_transaction", self.idle_in_transaction),
             ("pin_idle", self.pin_idle),
@@ -185,6 +243,9 @@ pub enum Place {
     Tenant(String),
     /// The tenant's own limits.
     TenantLimits(String),
+    Service(String),
+    /// The service's own limits.
+    ServiceLimits(String),
     /// A tenant's, or a cluster's, and one of its roles.
     TenantRole(Box<(String, String)>),
     ClusterRole(Box<(String, String)>),

@@ -9,6 +9,7 @@ use std::time::Duration;
 use arc_swap::ArcSwapOption;
 
 use crate::budget::Limits;
+use crate::catalog::Service;
 use crate::guard::{Denials, Watch};
 use crate::isolation::{Context, Isolation, Level, SealKeys};
 use crate::server::{Conninfo, Reach};
@@ -28,6 +29,11 @@ impl TenantId {
         let rest = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b'-');
         let fits = text.len() <= Self::BYTES_MAX;
         (fits && first.is_ascii_alphanumeric() && bytes.all(rest)).then(|| Self(text.into()))
+    }
+
+    /// What a service is known by where tenants are: no tenant can have such an id.
+    pub(super) fn of_service(name: &str) -> Self {
+        Self(format!("service:{name}").into())
     }
 
     /// The id as text.
@@ -62,8 +68,13 @@ pub struct Tenant {
     /// The tier's limits with the tenant's own laid over them.
     pub limits: Limits,
     pub pooling: Pooling,
+    /// How often the text of an unnamed statement comes on a server before it is prepared there;
+    /// `None`: it is parsed each time.
+    pub prepare_threshold: Option<u32>,
     /// Rules of level guard that are counted for this tenant and refuse nothing.
     pub report_only: Denials,
+    /// It is no tenant but what a service has until it chooses one: see [`Service`].
+    pub service: Option<Arc<Service>>,
     /// The only issuer whose JSON Web Tokens it takes; `None`: any that is configured.
     pub issuer: Option<Arc<str>>,
     /// The tenant once more for each of its roles: another login, another context.
@@ -80,7 +91,8 @@ impl Tenant {
     /// Whether everything but the version is the same.
     pub fn same_facts(&self, other: &Self) -> bool {
         let Self { id, isolation, state, route, context, tier, limits, pooling, .. } = self;
-        let Self { report_only, issuer, roles, default_role, .. } = self;
+        let Self { prepare_threshold, report_only, service, issuer, roles, default_role, .. } =
+            self;
         let mut same_roles = roles
             .iter()
             .zip(&other.roles)
@@ -93,11 +105,26 @@ impl Tenant {
             && *tier == other.tier
             && *limits == other.limits
             && *pooling == other.pooling
+            && *prepare_threshold == other.prepare_threshold
             && *report_only == other.report_only
+            && *service == other.service
             && *issuer == other.issuer
             && *default_role == other.default_role
             && roles.len() == other.roles.len()
             && same_roles.all(|same| same)
+    }
+
+    /// The successor of another: the very same value if nothing changed, else of this version.
+    pub(super) fn follow(self: Arc<Self>, former: Option<&Arc<Self>>, version: u64) -> Arc<Self> {
+        match former {
+            Some(former) if former.same_facts(&self) => Arc::clone(former),
+            // Servers are known to be bound to a context by its identity: one that did not change
+            // stays the same, so that no change has them bound anew for nothing.
+            Some(former) if former.context == self.context => {
+                Arc::new(self.copy(Arc::clone(&former.context), version))
+            }
+            _ => Arc::new(self.copy(self.context.clone(), version)),
+        }
     }
 
     /// The same tenant with this context and version, its roles with the same version.
@@ -114,7 +141,9 @@ impl Tenant {
             tier: self.tier.clone(),
             limits: self.limits.clone(),
             pooling: self.pooling,
+            prepare_threshold: self.prepare_threshold,
             report_only: self.report_only,
+            service: self.service.clone(),
             issuer: self.issuer.clone(),
             roles: roles.collect(),
             default_role: self.default_role.clone(),

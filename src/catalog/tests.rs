@@ -270,3 +270,137 @@ fn numbers_nobody_could_live_with_are_refused() {
         assert_eq!(fault(&wrong).1, Some("tenant_setting"), "{setting}");
     }
 }
+
+fn row(id: &str, rank: i64, plan: TenantPlan) -> Change {
+    Change::Put(Row { id: id.to_owned(), rank, plan: Ok(Box::new(plan)), faults: Vec::new() })
+}
+
+/// As the tables' reader would: a silo of its own on the cluster's instance.
+fn silo(dbname: &str) -> TenantPlan {
+    at(Isolation::Silo, &format!("host=127.0.0.1 user=x dbname={dbname}"))
+}
+
+/// Ids in force, and ids at fault.
+fn standing(composer: &Composer) -> (Vec<String>, Vec<String>) {
+    let catalog = composer.catalog();
+    let ids = catalog.tenants().map(|tenant| tenant.id.to_string()).collect();
+    (ids, catalog.faults().map(|(id, _)| id.to_owned()).collect())
+}
+
+#[test]
+fn one_changed_row_leaves_all_other_tenants_the_very_same() {
+    let mut composer = Composer::new(build(&plan([("file", tenant(Isolation::Row))])));
+    let rows = (0..100).map(|at| row(&format!("t{at}"), at, tenant(Isolation::Row)));
+    assert_eq!(composer.apply(rows.collect()).len(), 100);
+    let before = composer.catalog();
+    let changed = TenantPlan { state: TenantState::Disabled, ..tenant(Isolation::Row) };
+    let moved = composer.apply(vec![row("t7", 7, changed.clone()), row("file", 1, changed)]);
+    assert_eq!(moved.iter().filter_map(Moved::id).collect::<Vec<_>>(), ["t7"]);
+    let after = composer.catalog();
+    assert_eq!(after.version(), before.version() + 1);
+    let others = before.tenants().filter(|tenant| tenant.id.as_str() != "t7");
+    for tenant in others {
+        assert!(Arc::ptr_eq(tenant, after.known(tenant.id.as_str()).unwrap()), "{}", tenant.id);
+    }
+    assert_eq!(after.known("t7").unwrap().version, after.version());
+    let context = |catalog: &Catalog| catalog.known("t7").unwrap().context.clone();
+    assert!(Arc::ptr_eq(&context(&before), &context(&after)), "its servers stay bound");
+    assert_eq!(standing(&composer).1, ["file"], "the file's is in force");
+}
+
+#[test]
+fn of_rows_that_cannot_be_side_by_side_the_later_waits_for_the_earlier_to_go() {
+    let mut composer = Composer::new(build(&plan([("file", silo("taken"))])));
+    let rows = vec![row("b", 2, silo("one")), row("a", 3, silo("one")), row("c", 1, silo("taken"))];
+    composer.apply(rows);
+    let told = |composer: &Composer| {
+        let (there, at_fault) = standing(composer);
+        (there.join(" "), at_fault.join(" "))
+    };
+    let is = |there: &str, at_fault: &str| (there.to_owned(), at_fault.to_owned());
+    assert_eq!(told(&composer), is("b file", "a c"));
+    // It moves away and comes back: now it is the later one.
+    composer.apply(vec![row("b", 4, silo("two"))]);
+    assert_eq!(told(&composer), is("a b file", "c"));
+    composer.apply(vec![row("b", 5, silo("one"))]);
+    assert_eq!(told(&composer), is("a file", "b c"));
+    // Two swap in one change.
+    composer.apply(vec![row("b", 6, silo("two"))]);
+    composer.apply(vec![row("a", 7, silo("two")), row("b", 7, silo("one"))]);
+    assert_eq!(told(&composer), is("a b file", "c"));
+    // The file lets go of its own.
+    composer.reload(build(&plan([])));
+    assert_eq!(told(&composer), is("a b c", ""));
+    composer.apply(vec![Change::Gone("a".to_owned()), Change::Gone("b".to_owned())]);
+    assert_eq!(told(&composer), is("c", ""));
+}
+
+#[test]
+fn any_order_of_changes_holds_what_the_whole_file_would_be_held_to() {
+    let mut random = fastrand::Rng::with_seed(5);
+    let kinds = [Isolation::Row, Isolation::Schema, Isolation::Silo];
+    for _ in 0..60 {
+        let mut composer = Composer::new(build(&plan([("file", silo("taken"))])));
+        let mut words: BTreeMap<String, TenantPlan> = BTreeMap::new();
+        let mut ranks: BTreeMap<String, i64> = BTreeMap::new();
+        for next in 0..60 {
+            let id = ["a", "B", "b", "c", "d", "e"][random.usize(..6)];
+            if random.usize(..4) == 0 {
+                words.remove(id);
+                composer.apply(vec![Change::Gone(id.to_owned())]);
+            } else {
+                let (login, dbname) =
+                    (["x", "y"][random.usize(..2)], ["m", "n"][random.usize(..2)]);
+                let place = format!("host=127.0.0.1 user={login} dbname={dbname}");
+                let role = [None, Some("r"), Some("s")][random.usize(..3)].map(str::to_owned);
+                let plan = TenantPlan { role, ..at(kinds[random.usize(..3)], &place) };
+                // A fault of its own, which it may lose without losing its place.
+                let tier = (random.usize(..4) == 0).then(|| "nobody's".to_owned());
+                let former = words.get(id).filter(|_| random.bool()).cloned();
+                let moves = former.is_none() || !ranks.contains_key(id);
+                let plan = TenantPlan { tier, ..former.unwrap_or(plan) };
+                let rank = if moves { next } else { ranks[id] };
+                words.insert(id.to_owned(), plan.clone());
+                ranks.insert(id.to_owned(), rank);
+                composer.apply(vec![row(id, rank, plan)]);
+            }
+            // Whoever starts now comes to the same.
+            let mut fresh = Composer::new(build(&plan([("file", silo("taken"))])));
+            let all = words.iter().map(|(id, plan)| row(id, ranks[id], plan.clone()));
+            fresh.apply(all.collect());
+            assert_eq!(standing(&composer), standing(&fresh));
+            // Those in force make a file without a fault.
+            let catalog = composer.catalog();
+            let mut whole = plan([("file", silo("taken"))]);
+            let there = words.iter().filter(|(id, _)| catalog.known(id).is_some());
+            whole.tenants.extend(there.map(|(id, plan)| (id.clone(), plan.clone())));
+            build(&whole);
+            // The others are told why.
+            for id in words.keys().filter(|id| catalog.known(id).is_none()) {
+                assert!(!catalog.faults_of(id).is_empty(), "{id}");
+            }
+        }
+    }
+}
+
+#[test]
+fn tokens_of_rows_come_and_go_with_them() {
+    let (one, two) = (new_token().unwrap().line, new_token().unwrap().line);
+    let with = |lines: &[&String]| TenantPlan {
+        tokens: lines.iter().map(|line| token(line)).collect(),
+        ..tenant(Isolation::Row)
+    };
+    let mut composer = Composer::new(build(&plan([("file", with(&[&one]))])));
+    let of = |composer: &Composer, line: &str| {
+        let catalog = composer.catalog();
+        catalog.token(line.split(':').next().unwrap()).map(|record| record.tenant.to_string())
+    };
+    composer.apply(vec![row("a", 1, with(&[&one, &two]))]);
+    assert_eq!(of(&composer, &one).as_deref(), Some("file"), "the file's stays the file's");
+    assert_eq!(of(&composer, &two).as_deref(), Some("a"));
+    assert_eq!(standing(&composer).1, ["a"], "it is told, and in force");
+    let moved = composer.apply(vec![row("a", 1, with(&[]))]);
+    assert_eq!(moved.len(), 1, "its sessions must be looked at, though its facts are the same");
+    assert_eq!(of(&composer, &two), None);
+    assert_eq!(of(&composer, &one).as_deref(), Some("file"));
+}

@@ -27,7 +27,7 @@ pub(super) struct AuditCommand {
     /// Only this tenant
     #[arg(long)]
     tenant: Option<String>,
-    /// Only this kind: login, refusal, revocation
+    /// Only this kind: login, refusal, act_for, revocation
     #[arg(long, value_parser = what)]
     event: Option<What>,
     /// Only what is not older, such as 15m or 1d
@@ -103,7 +103,7 @@ impl AuditCommand {
 }
 
 fn what(text: &str) -> Result<What, String> {
-    let unknown = |_| "one of login, refusal, revocation".to_owned();
+    let unknown = |_| "one of login, refusal, act_for, revocation".to_owned();
     serde_json::from_value(Value::from(text)).map_err(unknown)
 }
 

@@ -2,6 +2,7 @@
 //! settings are wrong.
 
 mod audit;
+mod catalog;
 mod check;
 mod doctor;
 mod health;
@@ -54,6 +55,9 @@ enum Command {
     Token(token::TokenCommand),
     /// Prepare a cluster for the gate, or print the SQL that does
     Install(Box<install::InstallCommand>),
+    /// Make and look at the tables of a catalog in PostgreSQL
+    #[command(subcommand)]
+    Catalog(catalog::CatalogCommand),
     /// Look for what would leak in the tenants' databases, object by object
     Doctor(doctor::DoctorCommand),
     /// Show who logged in, who was refused and why, whose session was ended
@@ -130,6 +134,7 @@ fn run(command: Command) -> Result<(), Failure> {
             text => print(text),
         },
         Command::Install(command) => install::run(&command),
+        Command::Catalog(command) => catalog::run(&command),
         Command::Doctor(command) => {
             let (text, verdict) = doctor::run(&command)?;
             print(&text)?;

@@ -32,7 +32,7 @@ pub(super) fn is_hidden(name: &str) -> bool {
 const SQLSTATE_BYTES: usize = 5;
 
 /// What becomes of a frame that is complete.
-enum Fate {
+pub(super) enum Fate {
     Pass,
     /// It is for the gate only.
     Keep,
@@ -232,8 +232,8 @@ impl Exchange<'_> {
                 self.keep_prepared(&it.name, it.known);
                 Ok(Fate::Pass)
             }
+            (b'2', Some(Due::Bind)) => Ok(self.confirms_trial().map_or(Fate::Pass, Fate::Replace)),
             (b'1', Some(Due::Parse(_)))
-            | (b'2', Some(Due::Bind))
             | (b'3', Some(Due::Close(_)))
             | (b'n', Some(Due::DescribeStatement | Due::DescribePortal))
             | (b'I', Some(Due::Execute(_))) => Ok(Fate::Pass),
@@ -282,7 +282,7 @@ impl Exchange<'_> {
     fn carry_out(&mut self, step: Step) -> Fate {
         self.talk.touch(&step.touched);
         match step.effect {
-            None => {}
+            None | Some(Effect::Act(_)) => {}
             Some(Effect::ResetAll) => self.reset_session(),
             Some(Effect::DiscardAll) => {
                 self.reset_session();
@@ -331,9 +331,10 @@ impl Exchange<'_> {
 
     fn ready(&mut self, status: u8) -> Result<Fate, Ended> {
         let due = self.relay.due.pop_ready();
-        // The request itself is still to come.
-        let ahead = matches!(due, Some(Due::OwnSync));
+        // The request itself is still to come, or comes once more.
+        let ahead = matches!(due, Some(Due::OwnSync)) || self.relay.trial.is_some();
         let fate = match due {
+            Some(Due::Sync) if ahead => Fate::Keep,
             Some(Due::Query(_) | Due::Sync | Due::Call) => Fate::Pass,
             Some(Due::OwnSync) => Fate::Keep,
             Some(Due::CopySync) => {
@@ -349,20 +350,19 @@ impl Exchange<'_> {
         self.relay.status = status;
         self.relay.copy_in = false;
         self.relay.copying = false;
-        self.relay.query_deadline = None;
         if status == b'I' {
             self.talk.prepared.forget_portals();
             if !ahead {
                 self.talk.count_transaction();
             }
         }
-        if self.relay.due.is_empty() {
-            self.talk.shared.end_work(status != b'I');
-            self.relay.time_exceeded = false;
-        } else {
-            self.start_clock();
-        }
+        self.end_request(status);
         if !std::mem::take(&mut self.relay.was_reset) {
+            if let (Some(status), Fate::Pass) = (self.status_of_block(status), &fate) {
+                let mut told = Vec::new();
+                backend::put_ready(&mut told, status);
+                return Ok(Fate::Replace(told));
+            }
             let held = matches!(fate, Fate::Pass) && self.holds_ready();
             return Ok(if held { Fate::Keep } else { fate });
         }
@@ -382,6 +382,7 @@ impl Exchange<'_> {
             b'A' if self.hears() => Ok(self.notification(body)),
             // Whoever sent a notification cannot be known to be of this tenant.
             b'A' => Ok(Fate::Keep),
+            b'N' if self.relay.trial.is_some() => Ok(self.holds_notice(body).unwrap_or(Fate::Pass)),
             // Only what the client's own statements caused.
             b'N' if self.relay.due.is_empty() && !self.is_pinned() => Ok(Fate::Keep),
             // It was told when the statement was prepared.
@@ -433,6 +434,11 @@ impl Exchange<'_> {
         }
         self.relay.copy_in = false;
         self.relay.copying = false;
+        if self.fails_trial(&read.sqlstate) {
+            self.skip_batch()?;
+            return Ok(Fate::Keep);
+        }
+        self.talk.act.iter_mut().for_each(|act| act.fail());
         if self.relay.due.is_ahead_of_query() {
             self.skip_batch()?;
             self.relay.ahead = Ahead::Failed(body.to_vec());
@@ -449,10 +455,11 @@ impl Exchange<'_> {
             Some(_) => self.skip_batch()?,
         };
         let refusal = refusal.or_else(|| {
-            let limit = self.talk.tenant.limits.query_time?;
+            let limit = self.talk.limits().query_time?;
             let ours = self.relay.time_exceeded && read.sqlstate == "57014";
             ours.then_some(Error::QueryTimeExceeded { limit })
         });
+        let refusal = refusal.or_else(|| self.forgotten_choice(&read.sqlstate));
         let Some(refusal) = refusal else { return Ok(Fate::Pass) };
         self.talk.count_refusal(&refusal);
         let mut replaced = Vec::new();

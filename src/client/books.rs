@@ -9,6 +9,7 @@ use foldhash::fast::RandomState;
 
 use crate::client::back::out_of_step;
 use crate::client::due::{Asked, Closed, Due, Effect, Step};
+use crate::client::judge::verdict::read_otherwise;
 use crate::client::prepared::{Known, Need, Needs, Shape};
 use crate::client::relay::{Ahead, Ended, Exchange};
 use crate::error::Error;
@@ -45,7 +46,7 @@ impl Exchange<'_> {
     /// The text was judged under other settings, and this server may read it as something else; or
     /// what the statement takes or gives has changed since it was prepared.
     pub(super) fn ensure_prepared(&mut self, name: &[u8]) -> Result<bool, Error> {
-        let Some(known) = self.talk.prepared.find(name).cloned() else {
+        let Some(known) = self.known(name)? else {
             self.forget_stranger(name);
             return Ok(true);
         };
@@ -80,7 +81,8 @@ impl Exchange<'_> {
         let all = needs.all || needs.names.iter().any(|it| prepared.find(&it.0).is_some_and(lists));
         let mut names = needs.names.clone();
         if all {
-            names = prepared.names().map(|name| (name.clone(), Need::Itself)).collect();
+            names = self.names_to_list();
+            let prepared = &self.talk.prepared;
             let held = self.lease.bound().map(|bound| bound.statements.names());
             let unknown = held.into_iter().flatten().filter(|name| prepared.find(name).is_none());
             names.extend(unknown.map(|name| (name.into(), Need::Itself)));
@@ -94,6 +96,23 @@ impl Exchange<'_> {
             waits |= self.supply(&name, lack);
         }
         Ok(waits)
+    }
+
+    /// The names of all statements that a server may have now.
+    fn names_to_list(&mut self) -> Vec<(Rc<[u8]>, Need)> {
+        let talk = &self.talk;
+        // Who acts for one tenant after the other shows each what it used itself: texts have
+        // values in them.
+        let is_seen = |name: &&Rc<[u8]>| {
+            let known = talk.prepared.find(name);
+            talk.act.is_none() || known.is_some_and(|it| it.audience.get() == talk.audience)
+        };
+        let mut names: Vec<_> = talk.prepared.names().filter(is_seen).cloned().collect();
+        names.retain(|name| {
+            let known = self.known(name);
+            known.is_ok_and(|known| known.is_some_and(|known| !known.is_choice()))
+        });
+        names.into_iter().map(|name| (name, Need::Itself)).collect()
     }
 
     /// The same for a Query, which no open batch may precede: false if it has to wait.
@@ -149,7 +168,7 @@ impl Exchange<'_> {
             let known = match own.get(&executes.name) {
                 Some(known) => known.clone(),
                 None if cleared => None,
-                None => self.talk.prepared.find(&executes.name).cloned(),
+                None => self.known(&executes.name)?,
             };
             let Some(known) = known else {
                 // A function may have prepared it.
@@ -165,6 +184,7 @@ impl Exchange<'_> {
             }
             step.touched.extend(&special.touched);
             if special.touched.unknown {
+                self.forbids_values(&executes.named)?;
                 step.touched.guessed.extend(executes.named.iter().cloned());
             }
         }
@@ -182,25 +202,27 @@ impl Exchange<'_> {
     fn lack(&mut self, name: &[u8], need: Need) -> Result<Option<Lack>, Error> {
         let Some(bound) = self.lease.bound() else { return Ok(None) };
         let held = bound.statements.knows(name);
-        let Some(known) = self.talk.prepared.find(name) else {
-            return Ok(held.then_some(Lack::Stranger));
-        };
-        if need == Need::Any {
+        if need == Need::Any && self.talk.prepared.find(name).is_some() {
             return Ok((!held).then_some(Lack::Any));
         }
+        let Some(known) = self.known(name)? else {
+            return Ok(held.then_some(Lack::Stranger));
+        };
+        if known.is_choice() {
+            // Servers never hear of one.
+            return Err(Error::ActTooLate);
+        }
+        let Some(bound) = self.lease.bound() else { return Ok(None) };
         if bound.statements.holds(name, &known.statement, known.digest()) {
             return Ok(None);
         }
-        if self.relay.changed.take_if(|changed| Rc::ptr_eq(changed, known)).is_some() {
+        if self.relay.changed.take_if(|changed| Rc::ptr_eq(changed, &known)).is_some() {
             return Err(Error::ResultChanged);
         }
-        if !self.talk.reads_as_before(known) {
-            let what = "a statement whose text was read under other settings".into();
-            let hint = "Prepare it again under the client_encoding and \
-                        standard_conforming_strings in force.";
-            return Err(Error::NotSupported { what, hint });
+        if !self.talk.reads_as_before(&known) {
+            return Err(read_otherwise());
         }
-        Ok(Some(Lack::Statement(known.clone())))
+        Ok(Some(Lack::Statement(known)))
     }
 
     /// True if the server was asked whether the statement is still what it was.

@@ -4,6 +4,7 @@
 use std::collections::VecDeque;
 use std::rc::Rc;
 
+use crate::client::act::Said;
 use crate::client::carry::Touched;
 use crate::client::prepared::Known;
 use crate::error::Error;
@@ -96,6 +97,8 @@ pub struct Step {
     pub silent: bool,
     /// It fails, and the client is told this.
     pub fails: Option<Error>,
+    /// It is SHOW tenantgate.tenant: what it shows is put in its place at each server.
+    pub shows_tenant: bool,
 }
 
 impl Step {
@@ -129,6 +132,8 @@ pub enum Effect {
     UnlockAll,
     Deallocate(Rc<[u8]>),
     Prepare(Rc<[u8]>, Rc<Known>),
+    /// The choice of a tenant: never carried out by a server.
+    Act(Said),
 }
 
 /// The queue of what is due.

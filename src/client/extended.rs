@@ -1,18 +1,17 @@
 //! The extended protocol's messages on their way to the server: what each prepares, binds, runs or
 //! closes, and what of it the gate has to know.
 
-use std::cell::RefCell;
 use std::rc::Rc;
 
 use crate::client::carry::carried;
 use crate::client::due::{Again, Closed, Due, Step};
 use crate::client::forward::{SMALL_BYTES_MAX, Went, bench, control, violation};
-use crate::client::judge::{Bench, Judged, judge};
+use crate::client::judge::verdict::Verdict;
+use crate::client::judge::{Bench, judge};
 use crate::client::prepared::{self, Known, Need, Needs, key};
 use crate::client::relay::{Ended, Exchange};
 use crate::error::Error;
-use crate::guard::{self, Reading, Suspicion};
-use crate::server::Statement;
+use crate::guard::{self, Reading};
 use crate::wire::frame::{HEADER_BYTES, Header};
 use crate::wire::frontend::{self, Parse};
 
@@ -26,6 +25,9 @@ impl Exchange<'_> {
         let Some(message) = frontend::parse(body) else {
             return Err(violation("invalid Parse message".to_owned()));
         };
+        if let Some(error) = self.forbids(message.text, true) {
+            return Ok(self.refuse_in_batch(header, error));
+        }
         let options = self.talk.read_options();
         if let Some(known) = self.talk.prepared.same_as_last(message, options) {
             return self.parse_again(header, known);
@@ -34,6 +36,10 @@ impl Exchange<'_> {
         let Some(message) = frontend::parse(&body) else { return Ok(Went::Wait) };
         let front = self.relay.front.take();
         let reading = front.unwrap_or_else(|| self.talk.read(message.text));
+        if let Some(text) = self.talk.show_text(message.text, &reading) {
+            let shown = Rc::new(self.talk.show_known(&text, message.types));
+            return self.prepare(header, message.name, shown, true);
+        }
         let (control, ends_transaction) = control(&reading);
         let special = matches!(reading, Reading::Special(_));
         if special && !self.relay.batch_open && !self.relay.due.is_empty() {
@@ -50,41 +56,18 @@ impl Exchange<'_> {
         let bound = self.lease.bound().map(|bound| &*bound);
         let bench = Bench { parsed: true, ..bench(self.talk, &self.relay, bound) };
         let judged = judge(message.text, reading, bench);
-        let (plan, harmless, suspicion) = match judged {
-            Judged::Pass { harmless, suspicion } => (None, harmless, suspicion),
-            Judged::Script(plan) => (Some(plan), true, Suspicion::None),
-            Judged::Refuse(error) => return Ok(self.refuse_in_batch(header, error)),
+        let verdict = Verdict { options, control, ends_transaction, judged };
+        let (known, would_refuse) = match verdict.known(self.talk, message) {
+            Ok(known) => known,
+            Err(error) => return Ok(self.refuse_in_batch(header, error)),
         };
-        let needs = plan.as_ref().map(|plan| plan.needs.clone()).unwrap_or_default();
-        match self.ensure_needs(&needs) {
+        match self.ensure_needs(&known.needs) {
             Ok(true) => {}
             Ok(false) => return Ok(Went::Wait),
             Err(error) => return Ok(self.refuse_in_batch(header, error)),
         }
-        let would_refuse = plan.as_ref().map(|plan| plan.would_refuse).unwrap_or_default();
         self.talk.count_would_refuse(message.text, would_refuse);
-        let harmless = plan.as_ref().map_or(harmless, |plan| plan.harmless);
-        let suspicion = plan.as_ref().map_or(suspicion, |plan| plan.suspicion);
-        let text = plan.as_ref().and_then(|plan| plan.text.clone());
-        let spliced = text.is_some();
-        let text = text.unwrap_or_else(|| message.text.to_vec());
-        let special = plan.map(|mut plan| {
-            let step = if plan.steps.len() == 1 { plan.steps.pop() } else { None };
-            Box::new(step.unwrap_or_default())
-        });
-        let read_under = self.talk.reads_under(message.text);
-        let (text, types) = (text.into(), message.types.into());
-        let known = Known {
-            statement: Rc::new(Statement { text, types, from_sql: false, read_under }),
-            harmless,
-            suspicion,
-            control,
-            ends_transaction,
-            read_as: options,
-            special,
-            needs,
-            shape: RefCell::default(),
-        };
+        let spliced = known.asked.is_some();
         self.prepare(header, key(message.name), Rc::new(known), spliced)
     }
 
@@ -97,6 +80,9 @@ impl Exchange<'_> {
             Err(error) => return Ok(self.refuse_in_batch(header, error)),
         }
         let name = self.talk.prepared.unnamed_name();
+        if self.runs_stand_in(header, &known) {
+            return Ok(Went::Next);
+        }
         if let Some(bound) = self.lease.bound() {
             bound.statements.insert(&name, known.statement.clone());
         }
@@ -131,6 +117,8 @@ impl Exchange<'_> {
         }
         if !name.is_empty() {
             self.forget_stranger(name);
+        } else if self.runs_stand_in(header, &known) {
+            return Ok(Went::Next);
         }
         let name = self.talk.prepared.name(name);
         self.talk.prepared.insert(&name, known.clone());
@@ -165,12 +153,27 @@ impl Exchange<'_> {
         };
         let name = key(name);
         let known = self.talk.prepared.find(name).cloned();
+        if known.as_ref().is_some_and(|known| known.audience.get() != self.talk.audience) {
+            let name = name.to_vec();
+            return match self.known(&name) {
+                Ok(_) => self.bind(header),
+                Err(error) => Ok(self.refuse_in_batch(header, error)),
+            };
+        }
         let computes = known.as_ref().and_then(|known| known.special.as_deref());
         let named = match computes.is_some_and(|step| step.touched.unknown) {
             true if input.len() < end => return Ok(Went::Wait),
             true => named_by_values(body),
             false => Vec::new(),
         };
+        if let Some(error) = self.forbids_bind(known.as_deref(), name, body) {
+            return Ok(self.refuse_in_batch(header, error));
+        }
+        if let Some(act) = &mut self.talk.act
+            && !act.note_bind(portal, known.as_ref().is_some_and(|known| known.ends_transaction))
+        {
+            return Ok(self.refuse_in_batch(header, prepared::too_many_portals()));
+        }
         let free = known.as_ref().is_some_and(|it| it.control || it.ends_transaction);
         let commands = known.as_deref().filter(|known| known.special.is_some());
         if commands.is_some_and(|known| !self.talk.prepared.takes_portal(portal, known)) {
@@ -213,6 +216,9 @@ impl Exchange<'_> {
         let name = &*self.talk.prepared.name(name);
         match (header.tag, kind) {
             (b'D', b'S') => {
+                if let Some(error) = self.forbids_describe(name) {
+                    return Ok(self.refuse_in_batch(header, error));
+                }
                 match self.ensure_prepared(name) {
                     Ok(true) => {}
                     Ok(false) => return Ok(Went::Wait),
@@ -246,6 +252,10 @@ impl Exchange<'_> {
             return Err(violation("invalid Execute message".to_owned()));
         };
         let step = self.talk.prepared.step(portal);
+        if let Some(error) = self.is_behind_end() {
+            return Ok(self.refuse_in_batch(header, error));
+        }
+        self.talk.act.iter().for_each(|act| act.note_execute(portal));
         let mut step = match step {
             Some(step) if step.resets() => return self.execute_reset(header, step),
             Some(step) if step.is_command() => step,
@@ -283,10 +293,12 @@ impl Exchange<'_> {
             self.send_copy_sync();
             return Ok(self.pass_any(header));
         }
+        self.talk.act.iter_mut().for_each(|act| act.end_batch());
         self.relay.to_server += header.length;
+        self.relay.begun = true;
         self.relay.due.push(Due::Sync);
         self.relay.end_batch();
-        self.talk.shared.begin_work();
+        self.talk.begin_work();
         Ok(Went::Next)
     }
 }

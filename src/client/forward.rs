@@ -85,6 +85,7 @@ impl Exchange<'_> {
             b'P' | b'B' | b'D' | b'C' | b'E' | b'Q' | b'F' if self.relay.skipping => {
                 self.skip(header)
             }
+            b'Q' if self.talk.act.is_some() => self.query_as_service(header),
             b'Q' => self.query(header),
             b'P' => self.parse(header),
             b'B' => self.bind(header),
@@ -112,7 +113,7 @@ impl Exchange<'_> {
         if relay.barrier || relay.held_until.is_some() {
             return true;
         }
-        let begun = !matches!(relay.ahead, Ahead::None);
+        let begun = !matches!(relay.ahead, Ahead::None) || relay.trial.is_some();
         let boundary = !relay.batch_open && !relay.copy_in && !begun;
         let shared = &self.talk.shared;
         if boundary && relay.status == b'I' && shared.ending.borrow().is_some() {
@@ -125,6 +126,9 @@ impl Exchange<'_> {
         }
         if boundary && !relay.due.is_empty() && self.lease.is_wanted() {
             // Others wait: see first whether the transaction ends here.
+            return true;
+        }
+        if boundary && self.holds_boundary() {
             return true;
         }
         self.lease.bound().is_none_or(|it| it.connection().output.len() > OUTPUT_BYTES_MAX)
@@ -151,7 +155,7 @@ impl Exchange<'_> {
         Ok(self.pass_any(header))
     }
 
-    fn query(&mut self, header: Header) -> Result<Went, Ended> {
+    pub(super) fn query(&mut self, header: Header) -> Result<Went, Ended> {
         if let Ahead::Failed(error) = std::mem::replace(&mut self.relay.ahead, Ahead::None) {
             return Ok(self.answer_query(header, &error));
         }
@@ -222,7 +226,7 @@ impl Exchange<'_> {
 
     /// PostgreSQL 18 loses work that was acknowledged when a Query or a function call follows an
     /// Execute without its Sync (measured on 18.0 and 18.4), so there the session ends before it.
-    fn loses_no_work(&mut self) -> Result<(), Ended> {
+    pub(super) fn loses_no_work(&mut self) -> Result<(), Ended> {
         let runs = self.relay.batch_runs;
         let Some(bound) = self.lease.bound().filter(|_| runs) else { return Ok(()) };
         let version = bound.facts().parameter("server_version").unwrap_or_default();
@@ -236,7 +240,7 @@ impl Exchange<'_> {
     /// A Query ends a batch that has no Sync, and the transaction that the batch began by itself
     /// (asyncpg's COPY prepares, describes, flushes, and goes on with a Query). It destroys the
     /// unnamed statement, unless the server skips it together with the batch.
-    fn end_batch_with_query(&mut self) {
+    pub(super) fn end_batch_with_query(&mut self) {
         if self.relay.batch_open {
             self.close_unnamed();
             self.relay.end_batch();
@@ -280,7 +284,9 @@ impl Exchange<'_> {
         self.relay.front = None;
         self.hand_judged();
         backend::put_raw_error(&mut self.client.output, error);
-        backend::put_ready(&mut self.client.output, self.relay.status);
+        let status = self.relay.status;
+        let status = self.status_of_block(status).unwrap_or(status);
+        backend::put_ready(&mut self.client.output, status);
         self.drop_frame(header);
         if self.relay.status == b'I' {
             self.talk.count_transaction();
@@ -289,7 +295,7 @@ impl Exchange<'_> {
         Went::Next
     }
 
-    fn refuse_query(&mut self, header: Header, error: Error) -> Result<Went, Ended> {
+    pub(super) fn refuse_query(&mut self, header: Header, error: Error) -> Result<Went, Ended> {
         self.relay.front = None;
         if self.relay.batch_open {
             self.relay.end_batch();
@@ -303,7 +309,8 @@ impl Exchange<'_> {
     /// The fast path: a function by its number. Nobody reads what it does, so it is for tenants
     /// whose server connections have no rights but their own.
     fn function_call(&mut self, header: Header) -> Result<Went, Ended> {
-        if let Some(error) = refuse::function_call(&self.talk.tenant) {
+        let refused = self.forbids_call().or_else(|| refuse::function_call(&self.talk.tenant));
+        if let Some(error) = refused {
             return self.refuse_query(header, error);
         }
         self.loses_no_work()?;
@@ -383,6 +390,7 @@ impl Exchange<'_> {
 
     pub(super) fn begin(&mut self, due: Due) {
         let query = matches!(due, Due::Query(_) | Due::Call);
+        self.relay.begun = true;
         self.relay.batch_runs |= match &due {
             Due::Bind | Due::Execute(_) | Due::Refused(_) => true,
             Due::OwnPrepare(answers, _) => answers.len() > 1,
@@ -394,9 +402,9 @@ impl Exchange<'_> {
             true => self.relay.charged = false,
             false => self.relay.batch_open = true,
         }
-        self.talk.shared.begin_work();
+        self.talk.begin_work();
         if self.relay.query_deadline.is_none() {
-            self.start_clock();
+            self.start_clocks();
         }
     }
 

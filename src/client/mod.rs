@@ -1,8 +1,8 @@
 //! The side that faces applications: start-up and login (on a door), the session and its relay (on
 //! a worker).
 
+mod act;
 mod back;
-mod bearer;
 mod books;
 mod carry;
 mod due;
@@ -10,11 +10,11 @@ mod extended;
 mod forward;
 mod judge;
 mod login;
+mod meter;
 mod prepared;
 mod refuse;
 mod registry;
 mod relay;
-mod scram;
 mod session;
 mod settings;
 mod startup;
@@ -25,12 +25,12 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
-pub use bearer::prove_bearer;
-pub use login::{Arrival, Asking, Turned, Wishes, authenticate};
+pub use act::Reception;
+pub use login::{Arrival, Asking, Proven, Turned, Wishes, authenticate, prove_bearer, prove_scram};
+pub use meter::refusal;
 pub use refuse::put as put_refusal;
 pub use registry::{Entry, Place, Registry};
 pub use relay::Relays;
-pub use scram::{Proven, prove_scram};
 pub use session::{End, Session};
 pub use settings::ClientSettings;
 pub use startup::{DoorTls, Ended, Hello, negotiate};
@@ -56,6 +56,8 @@ pub struct Env {
     pub relays: Relays,
     pub clock: Clock,
     pub audit: Audit,
+    /// Whom sessions of a service may act for.
+    pub reception: Reception,
 }
 
 /// Counters of one worker's sessions since it started; the gate turns them into metrics.

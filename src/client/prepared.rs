@@ -1,14 +1,14 @@
 //! Prepared statements as a session knows them, whichever server it is on.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::rc::Rc;
 
 use foldhash::fast::RandomState;
 
-use crate::client::due::Step;
+use crate::client::due::{Effect, Step};
 use crate::error::Error;
-use crate::guard::{ReadOptions, Suspicion};
+use crate::guard::{ReadOptions, Suspicion, Watch};
 use crate::isolation::NAME_BYTES_MAX;
 use crate::server::Statement;
 use crate::wire::frontend::Parse;
@@ -55,6 +55,11 @@ pub struct Known {
     pub ends_transaction: bool,
     /// How its text was read; `None` if that was in doubt.
     pub read_as: Option<ReadOptions>,
+    /// What it was looked through for, and for whom it was judged, as `Talk::audience` counts.
+    pub watch: Watch,
+    pub audience: Cell<u64>,
+    /// The session's own text, where servers get another in its place.
+    pub asked: Option<Box<[u8]>>,
     /// What its execution means to the gate, if anything.
     pub special: Option<Box<Step>>,
     /// Other statements it is about.
@@ -74,6 +79,20 @@ pub struct Shape {
 }
 
 impl Known {
+    /// The text as the session sent it.
+    pub fn text(&self) -> &[u8] {
+        self.asked.as_deref().unwrap_or(&self.statement.text)
+    }
+
+    /// What it costs to remember.
+    fn bytes(&self) -> usize {
+        let said = match self.special.as_deref().map(|step| &step.effect) {
+            Some(Some(Effect::Act(said))) => said.bytes(),
+            _ => 0,
+        };
+        said + self.statement.text.len() + self.asked.as_ref().map_or(0, |asked| asked.len())
+    }
+
     pub fn digest(&self) -> Option<u64> {
         self.shape.borrow().as_ref().map(|shape| shape.digest)
     }
@@ -149,6 +168,7 @@ impl Prepared {
         if name.is_empty() {
             return self.empty.clone();
         }
+        let name = key(name);
         let known = self.named.get_key_value(name);
         known.map_or_else(|| name.into(), |(name, _)| name.clone())
     }
@@ -172,7 +192,7 @@ impl Prepared {
     pub fn find(&self, name: &[u8]) -> Option<&Rc<Known>> {
         match name.is_empty() {
             true => self.unnamed.as_ref(),
-            false => self.named.get(name),
+            false => self.named.get(key(name)),
         }
     }
 
@@ -188,9 +208,9 @@ impl Prepared {
             self.unnamed = Some(known);
             return;
         }
-        self.named_bytes += known.statement.text.len();
+        self.named_bytes += known.bytes();
         if let Some(old) = self.named.insert(name.clone(), known) {
-            self.named_bytes -= old.statement.text.len();
+            self.named_bytes -= old.bytes();
         }
     }
 
@@ -199,8 +219,8 @@ impl Prepared {
         if name.is_empty() {
             return self.unnamed.take();
         }
-        let old = self.named.remove(name)?;
-        self.named_bytes -= old.statement.text.len();
+        let old = self.named.remove(key(name))?;
+        self.named_bytes -= old.bytes();
         Some(old)
     }
 
@@ -221,6 +241,16 @@ impl Prepared {
         self.named_bytes = 0;
     }
 
+    /// Forgets what SQL has prepared.
+    pub fn forget_sql(&mut self) {
+        let bytes = &mut self.named_bytes;
+        self.named.retain(|_, known| {
+            let stays = !known.statement.from_sql;
+            *bytes -= if stays { 0 } else { known.bytes() };
+            stays
+        });
+    }
+
     /// The names of all that have one.
     pub fn names(&self) -> impl Iterator<Item = &Rc<[u8]>> {
         self.named.keys()
@@ -229,8 +259,8 @@ impl Prepared {
     /// Whether a portal of this name may run one more session command.
     pub fn takes_portal(&self, portal: &[u8], known: &Known) -> bool {
         let others = self.portals.iter().filter(|bound| bound.name.as_ref() != portal);
-        let texts = others.clone().map(|bound| bound.known.statement.text.len());
-        let bytes = texts.sum::<usize>() + known.statement.text.len();
+        let texts = others.clone().map(|bound| bound.known.bytes());
+        let bytes = texts.sum::<usize>() + known.bytes();
         others.count() < PORTALS_MAX && bytes <= NAMED_BYTES_MAX
     }
 

@@ -14,7 +14,9 @@ pub fn denied(rule: Denial) -> Error {
 /// The refusal of a FunctionCall message, if the tenant is not to have any: what it calls is not
 /// read, so only a login that has no rights but its tenant's may.
 pub fn function_call(tenant: &Tenant) -> Option<Error> {
-    if tenant.isolation == Isolation::Silo || tenant.level() == Level::Strict {
+    let of_service = tenant.service.is_some();
+    let own = tenant.isolation == Isolation::Silo || tenant.level() == Level::Strict;
+    if own && !of_service {
         return None;
     }
     let hint = "Call the function with SELECT.";

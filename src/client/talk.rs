@@ -10,11 +10,14 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
-use crate::budget::{Account, Over};
+use crate::auth::Identity;
+use crate::budget::Account;
 use crate::catalog::Tenant;
 use crate::client::Env;
+use crate::client::act::Acting;
 use crate::client::carry::carried::is_utf8;
 use crate::client::carry::{ENCODING, STRINGS, Touched};
+use crate::client::meter::Meter;
 use crate::client::prepared::{Known, Prepared};
 use crate::error::Error;
 use crate::guard::{self, Denials, ReadOptions, Reading};
@@ -29,6 +32,8 @@ const REPORTED_MAX: usize = 100;
 #[derive(Debug)]
 pub struct Talk {
     pub id: SessionId,
+    /// Of a service's session only: whom it acts for.
+    pub act: Option<Box<Acting>>,
     pub tenant: Arc<Tenant>,
     pub account: Arc<Account>,
     /// Values of the start-up packet: what RESET returns to.
@@ -45,6 +50,9 @@ pub struct Talk {
     /// The server told of a parameter since then.
     pub told: bool,
     pub prepared: Prepared,
+    /// Counts whom the session had for a tenant: what was judged for one is judged again for
+    /// another.
+    pub audience: u64,
     /// Leave to keep the server, while the session does or may have to.
     pub pin: Option<Box<Pin>>,
     /// It may have advisory locks, as far as statements say.
@@ -52,6 +60,12 @@ pub struct Talk {
     /// ParameterStatus as told at the welcome, and as told since.
     pub greeting: Rc<Greeting>,
     pub reported: Vec<(String, String)>,
+    /// While a server works for a tenant whose database time is limited.
+    pub meter: Option<Meter>,
+    /// How much of what its client was sent is charged, if that is limited.
+    pub bytes_charged: Option<u64>,
+    /// What is in flight is a breaker's probe.
+    pub probes: Cell<bool>,
     pub shared: Rc<Shared>,
     /// What the worker hands all its sessions.
     pub env: Rc<Env>,
@@ -88,6 +102,10 @@ pub struct Shared {
     pub ending_now: Cell<bool>,
     /// Why the session keeps its server.
     pub pins: Cell<Pins>,
+    /// The tenant a service's session acts for.
+    pub acts_for: RefCell<Option<Arc<Tenant>>>,
+    /// What it showed for that, if it had to.
+    pub shows: RefCell<Option<Rc<Identity>>>,
     /// The catalog has news of the tenant.
     pub news: RefCell<Option<Arc<Tenant>>>,
     /// The console holds the tenant's requests back.
@@ -122,6 +140,8 @@ impl Default for Shared {
             ending: RefCell::default(),
             ending_now: Cell::new(false),
             pins: Cell::new(Pins::NONE),
+            acts_for: RefCell::default(),
+            shows: RefCell::default(),
             news: RefCell::default(),
             paused: Cell::new(false),
             binding: Cell::new(false),
@@ -182,6 +202,12 @@ impl Shared {
     /// Since when the server waits for its client within a transaction, if it does.
     pub fn quiet_since(&self) -> Option<Instant> {
         self.quiet_since.get()
+    }
+
+    /// How long the server of this transaction has waited for its client so far.
+    pub fn quiet(&self) -> Duration {
+        let waits = self.quiet_since.get().map(|since| since.elapsed());
+        self.quiet.get() + waits.unwrap_or_default()
     }
 
     /// How long the server waited for its client since the last call.
@@ -355,30 +381,16 @@ impl Talk {
         }
     }
 
-    /// Counts one request against the tenant's rate.
-    pub fn charge(&self) -> Result<(), Over> {
-        if self.tenant.limits.queries_per_second.is_some() {
-            self.account.charge(&self.tenant.limits, self.env.epoch.elapsed())?;
-        }
-        self.account.totals.requests.fetch_add(1, Ordering::Relaxed);
-        add(&self.env.counts.requests, 1);
-        Ok(())
-    }
-
     /// Books the end of a transaction, or of a request outside of one.
     pub fn count_transaction(&self) {
         self.account.totals.transactions.fetch_add(1, Ordering::Relaxed);
         add(&self.env.counts.transactions, 1);
     }
 
-    /// Books a request that was refused because too many transactions are at work.
-    pub fn count_refused_at_once(&self) {
-        self.account.totals.refused_at_once.fetch_add(1, Ordering::Relaxed);
-    }
-
     /// Books a refusal of any kind.
     pub fn count_refusal(&self, error: &Error) {
         self.account.totals.refusals.fetch_add(1, Ordering::Relaxed);
+        self.count_by_kind(error);
         let facts = error.facts();
         let mut refusals = self.env.counts.refusals.borrow_mut();
         match refusals.iter_mut().find(|(name, _, _)| *name == facts.name) {
@@ -411,20 +423,8 @@ impl Talk {
         add(&self.env.counts.bytes_received, received);
         add(&self.env.counts.bytes_sent, sent);
     }
-
-    /// Books a request that was refused for its rate.
-    pub fn count_rate_refusal(&self) {
-        self.account.totals.refused_rate.fetch_add(1, Ordering::Relaxed);
-    }
-
-    /// Cancels what runs because it ran too long.
-    pub fn cancel_running(&self) {
-        self.account.totals.cancelled.fetch_add(1, Ordering::Relaxed);
-        add(&self.env.counts.time_exceeded, 1);
-        self.shared.cancel_running();
-    }
 }
 
-fn add(counter: &Cell<u64>, more: u64) {
+pub(super) fn add(counter: &Cell<u64>, more: u64) {
     counter.set(counter.get() + more);
 }

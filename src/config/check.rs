@@ -28,6 +28,9 @@ const TENANTS_TOP_MAX: usize = 1000;
 /// Averages over less are noise.
 const STATS_PERIOD_MIN: Duration = Duration::from_secs(1);
 
+/// Shorter, and a busy gate would do nothing else.
+const USAGE_INTERVAL_MIN: Duration = Duration::from_secs(1);
+
 /// The `[gate]` entry.
 pub(super) fn gate(
     reader: &mut Reader<'_>,
@@ -126,6 +129,14 @@ pub(super) fn tenants_top(reader: &mut Reader<'_>, top: usize) {
     if top > TENANTS_TOP_MAX {
         let message = format!("tenants_top is {top}, allowed: 0 to {TENANTS_TOP_MAX}");
         reader.problem_at(&["http", "tenants_top"], message, None);
+    }
+}
+
+/// How long usage records are over.
+pub(super) fn usage_interval(reader: &mut Reader<'_>, interval: Duration) {
+    if interval < USAGE_INTERVAL_MIN {
+        let path = ["usage", "interval"];
+        reader.problem_at(&path, "interval is shorter than 1s".to_owned(), None);
     }
 }
 

@@ -3,11 +3,14 @@
 //!
 //! A file with anything wrong in it gives no value at all, so that a bad file changes nothing.
 
+mod allowance;
 mod check;
 mod credentials;
 mod error;
+mod limits;
 mod listen;
 mod read;
+mod rows;
 mod secrets;
 mod shapes;
 mod table;
@@ -20,13 +23,15 @@ use std::path::Path;
 use std::time::Duration;
 
 use crate::auth::IssuerSettings;
-use crate::catalog::Catalog;
+use crate::catalog::{Catalog, TableSettings};
 use crate::client::ClientSettings;
 use crate::console::ConsoleSettings;
 use crate::net::ListenSettings;
-use crate::telemetry::{AuditSettings, HttpSettings, LogSettings};
+use crate::telemetry::{AuditSettings, HttpSettings, LogSettings, UsageSettings};
 
 pub use error::{Error, Problem};
+pub use limits::{duration, limit};
+pub use rows::overrides;
 pub use table::Setting;
 
 /// Larger than a file with a hundred thousand tenants.
@@ -41,9 +46,12 @@ pub struct Config {
     pub client: ClientSettings,
     pub issuers: Vec<IssuerSettings>,
     pub catalog: Catalog,
+    /// Where more tenants stand.
+    pub table: Option<TableSettings>,
     pub console: ConsoleSettings,
     pub http: Option<HttpSettings>,
     pub audit: Option<AuditSettings>,
+    pub usage: Option<UsageSettings>,
     pub log: LogSettings,
 }
 

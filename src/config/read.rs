@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::ops::Range;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde::de::DeserializeOwned;
@@ -14,17 +14,18 @@ use super::check;
 use super::credentials::{self, IssuerShape};
 use super::error::Problem;
 use super::listen;
+use super::rows;
 use super::secrets;
 use super::shapes::{
-    AuditShape, ClusterShape, ConsoleUserShape, GateShape, HttpShape, LimitsShape, ListenShape,
-    SECTIONS, TenantShape,
+    AuditShape, CatalogShape, ClusterShape, ConsoleUserShape, GateShape, HttpShape, LimitsShape,
+    ListenShape, SECTIONS, ServiceShape, TenantShape, UsageShape,
 };
 use super::units;
 use super::{Config, GateSettings};
 use crate::auth::{GuessLimits, IssuerSettings};
 use crate::catalog::{
-    Catalog, CatalogPlan, Cluster, ClusterPlan, Fault, NamesPlan, Place, TENANT_SETTING_DEFAULT,
-    TenantPlan, TenantState,
+    Catalog, CatalogPlan, Cluster, ClusterPlan, Fault, Hosts, NamesPlan, Place,
+    TENANT_SETTING_DEFAULT, TableSettings, TenantPlan, TenantState,
 };
 use crate::client::ClientSettings;
 use crate::console::{ConsoleSettings, ConsoleUser};
@@ -32,7 +33,7 @@ use crate::isolation::SealKeys;
 use crate::isolation::tenancy::LoginSecret;
 use crate::net::ListenSettings;
 use crate::spelling;
-use crate::telemetry::{AuditSettings, HttpSettings, LogSettings};
+use crate::telemetry::{self, AuditSettings, HttpSettings, LogSettings, UsageSettings};
 
 /// Most problems that are collected.
 const PROBLEMS_MAX: usize = 100;
@@ -88,14 +89,29 @@ impl<'text> Reader<'text> {
         let console = self.console();
         let http = self.http();
         let audit = self.audit();
+        let usage = self.usage();
         listen::distinct(self, &listen, http.as_ref());
-        let catalog = self.catalog();
+        let (table, hosts) = self.table_of_tenants(&listen).unzip();
+        let secrets_folder = table.as_ref().and_then(|table| table.secrets_folder.clone());
+        let catalog = self.catalog(hosts.unwrap_or_default(), secrets_folder);
         if let Some(catalog) = &catalog {
             check::tenants_issuers(self, catalog, &issuers);
         }
         let (gate, client, log) = rooms?;
         let catalog = catalog?;
-        Some(Config { gate, listen, client, issuers, catalog, console, http, audit, log })
+        Some(Config {
+            gate,
+            listen,
+            client,
+            issuers,
+            catalog,
+            table,
+            console,
+            http,
+            audit,
+            usage,
+            log,
+        })
     }
 
     fn gate(&mut self, shape: GateShape) -> (GateSettings, ClientSettings, LogSettings) {
@@ -210,9 +226,22 @@ impl<'text> Reader<'text> {
         Some(AuditSettings { file: self.folder.join(file), required })
     }
 
+    fn usage(&mut self) -> Option<UsageSettings> {
+        let UsageShape { file, interval } = self.table(self.root.get("usage")?)?;
+        let interval = interval.unwrap_or(telemetry::INTERVAL_DEFAULT);
+        check::usage_interval(self, interval);
+        Some(UsageSettings { file: self.folder.join(file), interval })
+    }
+
+    /// Where tenants stand beside those of the file, and where these may lead.
+    fn table_of_tenants(&mut self, listen: &[ListenSettings]) -> Option<(TableSettings, Hosts)> {
+        let shape = self.table::<CatalogShape>(self.root.get("catalog")?)?;
+        rows::table(self, shape, listen)
+    }
+
     /// The catalog, if clusters and tiers could be read: without them a tenant's faults would
     /// only be echoes of theirs.
-    fn catalog(&mut self) -> Option<Catalog> {
+    fn catalog(&mut self, hosts: Hosts, secrets_folder: Option<PathBuf>) -> Option<Catalog> {
         let before = self.problems.len();
         let mut clusters = BTreeMap::new();
         for (name, shape) in self.entries::<ClusterShape>("clusters") {
@@ -223,6 +252,7 @@ impl<'text> Reader<'text> {
         let tiers = self.entries::<LimitsShape>("tiers");
         let sound = self.problems.len() == before;
         let tenants = self.entries::<TenantShape>("tenants");
+        let services = self.entries::<ServiceShape>("services");
         if !sound {
             return None;
         }
@@ -231,6 +261,9 @@ impl<'text> Reader<'text> {
             clusters,
             tiers: tiers.into_iter().map(|(name, tier)| (name, tier.into())).collect(),
             tenants: tenants.into_iter().map(|(id, shape)| (id, tenant(shape))).collect(),
+            services: services.into_iter().map(|(name, shape)| (name, shape.into())).collect(),
+            hosts,
+            secrets_folder,
         };
         match Catalog::build(&plan) {
             Ok(catalog) => Some(catalog),
@@ -247,6 +280,8 @@ impl<'text> Reader<'text> {
             Place::Tier(name) => vec!["tiers", name.as_str()],
             Place::Tenant(id) => vec!["tenants", id.as_str()],
             Place::TenantLimits(id) => vec!["tenants", id.as_str(), "limits"],
+            Place::Service(name) => vec!["services", name.as_str()],
+            Place::ServiceLimits(name) => vec!["services", name.as_str(), "limits"],
             Place::TenantRole(of) => vec!["tenants", of.0.as_str(), "roles", of.1.as_str()],
             Place::ClusterRole(of) => vec!["clusters", of.0.as_str(), "roles", of.1.as_str()],
         };

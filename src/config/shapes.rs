@@ -8,16 +8,21 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use super::credentials::{RoleShape, TokenShape};
-use super::units;
-use crate::catalog::{CredentialPlan, LimitsPlan, Pooling, TenantState};
+use super::{allowance, units};
+use crate::budget::{Allowance, Trip};
+use crate::catalog::{
+    ActsFor, CredentialPlan, LimitsPlan, Pooling, ServicePlan, TenantState, TokenPlan,
+};
 use crate::console::Rights;
 use crate::isolation::{Isolation, Level};
 use crate::net::{ClientCertificate, LoginMethod, TlsPolicy};
 use crate::telemetry::LogFormat;
 
 /// The keys at the top.
-pub(super) const SECTIONS: [&str; 9] =
-    ["gate", "listen", "issuers", "clusters", "tiers", "tenants", "console", "http", "audit"];
+pub(super) const SECTIONS: [&str; 12] = [
+    "gate", "listen", "issuers", "clusters", "tiers", "tenants", "services", "catalog", "console",
+    "http", "audit", "usage",
+];
 
 #[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -117,9 +122,15 @@ pub(super) struct ClusterShape {
 #[serde(deny_unknown_fields, default)]
 pub(super) struct LimitsShape {
     pub clients: Option<u32>,
+    pub logins_per_second: Option<u32>,
+    pub logins_burst: Option<u32>,
     pub queries_per_second: Option<u32>,
     pub queries_burst: Option<u32>,
     pub queries_at_once: Option<u32>,
+    #[serde(deserialize_with = "allowance::of_time")]
+    pub database_time: Option<Allowance>,
+    #[serde(deserialize_with = "allowance::of_bytes")]
+    pub bytes_out: Option<Allowance>,
     pub servers: Option<u32>,
     pub pins: Option<u32>,
     #[serde(deserialize_with = "units::duration")]
@@ -127,12 +138,20 @@ pub(super) struct LimitsShape {
     #[serde(deserialize_with = "units::duration")]
     pub query_time: Option<Duration>,
     #[serde(deserialize_with = "units::duration")]
+    pub transaction_time: Option<Duration>,
+    #[serde(deserialize_with = "units::duration")]
     pub client_idle: Option<Duration>,
     #[serde(deserialize_with = "units::duration")]
     pub idle_in_transaction: Option<Duration>,
+    #[serde(deserialize_with = "allowance::trip")]
+    pub breaker: Option<Trip>,
+    #[serde(deserialize_with = "units::duration")]
+    pub breaker_pause: Option<Duration>,
     #[serde(deserialize_with = "units::duration")]
     pub budget_wait: Option<Duration>,
+    pub enforce_budgets: Option<bool>,
     pub pooling: Option<Pooling>,
+    pub prepare_threshold: Option<u32>,
     pub report_only: Option<Vec<String>>,
 }
 
@@ -140,17 +159,26 @@ impl From<LimitsShape> for LimitsPlan {
     fn from(shape: LimitsShape) -> Self {
         Self {
             clients: shape.clients,
+            logins_per_second: shape.logins_per_second,
+            logins_burst: shape.logins_burst,
             queries_per_second: shape.queries_per_second,
             queries_burst: shape.queries_burst,
             queries_at_once: shape.queries_at_once,
+            database_time: shape.database_time,
+            bytes_out: shape.bytes_out,
             servers: shape.servers,
             pins: shape.pins,
             pin_idle: shape.pin_idle,
             query_time: shape.query_time,
+            transaction_time: shape.transaction_time,
             client_idle: shape.client_idle,
             idle_in_transaction: shape.idle_in_transaction,
+            breaker: shape.breaker,
+            breaker_pause: shape.breaker_pause,
             budget_wait: shape.budget_wait,
+            enforce_budgets: shape.enforce_budgets,
             pooling: shape.pooling,
+            prepare_threshold: shape.prepare_threshold,
             report_only: shape.report_only,
         }
     }
@@ -184,6 +212,76 @@ pub(super) struct TenantShape {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
+pub(super) struct ServiceShape {
+    pub cluster: String,
+    pub connection_string: String,
+    pub tier: Option<String>,
+    pub state: Option<TenantState>,
+    #[serde(default)]
+    pub tokens: Vec<TokenShape>,
+    #[serde(default)]
+    pub limits: LimitsShape,
+    #[serde(default)]
+    pub acts_for: ActsForShape,
+    #[serde(default)]
+    pub session_wide: bool,
+    #[serde(default)]
+    pub across_databases: bool,
+}
+
+/// A list of ids, or `"*"`.
+#[derive(Deserialize)]
+#[serde(untagged, expecting = "acts_for is a list of tenant ids, or \"*\"")]
+pub(super) enum ActsForShape {
+    Everybody(Star),
+    Listed(Vec<String>),
+}
+
+#[derive(Deserialize)]
+pub(super) enum Star {
+    #[serde(rename = "*")]
+    Star,
+}
+
+impl Default for ActsForShape {
+    fn default() -> Self {
+        Self::Listed(Vec::new())
+    }
+}
+
+impl From<ServiceShape> for ServicePlan {
+    fn from(shape: ServiceShape) -> Self {
+        Self {
+            cluster: shape.cluster,
+            connection_string: shape.connection_string,
+            tier: shape.tier,
+            state: shape.state.unwrap_or(TenantState::Active),
+            tokens: shape.tokens.into_iter().map(TokenPlan::from).collect(),
+            limits: shape.limits.into(),
+            acts_for: match shape.acts_for {
+                ActsForShape::Everybody(Star::Star) => ActsFor::Everybody,
+                ActsForShape::Listed(ids) => ActsFor::Listed(ids),
+            },
+            session_wide: shape.session_wide,
+            across_databases: shape.across_databases,
+        }
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct CatalogShape {
+    pub connection_string: String,
+    pub cache_file: Option<PathBuf>,
+    #[serde(default, deserialize_with = "units::duration")]
+    pub poll: Option<Duration>,
+    #[serde(default)]
+    pub hosts: Vec<String>,
+    pub secrets_folder: Option<PathBuf>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(super) struct ConsoleUserShape {
     pub scram: String,
     #[serde(default)]
@@ -205,4 +303,12 @@ pub(super) struct AuditShape {
     pub file: PathBuf,
     #[serde(default)]
     pub required: bool,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct UsageShape {
+    pub file: PathBuf,
+    #[serde(default, deserialize_with = "units::duration")]
+    pub interval: Option<Duration>,
 }

@@ -9,11 +9,11 @@ use super::{Config, GateSettings};
 use crate::auth::{
     IssuerSettings, KeySource, LEEWAY_DEFAULT, LIFETIME_DEFAULT, PAUSE_DEFAULT, REFRESH_DEFAULT,
 };
-use crate::catalog::Cluster;
+use crate::catalog::{Cluster, TableSettings};
 use crate::client::ClientSettings;
 use crate::console::ConsoleSettings;
 use crate::net::{ClientCertificate, ListenAddress, ListenSettings, Origins, TlsPolicy};
-use crate::telemetry::{HttpSettings, LogFormat, LogSettings};
+use crate::telemetry::{HttpSettings, INTERVAL_DEFAULT, LogFormat, LogSettings};
 
 /// One setting in force. Secrets are not among them.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,6 +36,7 @@ impl Config {
         }
         table.extend(self.issuers.iter().flat_map(issuer));
         table.extend(self.catalog.clusters().flat_map(|named| cluster(named)));
+        table.extend(self.table.iter().flat_map(catalog));
         let period = time(ConsoleSettings::default().stats_period);
         let key = "console.stats_period".to_owned();
         table.push(live(key, time(self.console.stats_period), Some(period)));
@@ -47,6 +48,11 @@ impl Config {
             table.push(restart("audit.file".into(), audit.file.display().to_string(), None));
             let required = audit.required.to_string();
             table.push(restart("audit.required".into(), required, Some("false".to_owned())));
+        }
+        if let Some(usage) = &self.usage {
+            table.push(restart("usage.file".into(), usage.file.display().to_string(), None));
+            let default = Some(time(INTERVAL_DEFAULT));
+            table.push(restart("usage.interval".into(), time(usage.interval), default));
         }
         if let Some(http) = &self.http {
             let default = HttpSettings::new(http.address).tenants_top.to_string();
@@ -99,6 +105,22 @@ fn gate(gate: &GateSettings, client: &ClientSettings, log: &LogSettings) -> Vec<
         live: !["workers", "log_format"].contains(&name),
     };
     pairs.map(setting).collect()
+}
+
+fn catalog(table: &TableSettings) -> Vec<Setting> {
+    let conninfo = &table.conninfo;
+    let key = |name: &str| format!("catalog.{name}");
+    let place = format!("{} of {}", conninfo.dbname, conninfo.user);
+    let file = table.cache_file.as_ref().map(|file| file.display().to_string());
+    let mut settings = vec![
+        restart(key("connection_string"), place, None),
+        restart(key("poll"), time(table.poll), Some(time(TableSettings::POLL_DEFAULT))),
+    ];
+    settings.push(live(key("hosts"), table.hosts.join(", "), Some(String::new())));
+    settings.extend(file.map(|file| restart(key("cache_file"), file, None)));
+    let folder = table.secrets_folder.as_ref().map(|folder| folder.display().to_string());
+    settings.extend(folder.map(|folder| live(key("secrets_folder"), folder, None)));
+    settings
 }
 
 fn listener(index: usize, listen: &ListenSettings) -> Vec<Setting> {

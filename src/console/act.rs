@@ -18,8 +18,19 @@ pub enum Act {
     Reconnect(Target),
     Disable(Target),
     Enable(Target),
+    Budget(Box<BudgetOrder>),
     Drain,
     Shutdown(Wait),
+}
+
+/// A limit of a tenant that is set for a while, or taken back.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BudgetOrder {
+    pub tenant: String,
+    /// The key in the settings; `None` to take all back.
+    pub kind: Option<String>,
+    /// What it is set to, and for how long; `None` to take it back.
+    pub value: Option<(String, String)>,
 }
 
 /// Whom an order concerns.
@@ -51,7 +62,7 @@ pub struct Order {
 }
 
 /// Every order, in the order of SHOW HELP.
-pub const ORDERS: [Order; 11] = [
+pub const ORDERS: [Order; 13] = [
     order("RELOAD", Verb::Reload, "read the settings file again"),
     order("PAUSE [TARGET]", Verb::Pause, "hold requests back, close server connections"),
     order("RESUME [TARGET]", Verb::Resume, "undo PAUSE, KILL and DRAIN"),
@@ -60,6 +71,12 @@ pub const ORDERS: [Order; 11] = [
     order("KILL_CLIENT ID", Verb::Kill, "end one client now"),
     order("DISABLE TARGET", Verb::Disable, "refuse logins, end sessions at their boundary"),
     order("ENABLE TARGET", Verb::Enable, "undo DISABLE"),
+    order(
+        "SET BUDGET TENANT KIND = 'VALUE' FOR 'TIME'",
+        Verb::Budget,
+        "set a limit for a while, from now on",
+    ),
+    order("RESET BUDGET TENANT [KIND]", Verb::Budget, "undo SET BUDGET"),
     order("DRAIN", Verb::Drain, "refuse logins, end sessions at their boundary, stay alive"),
     order("SHUTDOWN", Verb::Shutdown, "end sessions now, then the process"),
     order(
@@ -84,6 +101,7 @@ impl Act {
             Self::Reconnect(_) => Verb::Reconnect,
             Self::Disable(_) => Verb::Disable,
             Self::Enable(_) => Verb::Enable,
+            Self::Budget(_) => Verb::Budget,
             Self::Drain => Verb::Drain,
             Self::Shutdown(_) => Verb::Shutdown,
         }
@@ -100,6 +118,8 @@ impl Act {
             Self::Reconnect(_) => "RECONNECT",
             Self::Disable(_) => "DISABLE",
             Self::Enable(_) => "ENABLE",
+            Self::Budget(order) if order.value.is_some() => "SET BUDGET",
+            Self::Budget(_) => "RESET BUDGET",
             Self::Drain => "DRAIN",
             Self::Shutdown(_) => "SHUTDOWN",
         }
@@ -118,10 +138,24 @@ impl fmt::Display for Act {
             | Self::Disable(target)
             | Self::Enable(target) => target.fmt(f),
             Self::KillClient(id) => write!(f, " {id}"),
+            Self::Budget(order) => order.fmt(f),
             Self::Shutdown(Wait::Servers) => f.write_str(" WAIT_FOR_SERVERS"),
             Self::Shutdown(Wait::Clients) => f.write_str(" WAIT_FOR_CLIENTS"),
             Self::Shutdown(Wait::Nothing) | Self::Reload | Self::Drain => Ok(()),
         }
+    }
+}
+
+impl fmt::Display for BudgetOrder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, " \"{}\"", self.tenant.escape_debug())?;
+        if let Some(kind) = &self.kind {
+            write!(f, " \"{}\"", kind.escape_debug())?;
+        }
+        if let Some((value, period)) = &self.value {
+            write!(f, " = '{}' FOR '{}'", value.escape_debug(), period.escape_debug())?;
+        }
+        Ok(())
     }
 }
 
@@ -148,6 +182,8 @@ pub fn read(verb: &Word, rest: &[Word]) -> Option<Result<Act, String>> {
         "KILL_CLIENT" => client(rest),
         "DISABLE" => named(rest).map(Act::Disable),
         "ENABLE" => named(rest).map(Act::Enable),
+        "SET" if is_budget(rest) => set_budget(rest),
+        "RESET" if is_budget(rest) => reset_budget(rest),
         "DRAIN" => alone(rest).map(|()| Act::Drain),
         "SHUTDOWN" => wait(rest).map(Act::Shutdown),
         _ => return None,
@@ -193,6 +229,41 @@ fn client(rest: &[Word]) -> Result<Act, String> {
     }
 }
 
+/// SET and RESET of anything else are a driver's.
+fn is_budget(rest: &[Word]) -> bool {
+    rest.first().is_some_and(|word| word.is("BUDGET"))
+}
+
+fn set_budget(rest: &[Word]) -> Result<Act, String> {
+    let mut words = rest.iter().skip(1);
+    let mut next = || words.next().ok_or_else(String::new);
+    let (tenant, kind) = (next()?, next()?);
+    let mut value = next()?;
+    if value.is("=") || value.is("TO") {
+        value = next()?;
+    }
+    let (tie, period) = (next()?, next());
+    if !tie.is("FOR") {
+        return Err(tie.text());
+    }
+    let value = Some((value.text(), period?.text()));
+    if let Some(surplus) = words.next() {
+        return Err(surplus.text());
+    }
+    let (tenant, kind) = (tenant.text(), Some(kind.text()));
+    Ok(Act::Budget(Box::new(BudgetOrder { tenant, kind, value })))
+}
+
+fn reset_budget(rest: &[Word]) -> Result<Act, String> {
+    let (tenant, kind) = match rest {
+        [_, tenant] => (tenant.text(), None),
+        [_, tenant, kind] => (tenant.text(), Some(kind.text())),
+        [_, _, _, surplus, ..] => return Err(surplus.text()),
+        _ => return Err(String::new()),
+    };
+    Ok(Act::Budget(Box::new(BudgetOrder { tenant, kind, value: None })))
+}
+
 fn wait(rest: &[Word]) -> Result<Wait, String> {
     match rest {
         [] => Ok(Wait::Nothing),
@@ -210,6 +281,11 @@ mod tests {
 
     fn name(name: &str) -> String {
         name.to_owned()
+    }
+
+    fn budget(tenant: &str, kind: Option<&str>, value: Option<(&str, &str)>) -> Act {
+        let value = value.map(|(value, period)| (name(value), name(period)));
+        Act::Budget(Box::new(BudgetOrder { tenant: name(tenant), kind: kind.map(name), value }))
     }
 
     #[test]
@@ -242,6 +318,22 @@ mod tests {
             ("KILL client", Act::Kill(Target::Named(name("client"))), "KILL \"client\""),
             ("DISABLE 'x\n'", Act::Disable(Target::Named(name("x\n"))), "DISABLE \"x\\n\""),
             ("ENABLE TENANT x", Act::Enable(Target::Tenant(name("x"))), "ENABLE TENANT \"x\""),
+            (
+                "set budget Acme database_time = '5s/1m' FOR '10 min';",
+                budget("Acme", Some("database_time"), Some(("5s/1m", "10 min"))),
+                "SET BUDGET \"Acme\" \"database_time\" = '5s/1m' FOR '10 min'",
+            ),
+            (
+                "SET BUDGET 'a' queries_per_second TO 50 for 1h",
+                budget("a", Some("queries_per_second"), Some(("50", "1h"))),
+                "SET BUDGET \"a\" \"queries_per_second\" = '50' FOR '1h'",
+            ),
+            ("RESET BUDGET acme", budget("acme", None, None), "RESET BUDGET \"acme\""),
+            (
+                "RESET BUDGET acme clients",
+                budget("acme", Some("clients"), None),
+                "RESET BUDGET \"acme\" \"clients\"",
+            ),
             ("DRAIN", Act::Drain, "DRAIN"),
             ("SHUTDOWN", Act::Shutdown(Wait::Nothing), "SHUTDOWN"),
             (
@@ -267,6 +359,16 @@ mod tests {
             ("KILL_CLIENT", ""),
             ("KILL_CLIENT x", "x"),
             ("KILL CLIENT 7 8", "8"),
+            ("SET BUDGET", ""),
+            ("SET BUDGET a", ""),
+            ("SET BUDGET a clients", ""),
+            ("SET BUDGET a clients = ", ""),
+            ("SET BUDGET a clients = 5", ""),
+            ("SET BUDGET a clients = 5 FOR", ""),
+            ("SET BUDGET a clients = 5 UNTIL '1h'", "UNTIL"),
+            ("SET BUDGET a clients = 5 FOR '1h' x", "x"),
+            ("RESET BUDGET", ""),
+            ("RESET BUDGET a b c", "c"),
             ("SHUTDOWN NOW", "NOW"),
             ("SUSPEND", "SUSPEND"),
         ] {

@@ -45,7 +45,10 @@ async fn every_order_is_for_admins_only_and_every_show_for_all() {
             let text = order.usage.split('|').next().unwrap();
             let text =
                 text.replace("TARGET", "TENANT a").replace("ID", "7").replace(['[', ']'], "");
-            let tag = text.split(' ').next().unwrap();
+            let tag = match text.split_once(" BUDGET ") {
+                Some((verb, _)) => format!("{verb} BUDGET"),
+                None => text.split(' ').next().unwrap().to_owned(),
+            };
             let wanted = match rights {
                 Rights::Admin => vec!["N".to_owned(), format!("C {tag}"), "Z I".to_owned()],
                 Rights::Stats => vec!["E ERROR 42501".to_owned(), "Z I".to_owned()],

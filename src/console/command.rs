@@ -18,6 +18,8 @@ pub struct Command {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Subject {
     Budgets,
+    Catalog,
+    CatalogFaults,
     Clients,
     Config,
     Databases,
@@ -32,21 +34,25 @@ pub enum Subject {
     StatsTenants,
     StatsTotals,
     Tenants,
+    Top,
     Users,
     Version,
     WouldRefuse,
 }
 
 /// Every SHOW command, in the order of SHOW HELP.
-pub const COMMANDS: [Command; 18] = [
+pub const COMMANDS: [Command; 21] = [
     show("TENANTS", Subject::Tenants, "tenants of the catalog: isolation, route, tier, state"),
+    show("CATALOG", Subject::Catalog, "the catalog's version, and how it stands with its tables"),
+    show("CATALOG_FAULTS", Subject::CatalogFaults, "rows of the catalog's tables at fault"),
     show("POOLS", Subject::Pools, "server connections by cluster, database and login"),
     show("CLIENTS", Subject::Clients, "client connections"),
     show("SERVERS", Subject::Servers, "server connections"),
     show("SOCKETS", Subject::Sockets, "clients and servers in one table"),
     show("DATABASES", Subject::Databases, "databases of the catalog's routes"),
     show("USERS", Subject::Users, "roles the gate logs in with, and the console's users"),
-    show("BUDGETS", Subject::Budgets, "what tenants may spend and have left"),
+    show("BUDGETS", Subject::Budgets, "what tenants may spend and have spent"),
+    show("TOP", Subject::Top, "whom servers worked most for, lately"),
     show("STATS", Subject::Stats, "totals and averages by database"),
     show("STATS_TOTALS", Subject::StatsTotals, "totals by database"),
     show("STATS_AVERAGES", Subject::StatsAverages, "averages of the last period by database"),
@@ -73,12 +79,13 @@ pub enum Verb {
     Reconnect,
     Disable,
     Enable,
+    Budget,
     Drain,
     Shutdown,
 }
 
 /// Who may use which verb. A verb or rights that are not here may not.
-const PERMISSIONS: [(Verb, &[Rights]); 11] = [
+const PERMISSIONS: [(Verb, &[Rights]); 12] = [
     (Verb::Show, &[Rights::Admin, Rights::Stats]),
     (Verb::Session, &[Rights::Admin, Rights::Stats]),
     (Verb::Reload, &[Rights::Admin]),
@@ -88,6 +95,7 @@ const PERMISSIONS: [(Verb, &[Rights]); 11] = [
     (Verb::Reconnect, &[Rights::Admin]),
     (Verb::Disable, &[Rights::Admin]),
     (Verb::Enable, &[Rights::Admin]),
+    (Verb::Budget, &[Rights::Admin]),
     (Verb::Drain, &[Rights::Admin]),
     (Verb::Shutdown, &[Rights::Admin]),
 ];
@@ -383,6 +391,8 @@ mod tests {
             ("RECONNECT", Verb::Reconnect, ADMIN),
             ("DISABLE x", Verb::Disable, ADMIN),
             ("ENABLE x", Verb::Enable, ADMIN),
+            ("SET BUDGET a clients = 5 FOR '1h'", Verb::Budget, ADMIN),
+            ("RESET BUDGET a", Verb::Budget, ADMIN),
             ("DRAIN", Verb::Drain, ADMIN),
             ("SHUTDOWN WAIT_FOR_SERVERS", Verb::Shutdown, ADMIN),
         ]
@@ -405,8 +415,26 @@ mod tests {
 
     #[test]
     fn any_text_is_read_without_a_panic() {
-        let signs =
-            ["SHOW", " ", "'", "\"", "--", "/*", "*/", ";", "é", "\n", "$1", "\\", "DEALLOCATE"];
+        let signs = [
+            "SHOW",
+            " ",
+            "'",
+            "\"",
+            "--",
+            "/*",
+            "*/",
+            ";",
+            "é",
+            "\n",
+            "$1",
+            "\\",
+            "DEALLOCATE",
+            "SET BUDGET ",
+            "RESET BUDGET ",
+            " a",
+            " = ",
+            " FOR ",
+        ];
         let mut random = fastrand::Rng::with_seed(7);
         for _ in 0..20_000 {
             let text: String =

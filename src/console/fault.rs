@@ -56,6 +56,10 @@ pub enum Fault {
     OutOfPlace {
         what: String,
     },
+    /// A budget, or a value of one, that there is not.
+    InvalidBudget {
+        what: String,
+    },
     /// The settings file has faults; each is a line of `problems`.
     BadSettings {
         problems: String,
@@ -84,6 +88,7 @@ impl Fault {
             Self::AmbiguousTarget { .. } => "42P09",
             Self::UnknownClient { .. } => "42704",
             Self::OutOfPlace { .. } => "55000",
+            Self::InvalidBudget { .. } => "22023",
             Self::BadSettings { .. } => "F0000",
             Self::InTransaction => "25001",
         }
@@ -120,7 +125,7 @@ impl Fault {
                 format!("\"{name}\" is a tenant and a database").into()
             }
             Self::UnknownClient { id } => format!("no client has the id {id}").into(),
-            Self::OutOfPlace { what } => what.clone().into(),
+            Self::OutOfPlace { what } | Self::InvalidBudget { what } => what.clone().into(),
             Self::BadSettings { .. } => "reload rejected, everything stays as it was".into(),
             Self::InTransaction => "this command cannot run inside a transaction block".into(),
         }
@@ -139,6 +144,9 @@ impl Fault {
             }
             Self::AmbiguousTarget { .. } => {
                 Some("Write TENANT or DATABASE in front of the name.".into())
+            }
+            Self::InvalidBudget { .. } => {
+                Some("Budgets and values are named as in [tiers.NAME]; 'none' lifts one.".into())
             }
             Self::UnknownClient { .. } => Some("SHOW CLIENTS lists the ids.".into()),
             _ => None,

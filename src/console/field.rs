@@ -1,7 +1,5 @@
 //! [`Field`]: a column and how a row fills it; a table of the console is a list of these.
 
-use std::time::Duration;
-
 use crate::console::table::{Cell, Column, Kind, Table};
 
 /// A column and how a row fills it.
@@ -39,14 +37,4 @@ pub fn count(value: u64) -> Cell {
 /// A count of its own size.
 pub fn large(value: u64) -> Cell {
     Cell::Int8(i64::try_from(value).unwrap_or(i64::MAX))
-}
-
-/// A limit, or NULL.
-pub fn limit(value: Option<u64>) -> Cell {
-    value.map_or(Cell::Null, count)
-}
-
-/// A time in milliseconds.
-pub fn ms(value: Duration) -> Cell {
-    large(u64::try_from(value.as_millis()).unwrap_or(u64::MAX))
 }

@@ -2,7 +2,7 @@
 //! are PgBouncer's.
 
 use crate::console::field::{Field, count, field, text};
-use crate::console::snapshot::{Figures, MemoryRow, Snapshot, StatsRow};
+use crate::console::snapshot::{Figures, MemoryRow, Snapshot, StatsRow, TopRow};
 use crate::console::table::{Cell, Kind};
 
 /// SHOW STATS: totals since the start, averages of the last period.
@@ -41,6 +41,18 @@ pub const TENANTS: &[Field<StatsRow>] = &[
     field("avg_xact_time", Kind::Numeric, |row| number(row.averages.transaction_us)),
     field("avg_query_time", Kind::Numeric, |row| number(row.averages.request_us)),
     field("avg_wait_time", Kind::Numeric, |row| number(row.averages.wait_us)),
+];
+
+/// SHOW TOP.
+pub const TOP: &[Field<TopRow>] = &[
+    field("tenant", Kind::Text, |row| text(&row.tenant)),
+    field("query_time", Kind::Numeric, |row| number(row.figures.request_us)),
+    field("percent", Kind::Numeric, |row| number(row.per_mille.div_ceil(10))),
+    field("xact_count", Kind::Numeric, |row| number(row.figures.transactions)),
+    field("query_count", Kind::Numeric, |row| number(row.figures.requests)),
+    field("bytes_sent", Kind::Numeric, |row| number(row.figures.sent)),
+    field("wait_time", Kind::Numeric, |row| number(row.figures.wait_us)),
+    field("seconds", Kind::Int4, |row| count(row.seconds)),
 ];
 
 /// SHOW STATS_TOTALS.

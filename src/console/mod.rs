@@ -33,12 +33,13 @@ use crate::console::session::Session;
 use crate::error::Error;
 use crate::net::Peer;
 
-pub use act::{Act, Target, Wait};
+pub use act::{Act, BudgetOrder, Target, Wait};
 pub use fault::Fault;
 pub use settings::{ConsoleSettings, ConsoleUser, Rights};
 pub use snapshot::{
-    BudgetRow, ClientRow, ConfigRow, DatabaseRow, Figures, MemoryRow, PoolRow, ServerRow, Snapshot,
-    SocketRow, StatsRow, TenantRow, UserRow, WouldRefuseRow,
+    BudgetRow, CatalogRow, CatalogRows, ClientRow, ConfigRow, DatabaseRow, FaultRow, Figures,
+    MemoryRow, PoolRow, ServerRow, Snapshot, SocketRow, StatsRow, TenantRow, TopRow, UserRow,
+    WouldRefuseRow,
 };
 
 /// The name of the console's database.

@@ -3,11 +3,11 @@
 
 use crate::console::act::ORDERS;
 use crate::console::command::{COMMANDS, Subject};
-use crate::console::field::{Field, count, field, filled, heads, large, limit, ms, text};
+use crate::console::field::{Field, count, field, filled, heads, large, text};
 use crate::console::figures;
 use crate::console::snapshot::{
-    BudgetRow, ClientRow, ConfigRow, DatabaseRow, PoolRow, ServerRow, Snapshot, SocketRow,
-    TenantRow, UserRow, WouldRefuseRow,
+    BudgetRow, CatalogRow, ClientRow, ConfigRow, DatabaseRow, FaultRow, PoolRow, ServerRow,
+    Snapshot, SocketRow, TenantRow, UserRow, WouldRefuseRow,
 };
 use crate::console::table::{Cell, Column, Kind, Table};
 
@@ -27,6 +27,26 @@ const TENANTS: &[Field<TenantRow>] = &[
     field("servers", Kind::Int4, |row| count(row.servers)),
     field("version", Kind::Int8, |row| large(row.version)),
     field("leaves_open", Kind::Text, |row| text(&row.leaves_open)),
+];
+
+const CATALOG: &[Field<CatalogRow>] = &[
+    field("source", Kind::Text, |row| text(row.source)),
+    field("version", Kind::Int8, |row| large(row.version)),
+    field("tenants", Kind::Int8, |row| large(row.tenants)),
+    field("faults", Kind::Int8, |row| large(row.faults)),
+    field("connected", Kind::Int4, |row| count(row.connected.into())),
+    field("table_version", Kind::Int8, |row| row.table_version.map_or(Cell::Null, large)),
+    field("synced", Kind::Text, |row| row.synced.as_deref().map_or(Cell::Null, text)),
+    field("from_copy", Kind::Int4, |row| count(row.from_copy.into())),
+    field("error", Kind::Text, |row| text(&row.error)),
+];
+
+const CATALOG_FAULTS: &[Field<FaultRow>] = &[
+    field("tenant", Kind::Text, |row| text(&row.tenant)),
+    field("row", Kind::Text, |row| text(&row.row)),
+    field("column", Kind::Text, |row| text(&row.column)),
+    field("message", Kind::Text, |row| text(&row.message)),
+    field("hint", Kind::Text, |row| text(&row.hint)),
 ];
 
 const POOLS: &[Field<PoolRow>] = &[
@@ -150,17 +170,14 @@ const USERS: &[Field<UserRow>] = &[
 const BUDGETS: &[Field<BudgetRow>] = &[
     field("tenant", Kind::Text, |row| text(&row.tenant)),
     field("tier", Kind::Text, |row| text(&row.tier)),
-    field("clients", Kind::Int4, |row| count(row.clients)),
-    field("clients_max", Kind::Int4, |row| row.clients_max.map_or(Cell::Null, count)),
-    field("queries_per_second", Kind::Int4, |row| limit(row.queries_per_second)),
-    field("burst", Kind::Int4, |row| limit(row.burst)),
-    field("available", Kind::Int4, |row| limit(row.available)),
-    field("at_once", Kind::Int4, |row| count(row.at_once)),
-    field("at_once_max", Kind::Int4, |row| limit(row.at_once_max)),
-    field("query_time_max_ms", Kind::Int8, |row| row.query_time_max.map_or(Cell::Null, ms)),
-    field("refused_rate", Kind::Int8, |row| large(row.refused_rate)),
-    field("refused_at_once", Kind::Int8, |row| large(row.refused_at_once)),
-    field("cancelled", Kind::Int8, |row| large(row.cancelled)),
+    field("kind", Kind::Text, |row| text(row.kind)),
+    field("used", Kind::Text, |row| row.used.as_deref().map_or(Cell::Null, text)),
+    field("limit", Kind::Text, |row| row.limit.as_deref().map_or(Cell::Null, text)),
+    field("window", Kind::Text, |row| row.window.as_deref().map_or(Cell::Null, text)),
+    field("waiting", Kind::Int4, |row| count(row.waiting)),
+    field("refused", Kind::Int8, |row| large(row.refused)),
+    field("would_refuse", Kind::Int8, |row| large(row.would_refuse)),
+    field("until", Kind::Text, |row| row.until.as_deref().map_or(Cell::Null, text)),
 ];
 
 const WOULD_REFUSE: &[Field<WouldRefuseRow>] = &[
@@ -197,6 +214,8 @@ pub fn needs_snapshot(subject: Subject) -> bool {
 pub fn columns(subject: Subject) -> Vec<Column> {
     match subject {
         Subject::Budgets => heads(BUDGETS),
+        Subject::Catalog => heads(CATALOG),
+        Subject::CatalogFaults => heads(CATALOG_FAULTS),
         Subject::Clients => heads(CLIENTS),
         Subject::Config => heads(CONFIG),
         Subject::Databases => heads(DATABASES),
@@ -211,6 +230,7 @@ pub fn columns(subject: Subject) -> Vec<Column> {
         Subject::StatsTenants => heads(figures::TENANTS),
         Subject::StatsTotals => heads(figures::TOTALS),
         Subject::Tenants => heads(TENANTS),
+        Subject::Top => heads(figures::TOP),
         Subject::Users => heads(USERS),
         Subject::Version => heads(VERSION),
         Subject::WouldRefuse => heads(WOULD_REFUSE),
@@ -221,6 +241,8 @@ pub fn columns(subject: Subject) -> Vec<Column> {
 pub fn table(subject: Subject, snapshot: Snapshot) -> Table {
     match subject {
         Subject::Budgets => filled(BUDGETS, snapshot.budgets),
+        Subject::Catalog => filled(CATALOG, snapshot.catalog.whole),
+        Subject::CatalogFaults => filled(CATALOG_FAULTS, snapshot.catalog.faults),
         Subject::Clients => filled(CLIENTS, snapshot.clients),
         Subject::Config => filled(CONFIG, snapshot.config),
         Subject::Databases => filled(DATABASES, snapshot.databases),
@@ -235,6 +257,7 @@ pub fn table(subject: Subject, snapshot: Snapshot) -> Table {
         Subject::StatsTenants => filled(figures::TENANTS, snapshot.tenants_stats),
         Subject::StatsTotals => filled(figures::TOTALS, snapshot.databases_stats),
         Subject::Tenants => filled(TENANTS, snapshot.tenants),
+        Subject::Top => filled(figures::TOP, snapshot.top),
         Subject::Users => filled(USERS, snapshot.users),
         Subject::Version => filled(VERSION, vec![()]),
         Subject::WouldRefuse => filled(WOULD_REFUSE, snapshot.would_refuse),
@@ -261,17 +284,14 @@ fn sockets(snapshot: Snapshot) -> Vec<SocketRow> {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
-    use crate::console::snapshot::{MemoryRow, StatsRow};
+    use crate::console::snapshot::{MemoryRow, StatsRow, TopRow};
 
     fn snapshot() -> Snapshot {
         let pool = PoolRow { maxwait_us: 2_500_001, cl_active: u64::MAX, ..PoolRow::default() };
         let socket = SocketRow { state: "waiting".to_owned(), ..SocketRow::default() };
         let client = ClientRow { socket, ..ClientRow::default() };
-        let budget =
-            BudgetRow { query_time_max: Some(Duration::from_secs(30)), ..BudgetRow::default() };
+        let budget = BudgetRow { used: Some("5s".to_owned()), ..BudgetRow::default() };
         Snapshot {
             tenants: vec![TenantRow::default()],
             pools: vec![pool],
@@ -284,6 +304,7 @@ mod tests {
             users: vec![UserRow::default()],
             databases_stats: vec![StatsRow::default()],
             tenants_stats: vec![StatsRow::default()],
+            top: vec![TopRow::default()],
             memory: vec![MemoryRow::default()],
             ..Snapshot::default()
         }

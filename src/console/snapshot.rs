@@ -1,8 +1,6 @@
 //! What the gate hands the console for one SHOW: plain rows, taken at one moment. The words of the
 //! states and the meaning of each field are in `docs/console.md`.
 
-use std::time::Duration;
-
 /// Everything the SHOW commands need.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Snapshot {
@@ -15,8 +13,13 @@ pub struct Snapshot {
     pub config: Vec<ConfigRow>,
     pub databases: Vec<DatabaseRow>,
     pub users: Vec<UserRow>,
+    pub catalog: CatalogRows,
     pub databases_stats: Vec<StatsRow>,
     pub tenants_stats: Vec<StatsRow>,
+    /// The tenants that servers worked most for, lately.
+    pub top: Vec<TopRow>,
+    /// For how long servers have worked on what runs now, by tenant; in microseconds.
+    pub working: Vec<(String, u64)>,
     pub memory: Vec<MemoryRow>,
     /// Client connections, those that are not logged in included.
     pub connections: usize,
@@ -48,6 +51,44 @@ pub struct TenantRow {
     pub servers: u64,
     /// Version of the tenant's facts; rises with every change.
     pub version: u64,
+}
+
+/// The catalog as a whole, and what is wrong in it.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct CatalogRows {
+    pub whole: Vec<CatalogRow>,
+    pub faults: Vec<FaultRow>,
+}
+
+/// The catalog as a whole.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct CatalogRow {
+    /// `file`, or `table` where there are tables beside it.
+    pub source: &'static str,
+    /// Rises with every change.
+    pub version: u64,
+    pub tenants: u64,
+    /// Tenants with a row at fault.
+    pub faults: u64,
+    pub connected: bool,
+    /// The number of the last change that was read from the tables.
+    pub table_version: Option<u64>,
+    /// When nothing newer stood there; UTC, as text.
+    pub synced: Option<String>,
+    /// What is in force came from the copy on disk.
+    pub from_copy: bool,
+    /// Why there is no connection.
+    pub error: String,
+}
+
+/// Something wrong with a row of a tenant.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct FaultRow {
+    pub tenant: String,
+    pub row: String,
+    pub column: String,
+    pub message: String,
+    pub hint: String,
 }
 
 /// The server connections of one login to one database.
@@ -193,6 +234,17 @@ pub struct StatsRow {
     pub averages: Figures,
 }
 
+/// What servers did for a tenant lately.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TopRow {
+    pub tenant: String,
+    pub figures: Figures,
+    /// Of the time that servers worked for anybody, in thousandths.
+    pub per_mille: u64,
+    /// How long "lately" is.
+    pub seconds: u64,
+}
+
 /// Memory of one kind of thing, in bytes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct MemoryRow {
@@ -204,26 +256,25 @@ pub struct MemoryRow {
     pub total: u64,
 }
 
-/// What a tenant may spend and has left. `None` where there is no limit.
+/// One limit of a tenant and what is used of it, as people write such amounts.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct BudgetRow {
     pub tenant: String,
     pub tier: String,
-    pub clients: u64,
-    pub clients_max: Option<u64>,
-    pub queries_per_second: Option<u64>,
-    pub burst: Option<u64>,
-    /// Requests that could come at once now.
-    pub available: Option<u64>,
-    pub at_once: u64,
-    pub at_once_max: Option<u64>,
-    pub query_time_max: Option<Duration>,
-    /// Requests refused for `queries_per_second` since the start.
-    pub refused_rate: u64,
-    /// Requests refused for `queries_at_once` since the start.
-    pub refused_at_once: u64,
-    /// Requests cancelled for `query_time` since the start.
-    pub cancelled: u64,
+    /// The key in the settings.
+    pub kind: &'static str,
+    /// `None` for limits of each request's own.
+    pub used: Option<String>,
+    pub limit: Option<String>,
+    pub window: Option<String>,
+    /// Requests that wait for it.
+    pub waiting: u64,
+    /// Refused, cancelled or ended because of it since the start.
+    pub refused: u64,
+    /// What would have been, were the tenant's budgets enforced.
+    pub would_refuse: u64,
+    /// When an override of it ends; UTC, as text.
+    pub until: Option<String>,
 }
 
 /// Statements of one shape that a rule of level guard would have refused, were it not only

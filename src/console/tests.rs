@@ -445,6 +445,7 @@ fn the_manual_lists_the_errors_of_commands() {
         Fault::AmbiguousTarget { name: name() },
         Fault::UnknownClient { id: 7 },
         Fault::OutOfPlace { what: "nothing is paused".to_owned() },
+        Fault::InvalidBudget { what: "there is no budget \"x\"".to_owned() },
         Fault::BadSettings { problems: name() },
         Fault::InTransaction,
     ] {

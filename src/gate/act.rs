@@ -7,11 +7,11 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 
-use crate::catalog::TenantState;
+use crate::catalog::{Holds, Scope, TenantState};
 use crate::console::{Act, Done, Fault, Target, Wait};
 use crate::gate::desk::{Desk, Stop};
 use crate::gate::errand::{self, Errand, KILL_WAIT};
-use crate::gate::holds::{Holds, Scope, resolve};
+use crate::gate::holds::resolve;
 use crate::gate::worker::{Order, Worker};
 
 impl Desk {
@@ -33,6 +33,7 @@ impl Desk {
                 Vec::new()
             }),
             Act::Enable(target) => self.enable(&target),
+            Act::Budget(order) => self.budget(*order),
             Act::Drain => return self.drain(reply),
             Act::Shutdown(wait) => return self.shutdown(wait, reply),
         };

@@ -16,9 +16,11 @@ use tokio_util::sync::CancellationToken;
 use crate::catalog::{Live, Tenant};
 use crate::config::{Config, Setting};
 use crate::console::{self, ConsoleEnv, ConsoleLogin, ConsoleSettings, Control, Fault, Snapshot};
+use crate::gate::budgets::Overridden;
 use crate::gate::ledger::Ledger;
 use crate::gate::listen::Terms;
 use crate::gate::service::ServiceManager;
+use crate::gate::table::Table;
 use crate::gate::worker::{Order, Worker};
 use crate::gate::{CONSOLES_MAX, Common, ConsoleArrival, snapshot, status, stop};
 use crate::telemetry::http::{self, HttpEnv, Scrape};
@@ -36,6 +38,7 @@ pub struct Parts {
     pub renderer: Renderer,
     /// What the process was started with; what only a restart changes stays so.
     pub started: Config,
+    pub table: Option<Table>,
     /// Of each listener, in the order of the settings.
     pub terms: Vec<Arc<Live<Terms>>>,
     pub log: Log,
@@ -49,6 +52,7 @@ pub struct Desk {
     pub path: PathBuf,
     renderer: Renderer,
     pub started: Config,
+    pub table: Option<Table>,
     pub terms: Vec<Arc<Live<Terms>>>,
     pub log: Log,
     pub console: Arc<Live<ConsoleSettings>>,
@@ -66,6 +70,8 @@ pub struct Desk {
     stopped: RefCell<Option<mpsc::Receiver<Stop>>>,
     /// Changes of credentials that the workers know of.
     changes_seen: Cell<u64>,
+    /// Limits that were set for a while.
+    pub overridden: Overridden,
 }
 
 /// The process is to end.
@@ -77,7 +83,7 @@ pub struct Stop {
 impl Desk {
     /// A desk for a gate that was started with these.
     pub fn new(parts: Parts, console: ConsoleSettings) -> Self {
-        let Parts { common, workers, path, renderer, started, terms, log, manager } = parts;
+        let Parts { common, workers, path, renderer, started, table, terms, log, manager } = parts;
         let (stops, stopped) = mpsc::channel(1);
         Self {
             common,
@@ -87,6 +93,7 @@ impl Desk {
             settings: RefCell::new(started.table()),
             drain_timeout: Cell::new(started.gate.drain_timeout),
             started,
+            table,
             terms,
             log,
             manager,
@@ -97,6 +104,7 @@ impl Desk {
             stops,
             stopped: RefCell::new(Some(stopped)),
             changes_seen: Cell::new(0),
+            overridden: Overridden::default(),
         }
     }
 
@@ -169,6 +177,7 @@ impl Desk {
                     let _ = reply.send(snapshot::totals(&self.common));
                 }
                 () = self.period_ends() => self.end_period(),
+                () = self.override_ends() => self.end_overrides(),
                 _ = look.tick() => self.look_at_credentials(),
             }
         }
@@ -185,7 +194,10 @@ impl Desk {
         snapshot.users.extend(snapshot::console_users(&self.console.load()));
         let mut ledger = self.ledger.borrow_mut();
         ledger.observe(&self.common);
+        let table = self.table.as_ref().map(|table| table.state.figures());
+        snapshot.catalog = snapshot::catalog(&self.common.catalog.load(), table);
         (snapshot.databases_stats, snapshot.tenants_stats) = ledger.rows(&self.common);
+        snapshot.top = ledger.top(&snapshot.working);
         snapshot
     }
 

@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 
+use crate::catalog::Scope;
 use crate::client::Phase;
 use crate::error::Error;
-use crate::gate::holds::Scope;
 use crate::gate::worker::{Floor, Guest};
 use crate::isolation::Isolation;
 use crate::pool::{Pool, SessionId};
@@ -62,7 +62,7 @@ impl Floor {
                 let _ = done.send(());
             }
             Errand::Kill(scope, done) => {
-                self.kill(done, |_, guest| scope.covers(&guest.tenant.borrow()));
+                self.kill(done, |_, guest| scope.covers(&guest.serves()));
             }
             Errand::KillClient(id, done) => {
                 if self.guests.borrow().contains_key(&id) {
@@ -103,7 +103,7 @@ impl Floor {
 
     /// Holds a session's requests back, or lets them go on.
     pub fn hold(&self, guest: &Guest) {
-        guest.shared.pause(self.common.holds.load().paused.covers(&guest.tenant.borrow()));
+        guest.shared.pause(self.common.holds.load().paused.covers(&guest.serves()));
     }
 
     /// Closes servers of what is paused, and answers errands that are done. Called ten times a

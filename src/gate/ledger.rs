@@ -7,9 +7,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::budget::Account;
-use crate::console::{Figures, StatsRow};
+use crate::catalog::{Database, database_of};
+use crate::console::{Figures, StatsRow, TopRow};
 use crate::gate::Common;
-use crate::gate::holds::{Database, database_of, databases, name_of};
+use crate::gate::holds::{databases, name_of};
 
 /// Everything booked so far.
 pub struct Ledger {
@@ -17,8 +18,9 @@ pub struct Ledger {
     databases: BTreeMap<Database, Book>,
     /// Where a tenant was last seen.
     homes: HashMap<String, Database>,
-    /// When the running period began.
+    /// When the running period began, and the one before it.
     since: Instant,
+    since_last: Instant,
 }
 
 /// The figures of one tenant or database.
@@ -27,9 +29,14 @@ struct Book {
     totals: Figures,
     /// The totals when the running period began.
     before: Figures,
+    /// The same of the period before.
+    before_last: Figures,
     /// Of the last whole period.
     averages: Figures,
 }
+
+/// Most rows of SHOW TOP.
+const TOP_MAX: usize = 20;
 
 impl Default for Ledger {
     /// Empty, at the begin of a period.
@@ -39,6 +46,7 @@ impl Default for Ledger {
             databases: BTreeMap::new(),
             homes: HashMap::new(),
             since: Instant::now(),
+            since_last: Instant::now(),
         }
     }
 }
@@ -79,7 +87,7 @@ impl Ledger {
     /// Ends the running period: its averages are shown until the next one ends.
     pub fn end_period(&mut self) {
         let length = self.since.elapsed();
-        self.since = Instant::now();
+        self.since_last = std::mem::replace(&mut self.since, Instant::now());
         let books = self.tenants.values_mut().chain(self.databases.values_mut());
         books.for_each(|book| book.end_period(length));
     }
@@ -99,11 +107,41 @@ impl Ledger {
     }
 }
 
+impl Ledger {
+    /// Whom servers worked most for in the last whole period and the running one, what runs
+    /// still, and is not booked, included.
+    pub fn top(&self, working: &[(String, u64)]) -> Vec<TopRow> {
+        let length = self.since_last.elapsed();
+        let mut lately: HashMap<&str, Figures> =
+            self.tenants.iter().map(|(id, book)| (id.as_str(), book.lately())).collect();
+        let length_us = u64::try_from(length.as_micros()).unwrap_or(u64::MAX);
+        for (tenant, micros) in working {
+            lately.entry(tenant).or_default().request_us += micros.min(&length_us);
+        }
+        let all: u64 = lately.values().map(|it| it.request_us).sum();
+        let mut top: Vec<_> = lately.into_iter().filter(|(_, it)| it.request_us > 0).collect();
+        top.sort_by(|a, b| b.1.request_us.cmp(&a.1.request_us).then(a.0.cmp(b.0)));
+        top.truncate(TOP_MAX);
+        let row = |(tenant, figures): (&str, Figures)| TopRow {
+            tenant: tenant.to_owned(),
+            per_mille: figures.request_us.saturating_mul(1000) / all.max(1),
+            seconds: length.as_secs(),
+            figures,
+        };
+        top.into_iter().map(row).collect()
+    }
+}
+
 impl Book {
     fn end_period(&mut self, length: Duration) {
         let micros = u64::try_from(length.as_micros()).unwrap_or(u64::MAX);
         self.averages = self.totals.since(&self.before).averages(micros);
-        self.before = self.totals.clone();
+        self.before_last = std::mem::replace(&mut self.before, self.totals.clone());
+    }
+
+    /// What came in the last whole period and the running one.
+    fn lately(&self) -> Figures {
+        self.totals.since(&self.before_last)
     }
 
     fn row(&self, name: String) -> StatsRow {
@@ -152,6 +190,28 @@ mod tests {
         // It has left the catalog, and its last requests are seen only now.
         ledger.book("b", None, requests(7));
         assert_eq!((total(&ledger, "app"), total(&ledger, "other")), (17, 3));
+    }
+
+    #[test]
+    fn the_top_is_by_work_of_late_and_of_what_runs() {
+        let mut ledger = Ledger::default();
+        let worked = |request_us| Figures { request_us, ..Figures::default() };
+        ledger.book("old", at("app"), worked(1_000_000));
+        ledger.end_period();
+        ledger.book("new", at("app"), worked(10));
+        let named = |ledger: &Ledger, working: &[(String, u64)]| -> Vec<(String, u64)> {
+            ledger.top(working).into_iter().map(|row| (row.tenant, row.per_mille)).collect()
+        };
+        assert_eq!(named(&ledger, &[])[0].0, "old");
+        ledger.end_period();
+        // Two periods on, nobody remembers it.
+        assert_eq!(named(&ledger, &[]), [("new".to_owned(), 1000)]);
+        ledger.since_last -= Duration::from_secs(60);
+        let runs = [("long".to_owned(), 20), ("long".to_owned(), 10)];
+        assert_eq!(named(&ledger, &runs), [("long".to_owned(), 750), ("new".to_owned(), 250)]);
+        // What runs for longer counts for no longer.
+        let rows = ledger.top(&[("long".to_owned(), u64::MAX)]);
+        assert!(rows[0].figures.request_us < 70_000_000, "{rows:?}");
     }
 
     #[test]

@@ -5,6 +5,7 @@
 //! worker is sent; workers also in the arbiters of server connections.
 
 mod act;
+mod budgets;
 mod desk;
 mod door;
 mod errand;
@@ -12,14 +13,14 @@ mod holds;
 mod inherited;
 mod ledger;
 mod listen;
-mod prove;
-mod proxied;
 mod reload;
 mod rows;
 mod service;
 mod snapshot;
 mod status;
 mod stop;
+mod table;
+mod usage;
 mod worker;
 
 use std::path::PathBuf;
@@ -28,13 +29,14 @@ use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
+use parking_lot::Mutex;
 use tokio::runtime::Builder;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::auth::{Authenticator, Throttle};
 use crate::budget::Accounts;
-use crate::catalog::{Catalog, Live};
+use crate::catalog::{Catalog, Composer, Holds, Live, TableSettings};
 use crate::client::{ClientSettings, Registry};
 use crate::config::Config;
 use crate::net::{Clock, Peer, Stream};
@@ -43,9 +45,11 @@ use crate::telemetry::{Audit, Metrics, logging};
 use crate::wire::startup::Startup;
 use desk::{Desk, Parts};
 use door::Doors;
-use holds::Holds;
 use inherited::Inherited;
 use service::ServiceManager;
+use table::Table;
+pub use table::look;
+use usage::Usage;
 use worker::Worker;
 
 /// Most console sessions at the same time.
@@ -57,12 +61,14 @@ const FIRST_KEYS: Duration = Duration::from_secs(5);
 
 /// What every thread of the gate shares. Immutable, or counted in atomics.
 pub struct Common {
-    pub catalog: Live<Catalog>,
-    pub authenticator: Live<Authenticator>,
+    pub catalog: Arc<Live<Catalog>>,
+    /// Makes the catalog of file and tables. Whoever replaces the catalog holds it meanwhile.
+    pub composer: Mutex<Composer>,
+    pub authenticator: Arc<Live<Authenticator>>,
     /// Who failed to log in too often.
-    pub throttle: Throttle,
+    pub throttle: Arc<Throttle>,
     pub registry: Arc<Registry>,
-    pub accounts: Accounts,
+    pub accounts: Arc<Accounts>,
     pub client: Live<ClientSettings>,
     pub metrics: Metrics,
     pub audit: Audit,
@@ -72,7 +78,7 @@ pub struct Common {
     pub clients: AtomicUsize,
     pub clients_max: AtomicUsize,
     /// What the console holds back.
-    pub holds: Live<Holds>,
+    pub holds: Arc<Live<Holds>>,
     /// No new session may start.
     pub stopping: AtomicBool,
 }
@@ -82,6 +88,16 @@ pub struct ConsoleArrival {
     pub stream: Stream,
     pub startup: Startup,
     pub peer: Peer,
+}
+
+/// Begins to follow the tables, if there are any.
+fn follow(
+    settings: Option<&TableSettings>,
+    common: &Arc<Common>,
+    workers: &Arc<Vec<Worker>>,
+) -> anyhow::Result<Option<Table>> {
+    let table = settings.map(|settings| Table::start(settings, common, workers)).transpose();
+    table.context("could not start the catalog's thread")
 }
 
 /// Runs the gate until it is told to stop. An error is for the person who starts it.
@@ -101,17 +117,14 @@ pub fn run(config: Config, path: PathBuf) -> anyhow::Result<()> {
     let mut authenticator = Authenticator::new(&config.issuers)?;
     authenticator.start(None).context("could not start a thread that fetches keys")?;
     authenticator.wait_for_keys(FIRST_KEYS);
-    let audit = match &config.audit {
-        Some(settings) => Audit::start(settings, metrics.audit_lost.clone())
-            .with_context(|| format!("could not open {}", settings.file.display()))?,
-        None => Audit::default(),
-    };
+    let audit = open_audit(&config, &metrics)?;
     let common = Arc::new(Common {
-        authenticator: Live::new(authenticator),
-        catalog: Live::new(config.catalog),
-        throttle: Throttle::default(),
+        authenticator: Arc::new(Live::new(authenticator)),
+        composer: Mutex::new(Composer::new(config.catalog.clone())),
+        catalog: Arc::new(Live::new(config.catalog)),
+        throttle: Arc::default(),
         registry: Arc::default(),
-        accounts: Accounts::default(),
+        accounts: Arc::default(),
         client: Live::new(config.client),
         metrics,
         audit,
@@ -119,13 +132,15 @@ pub fn run(config: Config, path: PathBuf) -> anyhow::Result<()> {
         clock: Clock::start().context("could not start the clock's thread")?,
         clients: AtomicUsize::new(0),
         clients_max: AtomicUsize::new(config.gate.clients),
-        holds: Live::new(Holds::default()),
+        holds: Arc::new(Live::new(Holds::default())),
         stopping: AtomicBool::new(false),
     });
+    let usage = Usage::start(config.usage, &common)?;
     let (arbiters, mail) = Arbiters::new(config.gate.workers);
     let start = |(index, mail)| Worker::start(index, &common, &arbiters, mail);
     let workers: std::io::Result<Vec<Worker>> = mail.into_iter().enumerate().map(start).collect();
     let workers = Arc::new(workers.context("could not start a worker thread")?);
+    let table = follow(config.table.as_ref(), &common, &workers)?;
     let (consoles, arrivals) = mpsc::channel(CONSOLES_MAX);
     let terms = listeners.iter().map(|listener| listener.terms.clone()).collect();
     let closing = CancellationToken::new();
@@ -142,7 +157,7 @@ pub fn run(config: Config, path: PathBuf) -> anyhow::Result<()> {
     let threads = threads.context("could not start a door thread")?;
     drop(doors);
     let audit = common.audit.clone();
-    let parts = Parts { common, workers, path, renderer, started, terms, log, manager };
+    let parts = Parts { common, workers, path, renderer, started, table, terms, log, manager };
     let desk = Desk::new(parts, config.console);
     runtime.block_on(desk.work(signals, http, arrivals, closing))?;
     for thread in threads {
@@ -150,6 +165,13 @@ pub fn run(config: Config, path: PathBuf) -> anyhow::Result<()> {
         let _ = thread.join();
     }
     audit.flush();
+    usage.end();
     tracing::info!("stopped");
     Ok(())
+}
+
+fn open_audit(config: &Config, metrics: &Metrics) -> anyhow::Result<Audit> {
+    let Some(settings) = &config.audit else { return Ok(Audit::default()) };
+    Audit::start(settings, metrics.audit_lost.clone())
+        .with_context(|| format!("could not open {}", settings.file.display()))
 }

@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 use crate::config::{self, Config};
 use crate::gate::desk::Desk;
 use crate::gate::listen::Terms;
+use crate::gate::table;
 use crate::gate::worker::Order;
 
 impl Desk {
@@ -33,9 +34,16 @@ impl Desk {
             }
         }
         let common = &self.common;
-        let next = loaded.catalog.next(&common.catalog.load());
-        let tenants = next.tenants().len();
-        common.catalog.replace(next);
+        let mut composer = common.composer.lock();
+        composer.reload(loaded.catalog);
+        let next = composer.catalog();
+        let (tenants, faults) = (next.tenants().len(), next.faults().len());
+        common.catalog.share(next.clone());
+        drop(composer);
+        next.faults().for_each(|(id, faults)| table::tell(id, faults));
+        if let Some(table) = &self.table {
+            table.read_again();
+        }
         common.authenticator.replace(authenticator);
         common.client.replace(loaded.client);
         common.clients_max.store(loaded.gate.clients, Ordering::Relaxed);
@@ -46,6 +54,7 @@ impl Desk {
             tracing::error!(%error, "could not change the log level");
         }
         common.metrics.catalog_tenants.set(tenants as f64);
+        common.metrics.catalog_faults.set(faults as f64);
         self.workers.iter().for_each(|worker| worker.order(Order::Reload));
         tracing::info!(tenants, "reloaded the catalog and the settings");
         Ok(fixed)

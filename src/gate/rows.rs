@@ -5,10 +5,9 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use crate::catalog::{Pooling, Tenant};
+use crate::catalog::{Database, Pooling, Tenant};
 use crate::client::Phase;
 use crate::console::{ClientRow, MemoryRow, PoolRow, ServerRow, SocketRow};
-use crate::gate::holds::Database;
 use crate::gate::worker::{Floor, Guest};
 use crate::guard;
 use crate::isolation::Isolation;
@@ -23,6 +22,8 @@ pub struct WorkerRows {
     pub clients: Vec<ClientRow>,
     pub servers: Vec<ServerRow>,
     pub would_refuse: Vec<guard::Entry>,
+    /// For how long a server has worked on what runs now, by tenant; in microseconds.
+    pub working: Vec<(String, u64)>,
 }
 
 /// A worker's rows of this moment.
@@ -33,11 +34,12 @@ pub fn rows(floor: &Floor) -> WorkerRows {
     // By database and login: what the sessions of a pool are doing.
     let mut doing: HashMap<(Database, String), Doing> = HashMap::new();
     for (id, guest) in floor.guests.borrow().iter() {
-        let tenant = guest.tenant.borrow();
+        let tenant = guest.serves();
         let conninfo = &tenant.route.conninfo;
         let database = (tenant.route.cluster.name.clone(), conninfo.dbname.clone());
         doing.entry((database, conninfo.user.clone())).or_default().count(guest);
         rows.clients.push(client_row(*id, guest));
+        rows.working.extend(working(guest).map(|micros| (tenant.id.to_string(), micros)));
     }
     for pool in floor.env.pools.all() {
         let conninfo = &pool.plan().conninfo;
@@ -105,6 +107,14 @@ impl Doing {
     }
 }
 
+/// For how long a server has worked for the session's transaction, which is booked at its end.
+fn working(guest: &Guest) -> Option<u64> {
+    let shared = &guest.shared;
+    let active = shared.phase.get() == Phase::Active;
+    let worked = || shared.request_since.get().elapsed().saturating_sub(shared.quiet());
+    active.then(|| u64::try_from(worked().as_micros()).unwrap_or(u64::MAX))
+}
+
 fn waited(guest: &Guest) -> Duration {
     match guest.shared.phase.get() {
         Phase::Waiting => guest.shared.request_since.get().elapsed(),
@@ -125,7 +135,7 @@ fn client_row(id: SessionId, guest: &Guest) -> ClientRow {
         Some(local) => (local.ip().to_string(), local.port()),
         None => (addr.clone(), port),
     };
-    let tenant = guest.tenant.borrow();
+    let tenant = guest.serves();
     let cluster = &tenant.route.cluster.name;
     let server = shared.server.borrow();
     let remote_pid = match guest.peer {

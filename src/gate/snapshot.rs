@@ -6,20 +6,24 @@ use std::sync::atomic::Ordering;
 
 use tokio::sync::oneshot;
 
-use crate::catalog::{Catalog, Tenant, TenantState};
+use crate::catalog::{Catalog, Holds, RowFault, Tenant, TenantState, database_of};
 use crate::config::Setting;
 use crate::console::{
-    BudgetRow, ConfigRow, ConsoleSettings, DatabaseRow, Rights, Snapshot, TenantRow, UserRow,
-    WouldRefuseRow,
+    CatalogRow, CatalogRows, ConfigRow, ConsoleSettings, DatabaseRow, FaultRow, Rights, Snapshot,
+    TenantRow, UserRow, WouldRefuseRow,
 };
-use crate::gate::Common;
-use crate::gate::holds::{Holds, database_of, databases, name_of};
+use crate::gate::holds::{databases, name_of};
 use crate::gate::rows::{host, memory, merged, utc};
+use crate::gate::table::{TableFigures, shown};
 use crate::gate::worker::{Floor, Guest, Order, Worker};
+use crate::gate::{Common, budgets};
 use crate::guard;
 use crate::telemetry;
 
 pub use crate::gate::rows::{WorkerRows, rows};
+
+/// Most faults that the console shows at once.
+const FAULTS_MAX: usize = 1000;
 
 /// The setting that PgBouncer has under the same name.
 const STATS_PERIOD: &str = "console.stats_period";
@@ -36,6 +40,7 @@ pub async fn take(common: &Common, workers: &[Worker]) -> Snapshot {
             snapshot.clients.append(&mut rows.clients);
             snapshot.servers.append(&mut rows.servers);
             would_refuse.append(&mut rows.would_refuse);
+            snapshot.working.append(&mut rows.working);
         }
     }
     snapshot.would_refuse = would_refuse_rows(would_refuse);
@@ -49,25 +54,9 @@ pub async fn take(common: &Common, workers: &[Worker]) -> Snapshot {
     rename_databases(&catalog, &mut snapshot);
     for tenant in catalog.tenants() {
         let account = common.accounts.of(tenant.id.as_str());
-        let (clients, at_once, servers) = account.in_use();
+        let (clients, _, servers) = account.in_use();
         snapshot.tenants.push(tenant_row(tenant, &holds, clients, servers));
-        let limits = &tenant.limits;
-        let totals = &account.totals;
-        snapshot.budgets.push(BudgetRow {
-            tenant: tenant.id.to_string(),
-            tier: tenant.tier.clone(),
-            clients: clients.into(),
-            clients_max: limits.clients.map(u64::from),
-            queries_per_second: limits.queries_per_second.map(u64::from),
-            burst: limits.queries_burst.or(limits.queries_per_second).map(u64::from),
-            available: account.available(limits, common.epoch.elapsed()).map(u64::from),
-            at_once: at_once.into(),
-            at_once_max: limits.queries_at_once.map(u64::from),
-            query_time_max: limits.query_time,
-            refused_rate: totals.refused_rate.load(Ordering::Relaxed),
-            refused_at_once: totals.refused_at_once.load(Ordering::Relaxed),
-            cancelled: totals.cancelled.load(Ordering::Relaxed),
-        });
+        snapshot.budgets.extend(budgets::rows(tenant, &account, common.epoch.elapsed()));
     }
     snapshot
 }
@@ -103,6 +92,32 @@ pub fn console_users(settings: &ConsoleSettings) -> Vec<UserRow> {
             ..UserRow::default()
         })
         .collect()
+}
+
+/// The catalog as a whole, and what is wrong in it.
+pub fn catalog(catalog: &Catalog, table: Option<TableFigures>) -> CatalogRows {
+    let has_table = table.is_some();
+    let figures = table.unwrap_or_default();
+    let whole = CatalogRow {
+        source: if has_table { "table" } else { "file" },
+        version: catalog.version(),
+        tenants: catalog.tenants().len() as u64,
+        faults: catalog.faults().len() as u64,
+        connected: figures.connected,
+        table_version: u64::try_from(figures.version).ok().filter(|_| has_table),
+        synced: figures.synced_at.map(utc),
+        from_copy: figures.from_file,
+        error: figures.error,
+    };
+    let each = catalog.faults().flat_map(|(id, faults)| faults.iter().map(move |it| (id, it)));
+    let fault = |(id, fault): (&str, &RowFault)| FaultRow {
+        tenant: shown(id),
+        row: fault.row.clone(),
+        column: fault.column.to_owned(),
+        message: fault.message.clone(),
+        hint: fault.hint.clone(),
+    };
+    CatalogRows { whole: vec![whole], faults: each.take(FAULTS_MAX).map(fault).collect() }
 }
 
 /// The roles the gate logs in with.
@@ -203,6 +218,8 @@ pub fn totals(common: &Common) -> Vec<telemetry::TenantRow> {
             bytes_out: read(&totals.bytes_sent),
             refusals: read(&totals.refusals),
             server_time_us: read(&totals.server_time_us),
+            idle_time_us: read(&totals.idle_time_us),
+            would_refuse: account.would_refuse(),
             wait_time_us: read(&totals.wait_time_us),
         }
     };

@@ -3,7 +3,7 @@
 //! reaches it. What panics on it ends alone.
 
 use std::cell::{Cell, RefCell};
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
@@ -20,8 +20,8 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::auth::Identity;
 use crate::budget::Account;
-use crate::catalog::{Catalog, Tenant, TenantState};
-use crate::client::{self, Arrival, End, Env, Session, Shared};
+use crate::catalog::{Catalog, Moved, Tenant, TenantState};
+use crate::client::{self, Arrival, End, Env, Phase, Session, Shared};
 use crate::error::{Ending, Error};
 use crate::gate::Common;
 use crate::gate::door::Slot;
@@ -55,6 +55,8 @@ pub enum Order {
     },
     /// The catalog was replaced.
     Reload,
+    /// The catalog was replaced by one in which these tenants are others.
+    Changed(Arc<[Moved]>),
     /// A credential that counted may count no more.
     Recheck,
     /// Something the console wants.
@@ -193,6 +195,14 @@ pub struct Guest {
     pub since: SystemTime,
 }
 
+impl Guest {
+    /// Whose requests it sends at the moment.
+    pub fn serves(&self) -> Arc<Tenant> {
+        let acts_for = self.shared.acts_for.borrow().clone();
+        acts_for.unwrap_or_else(|| self.tenant.borrow().clone())
+    }
+}
+
 impl Floor {
     fn new(common: Arc<Common>, pools: impl FnOnce(&Buffers) -> Pools) -> Rc<Self> {
         let buffers = Buffers::default();
@@ -206,6 +216,13 @@ impl Floor {
             relays: client::Relays::default(),
             clock: common.clock.clone(),
             audit: common.audit.clone(),
+            reception: client::Reception {
+                catalog: common.catalog.clone(),
+                authenticator: common.authenticator.clone(),
+                accounts: common.accounts.clone(),
+                holds: common.holds.clone(),
+                throttle: common.throttle.clone(),
+            },
         };
         Rc::new(Self {
             common,
@@ -265,6 +282,7 @@ impl Floor {
                 }
             }
             Order::Reload => self.reload().await,
+            Order::Changed(moved) => self.change(&moved).await,
             Order::Recheck => self.refresh_all(&self.common.catalog.load()).await,
             Order::Errand(errand) => self.run(errand),
             Order::Snapshot(reply) => {
@@ -299,7 +317,7 @@ impl Floor {
             since: SystemTime::now(),
         };
         let id = arrival.entry.session;
-        let session = match Session::new(arrival, &self.env) {
+        let session = match Session::new(arrival, peer, &self.env) {
             Ok(session) => session,
             Err(error) => {
                 tracing::warn!(session = id, %error, "a client was lost on its way to its worker");
@@ -336,8 +354,27 @@ impl Floor {
         *self.env.settings.borrow_mut() = self.common.client.load();
         let catalog = self.common.catalog.load();
         self.refresh_all(&catalog).await;
-        self.env.pools.reload(catalog.tenants().flat_map(Tenant::faces));
+        self.env.pools.reload(catalog.tenants().flat_map(Tenant::faces).chain(catalog.services()));
         self.hold_all();
+    }
+
+    /// Looks those up again who are of one of these tenants.
+    async fn change(&self, moved: &[Moved]) {
+        let catalog = self.common.catalog.load();
+        let changed: HashSet<&str> = moved.iter().filter_map(Moved::id).collect();
+        for id in self.guests_of(&changed) {
+            self.refresh(id, &catalog).await;
+            if let Some(guest) = self.guests.borrow().get(&id) {
+                self.hold(guest);
+            }
+        }
+        self.env.pools.change(moved, &catalog);
+    }
+
+    fn guests_of(&self, tenants: &HashSet<&str>) -> Vec<SessionId> {
+        let guests = self.guests.borrow();
+        let is_of = |guest: &Guest| tenants.contains(guest.serves().id.as_str());
+        guests.iter().filter(|(_, guest)| is_of(guest)).map(|(id, _)| *id).collect()
     }
 
     async fn refresh_all(&self, catalog: &Catalog) {
@@ -351,9 +388,10 @@ impl Floor {
     async fn refresh(&self, id: SessionId, catalog: &Catalog) {
         let tenant = self.guests.borrow().get(&id).map(|it| it.tenant.borrow().clone());
         let Some(tenant) = tenant else { return };
-        let found = catalog.find(tenant.id.as_str()).await;
+        let found = catalog.find_of_token(tenant.id.as_str()).await;
         let guests = self.guests.borrow();
         let Some(guest) = guests.get(&id) else { return };
+        self.look_after_acting(id, guest, catalog);
         match self.still(guest, found, catalog) {
             Ok(found) if found.version == tenant.version => {}
             Ok(found) => {
@@ -363,6 +401,26 @@ impl Floor {
             }
             Err(why) => self.revoke(id, guest, why),
         }
+    }
+
+    /// A session that acts for a tenant looks for itself whether it still may, before it begins
+    /// anything. The transaction it is in has as long as that of any other client.
+    fn look_after_acting(&self, id: SessionId, guest: &Guest, catalog: &Catalog) {
+        let Some(tenant) = guest.shared.acts_for.borrow().clone() else { return };
+        let known = catalog.known(tenant.id.as_str());
+        let stands = known.is_some_and(|it| it.state == TenantState::Active)
+            && !self.common.holds.load().disabled.covers(&tenant);
+        let authenticator = self.common.authenticator.load();
+        let shown = guest.shared.shows.borrow().clone();
+        let counts = shown.is_none_or(|shown| shown.stands(catalog, &authenticator));
+        if guest.shared.phase.get() == Phase::Active {
+            match (stands, counts) {
+                (false, _) => self.revoke(id, guest, Error::Ended(Ending::TenantDisabled)),
+                (_, false) => self.revoke(id, guest, Error::Ended(Ending::CredentialRevoked)),
+                _ => {}
+            }
+        }
+        guest.shared.wake();
     }
 
     /// The tenant as the session sees it today, or why it must end.
@@ -389,32 +447,21 @@ impl Floor {
     /// Ends the sessions whose credentials are past their time, and the transactions of those
     /// that have been for a while.
     fn expire(&self) {
-        self.expire_graces();
-        if self.expiries.borrow().is_empty() {
-            return;
-        }
-        let now = SystemTime::now();
-        loop {
-            let next = self.expiries.borrow().first().copied();
-            let Some((_, id)) = next.filter(|(at, _)| *at <= now) else { return };
-            self.expiries.borrow_mut().pop_first();
-            if let Some(guest) = self.guests.borrow().get(&id) {
-                self.revoke(id, guest, Error::Ended(Ending::CredentialExpired));
+        // No clock is read where there is nothing to end.
+        if !self.expiries.borrow().is_empty() {
+            let now = SystemTime::now();
+            while let Some(id) = pop_due(&self.expiries, now) {
+                if let Some(guest) = self.guests.borrow().get(&id) {
+                    self.revoke(id, guest, Error::Ended(Ending::CredentialExpired));
+                }
             }
         }
-    }
-
-    fn expire_graces(&self) {
-        if self.graces.borrow().is_empty() {
-            return;
-        }
-        let now = Instant::now();
-        loop {
-            let next = self.graces.borrow().first().copied();
-            let Some((_, id)) = next.filter(|(at, _)| *at <= now) else { return };
-            self.graces.borrow_mut().pop_first();
-            if let Some(guest) = self.guests.borrow().get(&id) {
-                guest.shared.end_now();
+        if !self.graces.borrow().is_empty() {
+            let now = Instant::now();
+            while let Some(id) = pop_due(&self.graces, now) {
+                if let Some(guest) = self.guests.borrow().get(&id) {
+                    guest.shared.end_now();
+                }
             }
         }
     }
@@ -445,6 +492,14 @@ impl Floor {
             let _ = done.send(());
         }
     }
+}
+
+/// The next session whose time has come.
+fn pop_due<T: Copy + Ord>(due: &RefCell<BTreeSet<(T, SessionId)>>, now: T) -> Option<SessionId> {
+    let mut due = due.borrow_mut();
+    let (_, id) = due.first().copied().filter(|(at, _)| *at <= now)?;
+    due.pop_first();
+    Some(id)
 }
 
 /// Takes a session off its worker's list when it is over, however it ended.

@@ -3,10 +3,12 @@
 //! Pure functions over bytes. Whether a reading is obeyed, refused or carried to the next server
 //! is the session's business; what functions, views and triggers hide cannot be seen from here.
 
+mod acting;
 mod allow;
 mod cache;
 mod cursor;
 mod denial;
+mod lasting;
 mod ledger;
 mod lexer;
 mod literal;
@@ -26,8 +28,10 @@ use std::ops::Range;
 use crate::guard::cursor::{Cursor, Stop};
 use crate::guard::rules::Rule;
 
+pub use acting::{Act, Argument, Call, Key, Mark, OWN_PREFIX, act, only_looks};
 pub use cache::Cache;
 pub use denial::{Denial, Denials, Watch};
+pub use lasting::is_lasting;
 pub use ledger::{Entry, Ledger};
 pub use lexer::{Kind, Lexer, Token, Unreadable};
 pub use prepared::is_query;

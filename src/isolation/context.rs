@@ -85,6 +85,18 @@ impl Context {
         Ok(Self { settings, sql, tenant })
     }
 
+    /// The context of a service that has chosen no tenant: PostgreSQL's own schema, to be read.
+    pub fn of_service() -> Self {
+        let own = [("search_path", "pg_catalog"), ("default_transaction_read_only", "on")];
+        let mut sql = String::new();
+        own.iter().for_each(|(name, value)| put_setting(&mut sql, name, value));
+        let setting = |(name, value): (&str, &str)| Setting {
+            name: name.to_owned(),
+            value: value.to_owned(),
+        };
+        Self { settings: own.into_iter().map(setting).collect(), sql, tenant: None }
+    }
+
     /// The setting that keeps transactions from writing unless they ask for it themselves.
     pub const READ_ONLY: &str = "default_transaction_read_only";
 

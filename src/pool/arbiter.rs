@@ -482,6 +482,7 @@ mod tests {
             isolation: Isolation::Row,
             tenant_setting: "app.tenant_id".to_owned(),
             allow_superuser: false,
+            bystander: false,
             level: Default::default(),
             enforce_level: true,
             reach: None,

@@ -29,7 +29,7 @@ pub use arbiter::{Arbiters, Mail, Post};
 pub use lease::Lease;
 pub use pin::Pin;
 
-use crate::catalog::{Cluster, Tenant, TenantId};
+use crate::catalog::{Catalog, Cluster, Moved, Tenant, TenantId};
 use crate::isolation::Isolation;
 use crate::net::{Buffers, Clock};
 use crate::pool::arbiter::{Arbiter, Place, PoolId, Ticket};
@@ -307,6 +307,32 @@ impl Pools {
         }
     }
 
+    /// The same for a few tenants that changed: a route that none of them has any more is looked
+    /// for among the others only where it may be shared.
+    pub fn change(&self, moved: &[Moved], catalog: &Catalog) {
+        for Moved { before, after } in moved {
+            let clusters = self.clusters.borrow();
+            for face in after.iter().flat_map(Tenant::faces) {
+                if let Some(cluster) = clusters.get(&face.route.cluster.name) {
+                    cluster.recap(face);
+                }
+            }
+            for face in before.iter().flat_map(Tenant::faces) {
+                let former = plan(face);
+                let has = |tenant: &Arc<Tenant>| tenant.faces().any(|face| plan(face) == former);
+                let cluster = clusters.get(&face.route.cluster.name);
+                let pool = cluster.and_then(|cluster| cluster.find(&former, false));
+                let Some(pool) = pool.filter(|_| !after.iter().any(has)) else { continue };
+                let is_its_own = face.isolation != Isolation::Row && !face.may_share_login();
+                if is_its_own || !catalog.tenants().any(has) {
+                    pool.obsolete.set(true);
+                    pool.close_idle();
+                    pool.cluster.pump();
+                }
+            }
+        }
+    }
+
     fn cluster(&self, settings: &Arc<Cluster>) -> Rc<ClusterPools> {
         let mut clusters = self.clusters.borrow_mut();
         let made = clusters.entry(settings.name.clone()).or_insert_with(|| {
@@ -405,6 +431,7 @@ pub fn plan(tenant: &Tenant) -> ConnectPlan {
         isolation: tenant.isolation,
         tenant_setting: cluster.tenant_setting.clone(),
         allow_superuser: tenant.route.allow_superuser,
+        bystander: tenant.service.is_some(),
         level: cluster.level,
         enforce_level: cluster.enforce_level,
         reach: tenant.route.reach.clone(),

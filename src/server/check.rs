@@ -21,6 +21,8 @@ pub struct CheckPlan<'plan> {
     pub level: Level,
     /// Whether tenants are to be sealed.
     pub sealing: bool,
+    /// Whether the login must have no rights at all: it is a service's.
+    pub bystander: bool,
 }
 
 /// Whether a login can do anything before it is bound to a tenant.
@@ -95,7 +97,9 @@ SELECT current_database(), r.rolsuper, r.rolbypassrls, r.rolreplication, r.rolcr
   FROM pg_db_role_setting WHERE setrole IN (0, r.oid) AND setdatabase IN (0, \
   (SELECT oid FROM pg_database WHERE datname = current_database()))) s), \
 has_function_privilege(r.oid, 'pg_catalog.set_config(text,text,boolean)', 'EXECUTE') \
-OR EXISTS (SELECT FROM pg_roles m WHERE m.oid <> r.oid AND pg_has_role(r.oid, m.oid, 'USAGE')) \
+OR EXISTS (SELECT FROM pg_roles m WHERE m.oid <> r.oid AND pg_has_role(r.oid, m.oid, 'USAGE')), \
+(SELECT string_agg(m.rolname, ', ') FROM pg_roles m WHERE m.oid <> r.oid \
+  AND pg_has_role(r.oid, m.oid, 'MEMBER')) \
 FROM pg_roles r WHERE r.rolname = session_user; COMMIT";
 
 /// Asks and judges. Any answer that is not understood is a refusal.
@@ -138,7 +142,11 @@ fn judge(reply: &Reply, plan: CheckPlan<'_>) -> Result<Rights, CheckError> {
     if let Some(roles) = text(5) {
         return Err(CheckError::Dangerous(format!("a member of powerful roles ({roles})")));
     }
-    if let (Isolation::Row, Some(table)) = (plan.isolation, text(6)) {
+    if let (true, Some(roles)) = (plan.bystander, text(9)) {
+        return Err(CheckError::Dangerous(format!("a service's and a member of {roles}")));
+    }
+    let owns_nothing = plan.isolation == Isolation::Row || plan.bystander;
+    if let (true, Some(table)) = (owns_nothing, text(6)) {
         return Err(CheckError::Dangerous(format!("an owner of tables ({table})")));
     }
     for setting in text(7).unwrap_or_default().lines() {

@@ -28,6 +28,8 @@ pub struct ConnectPlan {
     pub isolation: Isolation,
     pub tenant_setting: String,
     pub allow_superuser: bool,
+    /// It is a service's, which acts for nobody yet and must have no rights.
+    pub bystander: bool,
     /// What row tenants are promised.
     pub level: Level,
     /// Whether a server that does not hold the level is refused, or only told of in the log.
@@ -101,6 +103,7 @@ async fn connect_host(
         greeting: &welcome.greeting,
         level: plan.level,
         sealing: plan.seal_keys.is_some(),
+        bystander: plan.bystander,
     };
     let rights = check::check(&mut connection, checks).await?;
     let (seal, ahead, enter, shortfall) = level(&mut connection, plan, checks).await?;

@@ -13,7 +13,9 @@ use tokio::net::{TcpStream, UnixStream};
 
 use crate::net::tls::{self, ConnectorPlan, TlsError, Verify};
 use crate::net::{Socket, Stream};
-use crate::server::conninfo::{Conninfo, Host, SslMode, SslNegotiation, TcpWish, TlsWish};
+use crate::server::conninfo::{
+    Conninfo, Host, SslMode, SslNegotiation, TcpWish, TlsWish, is_special,
+};
 
 /// Why a server was not reached.
 #[derive(Debug, thiserror::Error)]
@@ -64,6 +66,12 @@ pub async fn dial(
 ) -> Result<(Stream, Option<Vec<u8>>), DialError> {
     let host = conninfo.hosts.get(host).ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
     let socket = socket(host, &conninfo.tcp).await?;
+    if let (true, Socket::Tcp(stream)) = (conninfo.guarded, &socket)
+        && is_special(stream.peer_addr()?.ip())
+    {
+        let message = "host turned out to be a link-local or special address";
+        return Err(io::Error::other(message).into());
+    }
     let (Host::Tcp { name, .. }, Way::Offered | Way::Tls) = (host, way) else {
         return Ok((Stream::Plain(socket), None));
     };

@@ -1,6 +1,7 @@
 //! The side that faces PostgreSQL, at about libpq's level: connect, log in, check what the login
 //! may do, bind to a tenant, scrub, cancel, close.
 
+mod begin;
 mod bound;
 mod cancel;
 mod check;
@@ -15,6 +16,7 @@ mod pins;
 mod read_back;
 mod retire;
 mod simple;
+mod stand_ins;
 mod statements;
 
 use std::cell::Cell;
@@ -30,7 +32,7 @@ pub use check_schema::Reach;
 pub use connect::{ConnectError, ConnectPlan, connect};
 pub use conninfo::{
     ChannelBinding, Conninfo, ConninfoError, Host, RequireAuth, SslMode, SslNegotiation, TcpWish,
-    TlsWish,
+    TlsWish, is_special,
 };
 pub use crossing::Crossing;
 pub use dial::{DialError, Way, dial};
@@ -38,6 +40,7 @@ pub use pins::Pins;
 pub use read_back::Question;
 pub use retire::retire;
 pub use simple::{Reply, reply};
+pub use stand_ins::{StandIn, StandIns};
 pub use statements::{Held, Statement, Statements, UNSURE};
 
 use crate::isolation::Seal;

@@ -7,7 +7,7 @@ use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, channel, sync_channel};
 use std::thread;
 use std::time::{Duration, SystemTime};
@@ -42,6 +42,8 @@ pub enum What {
     Login,
     /// A credential was denied; `reason` is the true one, which the client never hears.
     Refusal,
+    /// A session of a service chose a tenant, or was refused it.
+    ActFor,
     /// A session ended because its credential or its tenant did.
     Revocation,
 }
@@ -119,6 +121,8 @@ struct Desk {
     required: bool,
     /// The last write failed.
     failing: Arc<AtomicBool>,
+    /// Lines that wait to be written.
+    waiting: Arc<AtomicUsize>,
 }
 
 enum Post {
@@ -148,10 +152,17 @@ impl Audit {
         let (post, posts) = sync_channel(WAITING_MAX);
         let failing = Arc::new(AtomicBool::new(false));
         let (path, lost_there) = (settings.file.clone(), lost.clone());
-        let writer = Writer { path, file: Some(file), lost: lost_there, failing: failing.clone() };
+        let waiting = Arc::new(AtomicUsize::new(0));
+        let writer = Writer {
+            path,
+            file: Some(file),
+            lost: lost_there,
+            failing: failing.clone(),
+            waiting: waiting.clone(),
+        };
         thread::Builder::new().name("audit".to_owned()).spawn(move || writer.work(&posts))?;
         let required = settings.required;
-        Ok(Self(Some(Arc::new(Desk { post, lost, required, failing }))))
+        Ok(Self(Some(Arc::new(Desk { post, lost, required, failing, waiting }))))
     }
 
     /// Writes an event. Never waits.
@@ -161,11 +172,19 @@ impl Audit {
         // Names and numbers alone: they can always be written as JSON.
         let Ok(mut line) = serde_json::to_string(&Line { time, event }) else { return };
         line.push('\n');
+        let choice = event.event == What::ActFor;
+        if choice && desk.waiting.load(Ordering::Relaxed) > WAITING_MAX / 2 {
+            // As many choices as a session likes must not keep others from logging in.
+            desk.lost.increment(1);
+            return;
+        }
+        desk.waiting.fetch_add(1, Ordering::Relaxed);
         if let Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) =
             desk.post.try_send(Post::Line(line))
         {
             desk.lost.increment(1);
-            if !desk.failing.swap(true, Ordering::Relaxed) {
+            desk.waiting.fetch_sub(1, Ordering::Relaxed);
+            if !choice && !desk.failing.swap(true, Ordering::Relaxed) {
                 tracing::error!("audit events come faster than they can be written: some are lost");
             }
         }
@@ -201,13 +220,17 @@ struct Writer {
     file: Option<File>,
     lost: Counter,
     failing: Arc<AtomicBool>,
+    waiting: Arc<AtomicUsize>,
 }
 
 impl Writer {
     fn work(mut self, posts: &Receiver<Post>) {
         while let Ok(post) = posts.recv() {
             match post {
-                Post::Line(line) => self.put(&line),
+                Post::Line(line) => {
+                    self.waiting.fetch_sub(1, Ordering::Relaxed);
+                    self.put(&line);
+                }
                 Post::Reopen => self.file = None,
                 Post::Flush(done) => drop(done.send(())),
             }
@@ -244,7 +267,7 @@ impl Writer {
     }
 }
 
-fn open(path: &Path) -> io::Result<File> {
+pub(super) fn open(path: &Path) -> io::Result<File> {
     OpenOptions::new().create(true).append(true).mode(0o600).open(path)
 }
 

@@ -32,7 +32,7 @@ pub enum Kind {
 }
 
 /// The series of the whole process.
-pub const METRICS: [Metric; 29] = [
+pub const METRICS: [Metric; 33] = [
     gauge("tenantgate_build_info", "", &["version"], "Always 1; the label carries the version."),
     gauge(
         "tenantgate_start_time_seconds",
@@ -41,6 +41,15 @@ pub const METRICS: [Metric; 29] = [
         "When the gate started, in seconds since 1970-01-01 UTC.",
     ),
     gauge("tenantgate_catalog_tenants", "", &[], "Tenants in the catalog."),
+    gauge("tenantgate_catalog_faults", "", &[], "Tenants of the tables with a row at fault."),
+    gauge("tenantgate_catalog_connected", "", &[], "1 while the catalog's tables are followed."),
+    gauge("tenantgate_catalog_version", "", &[], "Number of the last change read from the tables."),
+    gauge(
+        "tenantgate_catalog_synced_time_seconds",
+        "seconds",
+        &[],
+        "When nothing newer stood in the tables, in seconds since 1970-01-01 UTC.",
+    ),
     gauge("tenantgate_clients", "", &[], "Client connections that are logged in."),
     gauge("tenantgate_clients_waiting", "", &[], "Clients that wait for a server connection."),
     gauge(
@@ -159,7 +168,7 @@ pub const PROCESS_METRICS: [Metric; 5] = [
 ];
 
 /// The series of single tenants, in the order of the fields of `TenantRow`.
-pub const TENANT_METRICS: [Metric; 7] = [
+pub const TENANT_METRICS: [Metric; 9] = [
     counter(
         "tenantgate_tenant_requests_total",
         "",
@@ -194,13 +203,25 @@ pub const TENANT_METRICS: [Metric; 7] = [
         "tenantgate_tenant_server_seconds_total",
         "seconds",
         &["tenant"],
-        "Time in which a server connection worked for the tenant.",
+        "Time in which a server connection was leased to the tenant.",
     ),
     counter(
         "tenantgate_tenant_wait_seconds_total",
         "seconds",
         &["tenant"],
         "Time in which the tenant's clients waited for a server connection.",
+    ),
+    counter(
+        "tenantgate_tenant_database_seconds_total",
+        "seconds",
+        &["tenant"],
+        "The part of the leased time in which the server did not wait for its client.",
+    ),
+    counter(
+        "tenantgate_tenant_would_refuse_total",
+        "",
+        &["tenant"],
+        "Refusals there would have been, were the tenant's budgets enforced.",
     ),
 ];
 
@@ -217,6 +238,10 @@ const UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
 #[derive(Clone, Debug)]
 pub struct Metrics {
     pub catalog_tenants: Gauge,
+    pub catalog_faults: Gauge,
+    pub catalog_connected: Gauge,
+    pub catalog_version: Gauge,
+    pub catalog_synced: Gauge,
     pub clients: Gauge,
     pub clients_waiting: Gauge,
     pub clients_pinned: Gauge,
@@ -291,6 +316,10 @@ impl Metrics {
             |result: &'static str| counter!("tenantgate_reloads_total", "result" => result);
         Self {
             catalog_tenants: gauge!("tenantgate_catalog_tenants"),
+            catalog_faults: gauge!("tenantgate_catalog_faults"),
+            catalog_connected: gauge!("tenantgate_catalog_connected"),
+            catalog_version: gauge!("tenantgate_catalog_version"),
+            catalog_synced: gauge!("tenantgate_catalog_synced_time_seconds"),
             clients: gauge!("tenantgate_clients"),
             clients_waiting: gauge!("tenantgate_clients_waiting"),
             clients_pinned: gauge!("tenantgate_clients_pinned"),

@@ -10,8 +10,10 @@ mod process;
 mod settings;
 pub mod status;
 mod tenants;
+mod usage;
 
 pub use audit::{Audit, AuditSettings, Event, What};
 pub use metrics::{Metrics, Renderer};
 pub use settings::{HttpSettings, LogFormat, LogSettings};
 pub use tenants::{Board, TenantRow};
+pub use usage::{INTERVAL_DEFAULT, UsageBooks, UsageSettings, Used};

@@ -31,6 +31,10 @@ pub struct TenantRow {
     pub bytes_out: u64,
     pub refusals: u64,
     pub server_time_us: u64,
+    /// The part of it in which the server waited for its client.
+    pub idle_time_us: u64,
+    /// Refusals that there would have been, were the tenant's budgets enforced.
+    pub would_refuse: u64,
     pub wait_time_us: u64,
 }
 
@@ -45,6 +49,8 @@ impl TenantRow {
             self.refusals,
             self.server_time_us,
             self.wait_time_us,
+            self.server_time_us.saturating_sub(self.idle_time_us),
+            self.would_refuse,
         ]
     }
 

@@ -57,6 +57,44 @@ pub fn bind_values(body: &[u8]) -> Option<Vec<&[u8]>> {
     Some(values)
 }
 
+/// A complete Bind message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Bind<'frame> {
+    pub portal: &'frame [u8],
+    pub statement: &'frame [u8],
+    /// NULL is `None`.
+    pub values: Vec<Option<&'frame [u8]>>,
+    /// The formats its columns are asked for in.
+    pub results: Vec<i16>,
+}
+
+/// Reads the body of a complete Bind message; `None` if its layout is wrong.
+pub fn bind(body: &[u8]) -> Option<Bind<'_>> {
+    let (portal, rest) = cstring(body)?;
+    let (statement, rest) = cstring(rest)?;
+    let (_, rest) = shorts(rest)?;
+    let (count, mut rest) = rest.split_first_chunk::<2>()?;
+    let mut values = Vec::new();
+    for _ in 0..u16::from_be_bytes(*count) {
+        let (length, after) = rest.split_first_chunk::<4>()?;
+        let length = i32::from_be_bytes(*length);
+        let bytes = if length == -1 { 0 } else { usize::try_from(length).ok()? };
+        let (value, after) = after.split_at_checked(bytes)?;
+        values.push((length != -1).then_some(value));
+        rest = after;
+    }
+    let (results, rest) = shorts(rest)?;
+    rest.is_empty().then_some(Bind { portal, statement, values, results })
+}
+
+/// A count and as many numbers of two bytes.
+fn shorts(bytes: &[u8]) -> Option<(Vec<i16>, &[u8])> {
+    let (count, rest) = bytes.split_first_chunk::<2>()?;
+    let (numbers, rest) = rest.split_at_checked(usize::from(u16::from_be_bytes(*count)) * 2)?;
+    let (numbers, _) = numbers.as_chunks::<2>();
+    Some((numbers.iter().map(|number| i16::from_be_bytes(*number)).collect(), rest))
+}
+
 /// What a Describe or Close message is about: `S` (statement) or `P` (portal), and its name.
 pub fn target(body: &[u8]) -> Option<(u8, &[u8])> {
     let (&kind, rest) = body.split_first()?;
@@ -125,6 +163,11 @@ pub fn put_run(out: &mut Vec<u8>, name: &[u8], text: &[u8]) {
     put(out, b'E', &[name, b"\0", &[0; 4]]);
 }
 
+/// Appends a Bind of the unnamed portal to a statement; `values` is what stands behind the names.
+pub fn put_bind(out: &mut Vec<u8>, name: &[u8], values: &[u8]) {
+    put(out, b'B', &[b"\0", name, b"\0", values]);
+}
+
 /// Appends a Sync message.
 pub fn put_sync(out: &mut Vec<u8>) {
     put(out, b'S', &[]);
@@ -188,6 +231,9 @@ mod tests {
         let body = &[b"\0\0", &out[..], b"\0\0"].concat();
         assert_eq!(bind_values(body), Some(vec![&b"my.name"[..], b"v"]));
         assert_eq!(bind_values(&body[..body.len() - 4]), None);
+        let read = bind(body).unwrap();
+        assert_eq!(read.values, [Some(&b"my.name"[..]), Some(b"v")]);
+        assert!(read.results.is_empty() && bind(&body[..body.len() - 1]).is_none());
         assert_eq!(bind_values(b"p\0s\0\0\0\0\x01\xff\xff\xff\xff\0\0"), Some(Vec::new()));
     }
 
@@ -199,6 +245,7 @@ mod tests {
             let bytes: Vec<u8> = (0..length).map(|_| random.u8(..4) * 25).collect();
             let _ = (parse(&bytes), query(&bytes), bind_names(&bytes));
             let _ = (target(&bytes), execute_portal(&bytes), bind_values(&bytes));
+            let _ = bind(&bytes);
         }
     }
 }

@@ -71,6 +71,66 @@ async fn every_request_is_in_the_figures_of_its_tenant_and_its_database() {
 }
 
 #[tokio::test]
+async fn the_top_is_whom_servers_work_for_what_runs_included() {
+    let (estate, gate) = gate(&Tweaks::default()).await;
+    let mut console = Wire::login(gate.port, &ADMIN).await;
+    let (mut short, mut long) = (gate.wire(&estate.acme).await, gate.wire(&estate.stark).await);
+    assert_eq!(short.query("SELECT pg_sleep(0.1)").await, "T D() C(SELECT 1) Z(I)");
+    long.send(query("SELECT pg_sleep(600)")).await;
+    eventually("the long query is first while it runs", async || {
+        let top = show(&mut console, "TOP").await;
+        let tenants: Vec<&str> = top.iter().map(|row| row["tenant"].as_str()).collect();
+        let led = tenants == [estate.stark.id.as_str(), estate.acme.id.as_str()];
+        (led && number(&top[0], "query_time") > number(&top[1], "query_time")).then_some(())
+    })
+    .await;
+    let top = show(&mut console, "TOP").await;
+    assert!(number(one(&top, "tenant", &estate.acme.id), "query_time") >= 100_000, "{top:?}");
+    assert!(number(&top[0], "percent") >= 50, "{top:?}");
+}
+
+#[tokio::test]
+async fn usage_records_have_every_request_once_to_the_last() {
+    let more = "[usage]\nfile = \"usage.jsonl\"\ninterval = \"1s\"\n";
+    let (estate, mut gate) = gate(&Tweaks { more, ..Tweaks::default() }).await;
+    let file = gate.folder().join("usage.jsonl");
+    let mut wire = gate.wire(&estate.acme).await;
+    // Clients are let in when it is there.
+    let mode = std::os::unix::fs::MetadataExt::mode(&std::fs::metadata(&file).unwrap());
+    assert_eq!(mode & 0o777, 0o600);
+    for _ in 0..5 {
+        assert_eq!(wire.query("SELECT pg_sleep(0.05)").await, "T D() C(SELECT 1) Z(I)");
+    }
+    eventually("a record of an interval", async || {
+        (!std::fs::read_to_string(&file).unwrap().is_empty()).then_some(())
+    })
+    .await;
+    for _ in 0..3 {
+        wire.query("SELECT 1").await;
+    }
+    gate.wire(&estate.stark).await.query("SELECT 1").await;
+    drop(wire);
+    gate.terminate();
+    assert!(gate.exit().await.success());
+    let text = std::fs::read_to_string(&file).unwrap();
+    assert!(!text.contains(&estate.acme.token) && !text.contains(&estate.globex.id), "{text}");
+    let records: Vec<serde_json::Value> =
+        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let keys: std::collections::BTreeSet<&str> =
+        records.iter().map(|record| record["key"].as_str().unwrap()).collect();
+    assert_eq!(keys.len(), records.len(), "{text}");
+    let sum = |id: &str, field: &str| -> u64 {
+        let of = records.iter().filter(|record| record["tenant"] == id);
+        of.map(|record| record[field].as_u64().unwrap()).sum()
+    };
+    assert_eq!((sum(&estate.acme.id, "requests"), sum(&estate.stark.id, "requests")), (8, 1));
+    assert_eq!(sum(&estate.acme.id, "transactions"), 8);
+    let worked = sum(&estate.acme.id, "database_us");
+    assert!(worked >= 250_000 && worked <= sum(&estate.acme.id, "server_us"), "{text}");
+    assert!(sum(&estate.acme.id, "sent_bytes") > 100, "{text}");
+}
+
+#[tokio::test]
 async fn averages_are_those_of_the_last_period_and_go_back_to_nothing() {
     let more = "[console]\nstats_period = \"1s\"\n";
     let (estate, gate) = gate(&Tweaks { more, ..Tweaks::default() }).await;

@@ -72,7 +72,9 @@ async fn what_proves_somebody_is_never_written_down() {
 
 /// What of a token is secret: behind its id, or its signature.
 fn secret_part(token: &str) -> String {
-    token.rsplit(['.', '_']).next().unwrap_or(token).to_owned()
+    let opaque = token.strip_prefix("tg_").and_then(|rest| rest.split_once('_'));
+    let part = opaque.or_else(|| token.rsplit_once('.')).map(|(_, part)| part);
+    part.unwrap().to_owned()
 }
 
 fn spoken<'frames>(frames: impl Iterator<Item = &'frames Frame>) -> String {

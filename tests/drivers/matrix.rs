@@ -2,7 +2,7 @@
 //! with the driver's own defaults, straight on PostgreSQL and through a gate that pools by
 //! transaction, and prints a line for each. The lines must be the same.
 
-mod entries;
+pub mod entries;
 mod page;
 
 use std::collections::BTreeMap;

@@ -2,6 +2,7 @@
 //! would, for a row, a schema and a silo tenant, and once without a gate to prove itself.
 
 mod matrix;
+mod recipes;
 mod rust;
 mod suites;
 

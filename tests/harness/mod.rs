@@ -9,6 +9,7 @@ pub mod gate;
 pub mod http;
 pub mod messages;
 pub mod server;
+pub mod services;
 pub mod tenants;
 pub mod wire;
 

@@ -169,6 +169,12 @@ impl Estate {
             Level::Sealed => "level = \"sealed\"\nseal_key_file = \"seal.key\"\n".to_owned(),
             level => format!("level = \"{}\"\n", level.name()),
         };
+        let prepares = match std::env::var("TENANTGATE_TEST_PREPARES") {
+            Ok(count) if !tier.contains("prepare_threshold") => {
+                format!("prepare_threshold = {count}\n")
+            }
+            _ => String::new(),
+        };
         let mut text = format!(
             "[gate]\n{workers}{gate}\n\n\
              [[listen]]\naddress = \"127.0.0.1:$PORT\"\n{listen}\n\n\
@@ -176,7 +182,7 @@ impl Estate {
              algorithm = \"HS256\"\nkey_file = \"login.key\"\n\n\
              [clusters.main]\ncapacity = {capacity}\n\
              connection_string = \"{connection_string}\"\n{level}{cluster}\n\n\
-             [tiers.free]\n{tier}\n\n"
+             [tiers.free]\n{tier}\n{prepares}\n"
         );
         // At strict a cluster has no row tenants.
         let served = |tenant: &&Tenant| self.level < Level::Strict || tenant.isolation != "row";

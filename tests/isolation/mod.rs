@@ -2,6 +2,10 @@
 //! have one server connection unless a test says otherwise, so that every transaction changes
 //! tenant on the same PostgreSQL backend.
 
+mod acting;
+mod acting_again;
+mod acting_hostile;
+mod acting_rights;
 mod deaths;
 mod entering;
 mod forgery;

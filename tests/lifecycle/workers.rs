@@ -84,7 +84,7 @@ impl Spread {
     }
 }
 
-/// The gate's own rule of who lives where: FNV-1a, as in `gate/door.rs`.
+/// The gate's own rule of who lives where: FNV-1a, as in `gate/door/mod.rs`.
 fn worker_of(id: &str) -> usize {
     let hash = id.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)

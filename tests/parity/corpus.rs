@@ -1,5 +1,6 @@
 //! Every script of the corpus, directly and through gates: one whose only server is taken away
-//! between any two requests, and one with servers to spare. All that is said must be equal.
+//! between any two requests, one with servers to spare, and one that prepares unnamed statements.
+//! All that is said must be equal.
 //!
 //! `PARITY=words` plays only the scripts whose room and name have these words in them.
 
@@ -67,6 +68,8 @@ struct Rival {
     thieves: Option<Arc<Mutex<Thieves>>>,
 }
 
+const PREPARING: &str = "preparing";
+
 /// What came out for one script, by isolation and mode.
 #[derive(Default)]
 struct Verdict {
@@ -125,14 +128,20 @@ impl Rival {
     async fn stolen(stage: &Stage, isolation: &str, servers: usize) -> Self {
         // A cluster never gives all its servers to those that keep them.
         let capacity = if servers == 1 { 1 } else { servers + 1 };
-        let gate = stage.gate(capacity, "linger = \"0ms\"").await;
+        let gate = stage.gate(capacity, "linger = \"0ms\"", "").await;
         let thieves = Thieves::new(&stage.thief(isolation, &gate), capacity).await;
         Self { mode: "stolen", servers, gate, thieves: Some(Arc::new(Mutex::new(thieves))) }
     }
 
     /// One with servers to spare.
     async fn kept(stage: &Stage) -> Self {
-        Self { mode: "kept", servers: 8, gate: stage.gate(8, "").await, thieves: None }
+        Self { mode: "kept", servers: 8, gate: stage.gate(8, "", "").await, thieves: None }
+    }
+
+    /// One with servers to spare that prepares unnamed statements at once.
+    async fn preparing(stage: &Stage) -> Self {
+        let gate = stage.gate(8, "linger = \"1h\"", "prepare_threshold = 1").await;
+        Self { mode: PREPARING, servers: 8, gate, thieves: None }
     }
 
     /// Plays, and starts anew if it did not come to an end.
@@ -142,6 +151,7 @@ impl Rival {
         if !said.ended {
             *self = match self.thieves {
                 Some(_) => Self::stolen(stage, isolation, self.servers).await,
+                None if self.mode == PREPARING => Self::preparing(stage).await,
                 None => Self::kept(stage).await,
             };
         }
@@ -155,6 +165,7 @@ async fn compare(stage: &Stage, isolation: &str, verdicts: &mut BTreeMap<String,
         Rival::stolen(stage, isolation, 1).await,
         Rival::stolen(stage, isolation, 2).await,
         Rival::kept(stage).await,
+        Rival::preparing(stage).await,
     ];
     let direct = stage.direct(isolation);
     let mut dirty = true;

@@ -105,7 +105,7 @@ impl Stage {
     }
 
     /// A gate that has so many servers.
-    pub async fn gate(&self, capacity: usize, cluster: &str) -> Gate {
+    pub async fn gate(&self, capacity: usize, cluster: &str, tier: &str) -> Gate {
         let url = |login: &str, dbname: &str| {
             let port = self.behind.cluster.port();
             format!(
@@ -116,7 +116,7 @@ impl Stage {
             "[gate]\nworkers = 2\n\n[[listen]]\naddress = \"127.0.0.1:$PORT\"\n\
              tls = \"disable\"\nplaintext_password = true\n\n\
              [clusters.main]\ncapacity = {capacity}\n{cluster}\nconnection_string = \"{}\"\n\n\
-             [tiers.all]\npins = {capacity}\n\n",
+             [tiers.all]\npins = {capacity}\n{tier}\n\n",
             url("tg_login", "app")
         );
         for (name, (_, line)) in &self.tokens {

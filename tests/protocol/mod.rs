@@ -13,6 +13,7 @@ mod prepared;
 mod settings;
 mod settings_of_every_kind;
 mod simple;
+mod stand_ins;
 mod startup;
 mod tls;
 mod unclosed;

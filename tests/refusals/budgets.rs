@@ -103,7 +103,8 @@ async fn transactions_at_once_are_limited_and_places_come_back() {
     let refused = refusal(&mut second, query("SELECT 1")).await;
     assert_eq!(refused.brief(), "53400 ERROR Z(I)");
     assert_eq!(refused.message, "tenant exceeded its queries at once");
-    assert_eq!(refused.detail, "The limit is 1 transactions at the same time.");
+    let detail = format!("Tenant \"{}\", queries_at_once: limit 1, used 1.", estate.stark.id);
+    assert_eq!(refused.detail, detail);
     let refused = refusal(&mut second, extended("SELECT 1", &[])).await;
     assert_eq!(refused.brief(), "53400 ERROR Z(I)");
     // What can only end a transaction is never counted.

@@ -4,6 +4,7 @@ mod budgets;
 mod clusters;
 mod logins;
 mod malformed;
+mod spending;
 mod statements;
 
 use crate::harness::messages::{Frame, query, transcript};

@@ -59,7 +59,11 @@ pub fn text(plan: &Plan, tenants: &[Arc<Tenant>], places: &Places, variant: &Var
         Level::Plain | Level::Guard => "",
     };
     let report = if variant.report_only { "report_only = [\"all\"]\n" } else { "" };
-    let more = if variant.other_tier { "queries_at_once = 50\nservers = 20\n" } else { "" };
+    let more = if variant.other_tier {
+        "queries_at_once = 50\nservers = 20\nprepare_threshold = 1\n"
+    } else {
+        ""
+    };
     let mut text = format!(
         "[gate]\nworkers = {workers}\nlog_level = \"warn\"\n\
          [[listen]]\naddress = \"127.0.0.1:$PORT\"\ntls = \"allow\"\nplaintext_password = true\n\

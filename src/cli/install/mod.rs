@@ -7,6 +7,7 @@ mod removal;
 mod standing;
 mod step;
 mod steps;
+mod tables;
 
 use std::fmt::Write;
 use std::path::Path;
@@ -20,6 +21,7 @@ use crate::isolation::{Isolation, Level, Seal, StoredKey, quote};
 use crate::server::Conninfo;
 use crate::spelling;
 use step::Step;
+pub(super) use tables::{TablesCommand, no_table};
 
 /// The app role of tenants that name none.
 const APP_ROLE_DEFAULT: &str = "app_rw";

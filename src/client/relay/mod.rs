@@ -2,7 +2,9 @@
 //! ready and nothing is in flight. One task; it waits on four things at once (either side to read,
 //! either side to write), so two full buffers cannot stop it.
 
+mod budget;
 mod copying;
+mod stand_in;
 
 use std::cell::RefCell;
 use std::future::poll_fn;
@@ -11,9 +13,11 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Instant;
 
-use crate::budget::Over;
+use crate::budget::Waiting;
 use crate::client::due::Queue;
 use crate::client::prepared::Known;
+use crate::client::relay::budget::Free;
+use crate::client::relay::stand_in::Trial;
 use crate::client::session::pin::Left;
 use crate::client::session::timer::Timer;
 use crate::client::talk::Talk;
@@ -48,6 +52,8 @@ pub struct Relay {
     pub due: Queue,
     /// The server's transaction status: `I`, `T` or `E`.
     pub status: u8,
+    /// Something was sent.
+    pub begun: bool,
     /// Extended messages went out that no Sync has closed.
     pub batch_open: bool,
     /// One of them runs something, rather than only prepare or describe it.
@@ -79,6 +85,8 @@ pub struct Relay {
     pub changed: Option<Rc<Known>>,
     /// What the Query at the front waits for.
     pub ahead: Ahead,
+    /// A batch that runs a stand-in for its unnamed statement and is not confirmed yet.
+    pub trial: Option<Box<Trial>>,
     /// The server must be scrubbed before anybody has it again, this session included.
     pub dismiss: bool,
     /// The session went back to its start-up values; the client is told at the end of the request.
@@ -87,10 +95,16 @@ pub struct Relay {
     pub left: Left,
     /// A request that is over its budget waits until then.
     pub held_until: Option<Instant>,
+    /// Since when it waits.
+    pub held_since: Option<(Instant, Waiting)>,
     /// The request at the front was charged already.
     pub charged: bool,
     /// When the running request is over its time.
     pub query_deadline: Option<Instant>,
+    /// The same of the transaction.
+    pub transaction_deadline: Option<Instant>,
+    /// Time that is the client's and not the server's.
+    pub(super) free: Free,
     pub time_exceeded: bool,
     /// Something due may be answered or not, see [`Queue::is_only_doubts`].
     pub doubts: bool,
@@ -120,6 +134,7 @@ impl Default for Relay {
         Self {
             due: Queue::default(),
             status: b'I',
+            begun: false,
             batch_open: false,
             batch_runs: false,
             executed: false,
@@ -136,12 +151,16 @@ impl Default for Relay {
             front: None,
             changed: None,
             ahead: Ahead::None,
+            trial: None,
             dismiss: false,
             was_reset: false,
             left: Left::default(),
             held_until: None,
+            held_since: None,
             charged: false,
             query_deadline: None,
+            transaction_deadline: None,
+            free: Free::default(),
             time_exceeded: false,
             doubts: false,
             server_fatal: false,
@@ -231,6 +250,7 @@ impl Exchange<'_> {
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Ended> {
         self.talk.shared.wake_with(cx);
+        self.resume_meter();
         loop {
             match self.turn(cx) {
                 Ok(Turn::Over) => return Poll::Ready(Ended::Ready),
@@ -313,6 +333,7 @@ impl Exchange<'_> {
         let moved = moved.map_err(|_| Ended::ClientGone)?;
         if moved {
             self.relay.stalled_since = None;
+            self.talk.charge_bytes(self.client.transmitted);
         }
         Ok(moved)
     }
@@ -362,7 +383,7 @@ impl Exchange<'_> {
     fn is_over(&mut self) -> bool {
         let relay = &self.relay;
         let quiet = relay.due.is_empty() && relay.status == b'I' && !relay.batch_open;
-        let quiet = quiet && matches!(relay.ahead, Ahead::None);
+        let quiet = quiet && matches!(relay.ahead, Ahead::None) && relay.trial.is_none();
         let passed = relay.to_server == 0
             && relay.client_left == 0
             && relay.client_drop == 0
@@ -410,7 +431,11 @@ impl Exchange<'_> {
             }
         };
         let idle = self.idle_deadline();
-        let limits = [stall, idle, self.relay.query_deadline, self.relay.held_until];
+        let free = self.hold_meter();
+        let relay = &self.relay;
+        let (query, transaction) = (relay.query_deadline, relay.transaction_deadline);
+        let shown = self.talk.shown_until();
+        let limits = [stall, idle, query, transaction, relay.held_until, free, shown];
         let Some(next) = limits.into_iter().flatten().min() else { return Poll::Pending };
         if self.timer.poll_until(next, &self.talk.env.clock, cx).is_pending() {
             return Poll::Pending;
@@ -422,49 +447,11 @@ impl Exchange<'_> {
         if idle.is_some_and(|at| at <= now) {
             return Poll::Ready(Ended::Fatal(Error::IdleInTransaction));
         }
-        if self.relay.query_deadline.is_some_and(|at| at <= now) {
-            self.relay.query_deadline = None;
-            self.relay.time_exceeded = true;
-            self.talk.cancel_running();
-        }
-        if self.relay.held_until.is_some_and(|at| at <= now) {
-            self.relay.held_until = None;
+        if let Some(ended) = self.pass_deadlines(now) {
+            return Poll::Ready(ended);
         }
         cx.waker().wake_by_ref();
         Poll::Pending
-    }
-
-    /// When the client has been silent for too long within a transaction.
-    fn idle_deadline(&self) -> Option<Instant> {
-        let limit = self.talk.tenant.limits.idle_in_transaction?;
-        Some(self.talk.shared.quiet_since()? + limit)
-    }
-
-    /// Charges the request at the front against the tenant's rate. `Ok(false)` means it waits.
-    pub(super) fn charge(&mut self, free: bool) -> Result<bool, Error> {
-        if self.relay.charged || free {
-            return Ok(true);
-        }
-        match self.talk.charge() {
-            Ok(()) => self.relay.charged = true,
-            Err(Over::Rate(retry_after)) => {
-                if retry_after > self.talk.tenant.limits.budget_wait {
-                    self.talk.count_rate_refusal();
-                    return Err(Error::OverRate { retry_after });
-                }
-                self.relay.held_until = Some(Instant::now() + retry_after);
-                return Ok(false);
-            }
-            Err(Over::AtOnce(limit)) => return Err(Error::OverConcurrency { limit }),
-        }
-        Ok(true)
-    }
-
-    /// Starts the clock of a request, if the tenant's budget has one.
-    pub(super) fn start_clock(&mut self) {
-        if let Some(limit) = self.talk.tenant.limits.query_time {
-            self.relay.query_deadline = Some(Instant::now() + limit);
-        }
     }
 }
 

@@ -20,6 +20,8 @@ use crate::wire::frontend;
 #[derive(Debug)]
 pub enum Front {
     Request(Request),
+    /// A message that the gate answers for a service's session.
+    Act(Header),
     Gone,
     /// The server the session kept has ended it, in its own words.
     ServerGone,
@@ -38,8 +40,9 @@ pub struct Request {
 }
 
 /// What became of the first frame.
-enum Look {
+pub(in crate::client) enum Look {
     Request(Request),
+    Act(Header),
     /// It is done with; look at the next.
     Done,
     /// More of it must come.
@@ -64,6 +67,9 @@ impl Session {
                 return Poll::Ready(Front::End(error.clone()));
             }
             self.adopt_news();
+            if let Some(error) = self.lost_tenant() {
+                return Poll::Ready(Front::End(error));
+            }
             if self.pinned.as_ref().is_some_and(|lease| !lease.is_of(&self.pool)) {
                 // What the server holds cannot move with the tenant.
                 return Poll::Ready(Front::End(Error::Ended(Ending::TenantEnded)));
@@ -84,6 +90,7 @@ impl Session {
             }
             match self.look() {
                 Look::Request(request) => return Poll::Ready(Front::Request(request)),
+                Look::Act(header) => return Poll::Ready(Front::Act(header)),
                 Look::End(front) => return Poll::Ready(front),
                 Look::Done => continue,
                 Look::More => {}
@@ -126,7 +133,7 @@ impl Session {
         let idle = self.client.input.is_empty() && self.client.is_sent() && self.dropping == 0;
         let (limit, error) = match idle {
             true => {
-                let limits = [self.talk.tenant.limits.client_idle, self.talk.idle];
+                let limits = [self.talk.limits().client_idle, self.talk.idle];
                 (limits.into_iter().flatten().min(), Error::ClientIdle)
             }
             false => (Some(self.talk.env.settings.borrow().stall_timeout), Error::ClientStalled),
@@ -153,6 +160,9 @@ impl Session {
             Ok(None) => return Look::More,
             Err(error) => return violation(error.to_string()),
         };
+        if let Some(look) = self.look_as_service(header) {
+            return look;
+        }
         match header.tag {
             b'X' => Look::End(Front::Gone),
             b'S' if header.length == HEADER_BYTES => {
@@ -212,7 +222,8 @@ impl Session {
         let (free, ends_transaction) = control(&reading);
         if !matches!(reading, Reading::Ordinary(_)) {
             let talk = &self.talk;
-            let (tenant, outside_transaction) = (&talk.tenant, true);
+            let outside_transaction = talk.act.as_ref().is_none_or(|act| !act.has_chosen_block());
+            let tenant = &talk.tenant;
             let parsed = header.tag == b'P';
             let bench = Bench { tenant, talk, outside_transaction, parsed, stand_in: None };
             if let Judged::Refuse(error) = judge(text, reading.clone(), bench) {
@@ -255,11 +266,15 @@ impl Session {
         }
     }
 
-    fn refuse_frame(&mut self, header: Header, error: Error) -> Look {
+    pub(in crate::client) fn refuse_frame(&mut self, header: Header, error: Error) -> Look {
         self.talk.count_refusal(&error);
         refuse::put(&mut self.client.output, &error, Severity::Error);
+        self.talk.act.iter_mut().for_each(|act| act.fail());
         match header.tag {
-            b'Q' | b'F' => backend::put_ready(&mut self.client.output, b'I'),
+            b'Q' | b'F' => {
+                let status = self.talk.act.as_ref().map_or(b'I', |act| act.status());
+                backend::put_ready(&mut self.client.output, status);
+            }
             _ => self.skipping = true,
         }
         self.drop_frame(header)
@@ -275,7 +290,7 @@ impl Session {
 const WAITING_BYTES_MAX: usize = 64 * 1024;
 
 /// Portal and statement names are at most this long together, as everywhere in the relay.
-const NAMES_BYTES_MAX: usize = 64 * 1024;
+pub(in crate::client) const NAMES_BYTES_MAX: usize = 64 * 1024;
 
 fn violation(what: String) -> Look {
     Look::End(Front::End(Error::Protocol { what: what.into() }))

@@ -1,20 +1,24 @@
 //! [`Session`]: the life of a client that is logged in. [`Session::run`] is its story; the life of
 //! one request is [`Session::serve`].
 
+mod admit;
 pub(super) mod front;
 pub(super) mod pin;
 pub(super) mod sender;
-mod settle;
+pub(super) mod settle;
 pub(super) mod timer;
+mod wanted;
 
+use std::cell::Cell;
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::Poll;
 use std::time::{Duration, Instant, SystemTime};
 
-use crate::budget::{ClientSlot, Over, Permit};
+use crate::budget::{ClientSlot, Permit};
 use crate::catalog::Pooling;
+use crate::client::act::Acting;
 use crate::client::carry::carried::is_owned;
 use crate::client::carry::{Touched, idle, without};
 use crate::client::login::{Arrival, Wishes};
@@ -24,11 +28,12 @@ use crate::client::relay::{Exchange, Relay};
 use crate::client::session::front::{Front, Request};
 use crate::client::session::settle::Unsettled;
 use crate::client::session::timer::Timer;
+use crate::client::session::wanted::{refused, want};
 use crate::client::talk::{Phase, Shared, Talk};
 use crate::client::{Env, refuse};
 use crate::error::{Ending, Error, Severity, Side};
-use crate::net::Connection;
-use crate::pool::{AcquireError, Lease, Pool, Want};
+use crate::net::{Connection, Peer};
+use crate::pool::{Lease, Pool};
 use crate::wire::backend;
 
 /// How long a session that ends may take to tell its client why.
@@ -71,13 +76,14 @@ pub enum End {
 
 impl Session {
     /// Takes over a client that a door let in.
-    pub fn new(arrival: Arrival, env: &Rc<Env>) -> std::io::Result<Box<Self>> {
+    pub fn new(arrival: Arrival, peer: Peer, env: &Rc<Env>) -> std::io::Result<Box<Self>> {
         let Arrival { mut stream, identity, account, slot, wishes, entry } = arrival;
         let expires_at = identity.expires_at;
         let tenant = identity.tenant;
         stream.attach()?;
         let talk = Talk {
             id: entry.session,
+            act: Acting::of(&tenant, &account, peer),
             account,
             start: Rc::default(),
             now: Rc::default(),
@@ -86,10 +92,14 @@ impl Session {
             touched: Touched::default(),
             told: false,
             prepared: Prepared::default(),
+            audience: 0,
             pin: None,
             locked: false,
             greeting: Rc::default(),
             reported: Vec::new(),
+            meter: None,
+            bytes_charged: None,
+            probes: Cell::new(false),
             shared: Rc::new(Shared::default()),
             env: env.clone(),
             tenant: tenant.clone(),
@@ -134,6 +144,7 @@ impl Session {
                         return end;
                     }
                 }
+                Front::Act(header) => Box::pin(self.act(header)).await,
                 Front::Gone => return End::ClientGone,
                 Front::ServerGone => return End::ServerEnded,
                 Front::End(error) => return End::Told(error),
@@ -149,6 +160,8 @@ impl Session {
         // A cancel is for the request that it finds waiting, never for a later one.
         self.talk.shared.cancel_wanted.set(false);
         self.talk.shared.phase.set(Phase::Waiting);
+        self.talk.probes.set(false);
+        self.talk.meter_bytes(self.client.transmitted);
         let (permit, lease) = match self.admit_and_acquire(request).await {
             Ok(admitted) => admitted,
             Err(Ok(end)) => return Err(end),
@@ -163,7 +176,24 @@ impl Session {
                 return self.refuse_front(error);
             }
         };
-        let relay = self.talk.env.relays.take(request.reading.take());
+        let mut lease = lease;
+        if self.talk.act.is_some()
+            && let Err(error) = Box::pin(self.begin_block(&mut lease)).await
+        {
+            match error.facts().severity {
+                // Nothing was begun.
+                Severity::Error => lease.park(true),
+                // Dropped, it is closed.
+                Severity::Fatal => drop(lease),
+            }
+            drop(permit);
+            self.talk.shared.phase.set(Phase::Idle);
+            return self.refuse_front(error);
+        }
+        let mut relay = self.talk.env.relays.take(request.reading.take());
+        if self.talk.act.as_ref().is_some_and(|act| act.has_begun()) {
+            (relay.status, relay.begun) = (b'T', true);
+        }
         let unsettled = match self.exchange(lease, relay).await {
             Ok(unsettled) => unsettled,
             Err(end) => return Err(end),
@@ -223,11 +253,11 @@ impl Session {
     async fn admit(&mut self, request: &Request) -> Result<Option<Permit>, Result<End, Error>> {
         let (talk, client) = (&self.talk, &mut self.client);
         if !request.free {
-            attended(talk, client, pin!(charge(talk))).await?;
+            attended(talk, client, pin!(admit::charge(talk))).await?;
         }
         match request.ends_transaction {
             true => Ok(None),
-            false => attended(talk, client, pin!(admit(talk))).await.map(Some),
+            false => attended(talk, client, pin!(admit::admit(talk))).await.map(Some),
         }
     }
 
@@ -306,11 +336,15 @@ impl Session {
     /// Takes the catalog's news of the tenant over, between two transactions.
     pub(super) fn adopt_news(&mut self) {
         let Some(tenant) = self.talk.shared.news.take() else { return };
+        if self.talk.act.as_mut().is_some_and(|act| act.take_news(&tenant)) {
+            return;
+        }
         self.pool = self.talk.env.pools.of(&tenant);
         let owned = |name: &str| name != idle::OWN && is_owned(name, &tenant);
         self.talk.start = without(&self.talk.start, owned);
         self.talk.now = without(&self.talk.now, owned);
         self.talk.tenant = tenant;
+        self.talk.audience += 1;
     }
 
     /// Start-up settings are tried on a server before the client is told that it is in; what the
@@ -334,7 +368,10 @@ impl Session {
                 let bound = lease.bound().ok_or(Error::ServerLost)?;
                 let mut greeting = bound.facts().greeting.clone();
                 // The application's name is this client's alone.
-                let common = |(name, _): &&(String, String)| name != "application_name";
+                let context = &self.talk.tenant.context;
+                let own = |name: &str| self.talk.act.is_some() && context.owns(name);
+                let common =
+                    |(name, _): &&(String, String)| name != "application_name" && !own(name);
                 for (name, value) in bound.reported.iter().filter(common) {
                     match greeting.iter_mut().find(|(key, _)| key == name) {
                         Some(entry) => entry.1 = value.clone(),
@@ -414,38 +451,6 @@ impl Session {
     }
 }
 
-/// The tenant's rate: at once, after a wait, or not.
-async fn charge(talk: &Talk) -> Result<(), Error> {
-    let started = Instant::now();
-    while let Err(Over::Rate(retry_after)) = talk.charge() {
-        let patience = talk.tenant.limits.budget_wait;
-        if started.elapsed() + retry_after > patience {
-            talk.count_rate_refusal();
-            return Err(Error::OverRate { retry_after });
-        }
-        talk.env.clock.sleep(retry_after).await;
-    }
-    Ok(())
-}
-
-/// The tenant's transactions at once: now, when another has ended, or not.
-async fn admit(talk: &Talk) -> Result<Permit, Error> {
-    let patience = talk.tenant.limits.budget_wait;
-    let started = Instant::now();
-    loop {
-        let limit = match talk.account.admit(&talk.tenant.limits) {
-            Ok(permit) => return Ok(permit),
-            Err(Over::AtOnce(limit)) => limit,
-            Err(Over::Rate(_)) => 0,
-        };
-        let rest = patience.saturating_sub(started.elapsed());
-        if rest.is_zero() || talk.env.clock.timeout(rest, talk.account.freed()).await.is_err() {
-            talk.count_refused_at_once();
-            return Err(Error::OverConcurrency { limit });
-        }
-    }
-}
-
 /// Waits for something while the client may cancel or hang up and the session may have to end:
 /// nothing of the request has run yet. Not while a server is being bound: that is short, and a
 /// server left in the middle of it would have to be closed.
@@ -506,29 +511,4 @@ async fn or_paused<T>(
         Poll::Pending => Poll::Pending,
     });
     either.await
-}
-
-pub(super) fn want(talk: &Talk) -> Want<'_> {
-    let (tenant, account, settings) = (&talk.tenant, &talk.account, &talk.now);
-    Want { tenant, account, session: talk.id, settings, binding: &talk.shared.binding }
-}
-
-/// What the client is told when there is no lease; the cause was logged where it happened.
-fn refused(error: AcquireError, tenant: &crate::catalog::Tenant) -> Error {
-    let cluster = tenant.route.cluster.name.clone();
-    match error {
-        AcquireError::Timeout(waited) => Error::NoServerInTime { waited },
-        AcquireError::Unreachable | AcquireError::Lost => Error::ClusterUnreachable { cluster },
-        AcquireError::Refused => Error::ClusterRefused { cluster },
-        AcquireError::Unverified => Error::ContextUnverified,
-        AcquireError::Bind(read) => {
-            let what = read.message.into();
-            match read.sqlstate.as_str() {
-                "42501" => Error::SettingDenied { what },
-                "42602" | "42704" => Error::UnknownSetting { what },
-                "55P02" => Error::FixedSetting { what },
-                _ => Error::InvalidSetting { what },
-            }
-        }
-    }
 }

@@ -7,9 +7,10 @@ use std::time::{Duration, Instant, SystemTime};
 
 use crate::client::back::is_hidden;
 use crate::client::relay::Exchange;
+use crate::client::session::Session;
 use crate::client::session::front::Front;
 use crate::client::session::sender;
-use crate::client::session::{Session, want};
+use crate::client::session::wanted::want;
 use crate::error::{Ending, Error};
 use crate::guard::Suspicion;
 use crate::isolation::Isolation;
@@ -44,9 +45,14 @@ impl Exchange<'_> {
             self.relay.left.trace |= suspicion == Suspicion::Release;
             return Ok(());
         }
+        if self.talk.act.as_ref().is_some_and(|act| act.is_local()) {
+            // Whatever it makes ends with the transaction: see `clear`.
+            self.relay.left.suspect = true;
+            return Ok(());
+        }
         let pins = self.talk.shared.pins.get();
         if self.talk.pin.is_none() && !pins.has(Pins::SESSION) {
-            let pin = self.lease.pin(&self.talk.account, &self.talk.tenant.limits);
+            let pin = self.lease.pin(&self.talk.account, &self.talk.limits());
             self.talk.pin = Some(pin.map_err(|limit| Error::TooManyPins { limit })?);
         }
         self.talk.locked |= suspicion == Suspicion::Lock;
@@ -131,6 +137,24 @@ impl Session {
         }
         self.keep(lease);
         Ok(None)
+    }
+
+    /// Takes off the server what a transaction made that would have pinned it, before the client is
+    /// told that the transaction is over.
+    pub(in crate::client) async fn clear(
+        &mut self,
+        lease: &mut Lease,
+        left: Left,
+    ) -> Result<(), Error> {
+        if left.suspect {
+            let renewed = lease.renew(want(&self.talk)).await;
+            renewed.map_err(|error| {
+                tracing::warn!(tenant = %self.talk.tenant.id, %error, "could not clear a server");
+                Error::PinLost
+            })?;
+        }
+        self.client.output.extend(left.owed);
+        Ok(())
     }
 
     /// Takes everything off a server that another session may have used, before this one has it for
@@ -276,9 +300,10 @@ impl Session {
     /// credential that is past its time.
     fn poll_pin_limits(&mut self, cx: &mut Context<'_>) -> Poll<Front> {
         let Some(lease) = &self.pinned else { return Poll::Pending };
-        let limit = self.talk.tenant.limits.pin_idle;
+        let limit = self.talk.limits().pin_idle;
         let idle = limit.map(|limit| (lease.since() + limit, Error::PinIdle { limit }));
-        let expires = self.expires_at.map(|at| {
+        let shown = self.talk.act.as_ref().and_then(|act| act.expires_at());
+        let expires = self.expires_at.into_iter().chain(shown).min().map(|at| {
             let rest = at.duration_since(SystemTime::now()).unwrap_or(Duration::ZERO);
             (Instant::now() + rest, Error::Ended(Ending::CredentialExpired))
         });

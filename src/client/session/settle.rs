@@ -8,7 +8,7 @@ use crate::error::Error;
 use crate::pool::Lease;
 
 /// Statements a server connection may hold before it is scrubbed to be rid of them.
-const STATEMENTS_MAX: usize = 1000;
+pub(in crate::client) const STATEMENTS_MAX: usize = 1000;
 
 /// A transaction that is over, on a server that must be asked something before anybody has it.
 #[derive(Debug)]
@@ -32,6 +32,7 @@ impl Session {
         let shared = &self.talk.shared;
         *shared.server.borrow_mut() = None;
         shared.busy.set(false);
+        self.talk.meter = None;
         shared.bytes.set((self.client.received, self.client.transmitted));
         self.talk.count_quiet();
         match ended {
@@ -39,6 +40,14 @@ impl Session {
             Ended::ClientGone => return Err(End::ClientGone),
             Ended::Fatal(error) => return Err(End::Told(error)),
             Ended::ServerGone => return Err(End::ServerEnded),
+        }
+        if self.acts_locally() {
+            // Nothing that the tenant's servers told is the service's.
+            if left.suspect {
+                return Ok(Some(Box::new(Unsettled { lease, dismiss, left })));
+            }
+            self.give_back_and_leave(lease, !dismiss);
+            return Ok(None);
         }
         self.talk.notice_told();
         let pinned = left.suspect || !self.talk.shared.pins.get().is_empty();
@@ -53,6 +62,11 @@ impl Session {
     /// the session may not keep it.
     pub(super) async fn settle(&mut self, unsettled: Box<Unsettled>) -> Result<(), Error> {
         let Unsettled { mut lease, dismiss, left } = *unsettled;
+        if self.acts_locally() {
+            self.clear(&mut lease, left).await?;
+            self.give_back_and_leave(lease, !dismiss);
+            return Ok(());
+        }
         if !self.talk.touched.is_empty() {
             let limit = self.pool.cluster().scrub_timeout;
             self.talk.read_back(&mut lease, limit).await?;
@@ -65,6 +79,11 @@ impl Session {
         }
         self.give_back(lease, dismiss);
         Ok(())
+    }
+
+    /// A service's session that has a tenant for this transaction only.
+    fn acts_locally(&self) -> bool {
+        self.talk.act.as_ref().is_some_and(|act| act.is_local())
     }
 
     fn give_back(&mut self, mut lease: Box<Lease>, dismiss: bool) {

@@ -7,7 +7,7 @@ mod split;
 #[cfg(test)]
 mod tests;
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -35,6 +35,9 @@ pub struct Conninfo {
     /// What the TCP socket is told; Unix sockets ignore it.
     pub tcp: TcpWish,
     pub protocol: Protocol,
+    /// It comes from a row of a table: whatever its hosts' names turn out to be, a special address
+    /// ([`is_special`]) is not spoken to.
+    pub guarded: bool,
 }
 
 impl Conninfo {
@@ -49,6 +52,29 @@ impl Conninfo {
     /// Whether every host is on this machine: a Unix socket, `localhost`, a loopback address.
     pub fn is_local(&self) -> bool {
         self.hosts.iter().all(Host::is_local)
+    }
+}
+
+/// Whether an address is one that no PostgreSQL has and that machines keep things at which are not
+/// for strangers: link-local ones, those of cloud metadata, none at all, multicast, broadcast.
+pub fn is_special(address: IpAddr) -> bool {
+    /// Outside of link-local: Alibaba Cloud's, and Amazon's in IPv6.
+    const METADATA_V4: Ipv4Addr = Ipv4Addr::new(100, 100, 100, 200);
+    const METADATA_V6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254);
+    match address.to_canonical() {
+        IpAddr::V4(address) => {
+            address.is_link_local()
+                || address.is_unspecified()
+                || address.is_multicast()
+                || address.is_broadcast()
+                || address == METADATA_V4
+        }
+        IpAddr::V6(address) => {
+            address.is_unicast_link_local()
+                || address.is_unspecified()
+                || address.is_multicast()
+                || address == METADATA_V6
+        }
     }
 }
 
@@ -67,11 +93,11 @@ impl Host {
     pub fn is_local(&self) -> bool {
         match self {
             Self::Unix { .. } => true,
-            Self::Tcp { address: Some(address), .. } => address.is_loopback(),
+            Self::Tcp { address: Some(address), .. } => address.to_canonical().is_loopback(),
             Self::Tcp { name, address: None, .. } => {
                 let address = name.parse::<IpAddr>();
                 name.eq_ignore_ascii_case("localhost")
-                    || address.is_ok_and(|address| address.is_loopback())
+                    || address.is_ok_and(|address| address.to_canonical().is_loopback())
             }
         }
     }

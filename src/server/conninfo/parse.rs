@@ -103,6 +103,7 @@ impl Conninfo {
             connect_timeout,
             tcp: tcp(&values)?,
             protocol: protocol(&values)?,
+            guarded: false,
         })
     }
 }

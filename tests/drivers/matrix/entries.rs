@@ -102,9 +102,7 @@ impl Entry {
             Go(_) => {
                 let mut go = command("go", &["build", "-o"]);
                 go.arg(installed("matrix_go")).arg(".").current_dir(script);
-                // Debian's packages of Go sources lie there, and know nothing of modules.
-                go.env("GO111MODULE", "off").env("GOPATH", "/usr/share/gocode");
-                go.env("GOCACHE", installed("go-cache"));
+                go_sources(&mut go);
                 go
             }
             C => {
@@ -147,10 +145,10 @@ impl Entry {
 }
 
 /// Where Debian has them.
-const JARS: &str = "/usr/share/java/postgresql.jar:/usr/share/java/HikariCP.jar:\
+pub const JARS: &str = "/usr/share/java/postgresql.jar:/usr/share/java/HikariCP.jar:\
                     /usr/share/java/slf4j-api.jar";
 
-fn python() -> PathBuf {
+pub fn python() -> PathBuf {
     installed("python/bin/python")
 }
 
@@ -159,6 +157,12 @@ fn odbc() -> Option<PathBuf> {
     let folders = std::fs::read_dir("/usr/lib").ok()?.filter_map(Result::ok);
     let mut libraries = folders.map(|folder| folder.path().join("odbc/psqlodbcw.so"));
     libraries.find(|library| library.exists())
+}
+
+/// Where Debian's packages of Go sources lie, which know nothing of modules.
+pub fn go_sources(go: &mut Command) -> &mut Command {
+    go.env("GO111MODULE", "off").env("GOPATH", "/usr/share/gocode");
+    go.env("GOCACHE", installed("go-cache"))
 }
 
 fn command(program: impl AsRef<std::ffi::OsStr>, arguments: &[&str]) -> Command {

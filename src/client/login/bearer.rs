@@ -4,8 +4,8 @@
 use tokio::io::AsyncWriteExt;
 
 use crate::auth::{Authenticator, Identity};
+use crate::client::login::scram::initial_response;
 use crate::client::login::{Asking, Turned, answer};
-use crate::client::scram::initial_response;
 use crate::client::startup::Ended;
 use crate::error::Error;
 use crate::net::Stream;

@@ -1,7 +1,9 @@
 //! What a statement text means for this session: forward it, forward something else in its place,
 //! or refuse it. Decides; sends nothing.
 
-use std::cell::RefCell;
+pub(super) mod verdict;
+
+use std::cell::{Cell, RefCell};
 use std::collections::HashSet;
 use std::ops::Range;
 use std::rc::Rc;
@@ -130,8 +132,10 @@ fn plan(text: &[u8], parts: &[Part], bench: Bench<'_>) -> Result<Plan, Error> {
                 // Of a text that is one statement all is kept, as PostgreSQL keeps it.
                 let alone = parts.len() == 1;
                 let range = if alone { 0..text.len() } else { part.range.clone() };
+                let asked = (!calls.is_empty()).then(|| text.get(range.clone()));
+                let asked = asked.flatten().map(Box::from);
                 let text = with_stand_ins(text, range, &calls);
-                let inner = Inner { text, runs, suspicion: part.suspicion, alone };
+                let inner = Inner { text, asked, runs, suspicion: part.suspicion, alone };
                 (prepare(name, inner, bench, &mut plan)?, None)
             }
             other => command(other, bench, &mut plan)?,
@@ -233,7 +237,7 @@ fn command(command: &Command, bench: Bench<'_>, plan: &mut Plan) -> Outcome {
             let effect = Effect::Deallocate(plan.need(name, Need::Any, bench)?);
             Ok((Step { effect: Some(effect), ..Step::default() }, None))
         }
-        Command::Listen if bench.tenant.isolation == Isolation::Silo => untouched(),
+        Command::Listen if bench.tenant.isolation == Isolation::Silo && !acts(bench) => untouched(),
         Command::Listen => {
             let what = "LISTEN in a database of several tenants".into();
             let hint = "Give the tenant a database of its own, or listen over a direct connection.";
@@ -245,6 +249,11 @@ fn command(command: &Command, bench: Bench<'_>, plan: &mut Plan) -> Outcome {
             Ok((Step { effect: Some(Effect::UnlockAll), ..Step::default() }, None))
         }
     }
+}
+
+/// Whether the session has its tenant for one transaction only, and hears nothing after it.
+fn acts(bench: Bench<'_>) -> bool {
+    bench.talk.act.as_ref().is_some_and(|act| act.is_local())
 }
 
 /// What a statement does that is no command of the session.
@@ -274,6 +283,8 @@ fn run(command: &Command, bench: Bench<'_>, plan: &mut Plan) -> Result<Ran, Erro
 struct Inner<'reading> {
     /// From the word PREPARE.
     text: Vec<u8>,
+    /// The same as the client sent it, if that is another.
+    asked: Option<Box<[u8]>>,
     runs: &'reading Command,
     suspicion: Suspicion,
     /// It has a text of its own.
@@ -282,7 +293,7 @@ struct Inner<'reading> {
 
 /// The session keeps the text, to run it on every server it comes to.
 fn prepare(name: &str, inner: Inner<'_>, bench: Bench<'_>, plan: &mut Plan) -> Result<Step, Error> {
-    let Inner { text, runs, suspicion, alone } = inner;
+    let Inner { text, asked, runs, suspicion, alone } = inner;
     let Ran { touched, harmless, lists } = run(runs, bench, plan)?;
     plan.prepares = (plan.prepares.0 + 1, plan.prepares.1 + text.len());
     if bench.talk.prepared.is_full(plan.prepares.0, plan.prepares.1) {
@@ -301,6 +312,9 @@ fn prepare(name: &str, inner: Inner<'_>, bench: Bench<'_>, plan: &mut Plan) -> R
         control: false,
         ends_transaction: false,
         read_as: None,
+        watch: bench.tenant.watch(),
+        audience: Cell::new(bench.talk.audience),
+        asked,
         special: (!touched.is_empty()).then(|| Box::new(Step { touched, ..Step::default() })),
         needs: Needs { all: lists, ..Needs::default() },
         shape: RefCell::default(),

@@ -1,6 +1,9 @@
 //! The door: accept, shake hands, authenticate, and send each client to the worker of its tenant.
 //! [`serve`] is the life of a connection up to there.
 
+mod prove;
+mod proxied;
+
 use std::cell::Cell;
 use std::io;
 use std::rc::Rc;
@@ -19,14 +22,14 @@ use tokio_util::task::TaskTracker;
 use crate::client::{self, Arrival, Ended, Hello, Proven, Turned, Wishes, put_refusal};
 use crate::console;
 use crate::error::{Error, Severity};
+use crate::gate::budgets;
 use crate::gate::listen::{Listener, Terms};
-use crate::gate::prove::Proving;
-use crate::gate::proxied;
 use crate::gate::worker::{Newcomer, Order, Worker};
 use crate::gate::{Common, ConsoleArrival};
 use crate::net::{LoginRule, Peer, Socket, Stream};
 use crate::telemetry::{Event, What};
 use crate::wire::startup::Startup;
+use prove::Proving;
 
 /// How long to rest after an accept that failed for want of something (descriptors, memory).
 const ACCEPT_REST: Duration = Duration::from_millis(100);
@@ -52,6 +55,8 @@ struct Door {
     strangers: Arc<AtomicUsize>,
     /// Connections on their way in.
     inside: TaskTracker,
+    /// How many sessions of services were let in: they go to the workers in turn.
+    turn: Cell<usize>,
 }
 
 /// What every door needs. All accept from the same listeners.
@@ -81,7 +86,8 @@ impl Doors {
             };
             let _ = ready.send(Ok(()));
             let inside = TaskTracker::new();
-            let door = Rc::new(Door { common, workers, consoles, strangers, inside });
+            let turn = Cell::new(index);
+            let door = Rc::new(Door { common, workers, consoles, strangers, inside, turn });
             runtime.block_on(open(listeners, door, closing));
         })?;
         let ended = || io::Error::other("the thread ended at once");
@@ -284,10 +290,15 @@ async fn login(mut stream: Stream, knock: Knock, door: &Door, slot: Slot) -> Res
         return refuse(stream, error);
     }
     let account = common.accounts.of(tenant.id.as_str());
-    let Some(client_slot) = account.connect(&tenant.limits) else {
-        return refuse(stream, Error::TooManyClients { tenant: true });
+    let client_slot = match budgets::let_in(&account, tenant, common.epoch.elapsed()) {
+        Ok(slot) => slot,
+        Err(error) => return refuse(stream, error),
     };
-    let index = worker_of(tenant.id.as_str(), door.workers.len());
+    let index = match &tenant.service {
+        // It acts for tenants of any worker, with that worker's own servers.
+        Some(_) => door.turn.replace(door.turn.get() + 1) % door.workers.len().max(1),
+        None => worker_of(tenant.id.as_str(), door.workers.len()),
+    };
     let entered = common.registry.enter(index, long_key);
     let (Some(worker), Some(entry)) = (door.workers.get(index), entered) else {
         return refuse(stream, Error::Internal);

@@ -1,6 +1,9 @@
 //! From a start-up packet to a proven tenant: the token in the place of the password, the names the
 //! client gave, the settings it wants to start with.
 
+mod bearer;
+mod scram;
+
 use std::io;
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -19,6 +22,9 @@ use crate::net::Stream;
 use crate::server::Settings;
 use crate::wire::backend;
 use crate::wire::startup::Startup;
+
+pub use bearer::prove_bearer;
+pub use scram::{Proven, prove_scram};
 
 /// What the start-up packet asks for, apart from proof.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -127,7 +133,9 @@ impl Wishes {
         if capped && self.settings.iter().any(|(name, value)| !caps::is_within(name, Some(value))) {
             return Err(refuse::denied(cap));
         }
-        let names = [tenant.route.conninfo.dbname.as_str(), tenant.id.as_str()];
+        let service = tenant.service.as_ref().map(|service| service.name.as_str());
+        let id = service.unwrap_or(tenant.id.as_str());
+        let names = [tenant.route.conninfo.dbname.as_str(), id];
         match names.contains(&self.database.as_str()) {
             true => Ok(()),
             false => Err(Error::UnknownDatabase { database: self.database.clone() }),

@@ -1,0 +1,96 @@
+//! What a service may: choose so often, and go on acting for whom it chose.
+
+use std::time::{Duration, Instant, SystemTime};
+
+use crate::auth::{GuessLimits, Knocker};
+use crate::budget::Limits;
+use crate::catalog::{Tenant, TenantState};
+use crate::client::meter::refusal;
+use crate::client::session::Session;
+use crate::client::talk::Talk;
+use crate::error::{Ending, Error};
+
+impl Session {
+    /// Lets a choice be looked at, if the service's own rate has room for it and not too many were
+    /// denied.
+    pub(super) async fn may_choose(&self) -> Result<(), Error> {
+        let Some(act) = &self.talk.act else { return Err(Error::Internal) };
+        let (env, home) = (&self.talk.env, &act.home);
+        let started = Instant::now();
+        while let Err(over) = act.account.charge(&home.limits, env.epoch.elapsed()) {
+            let limits: &Limits = &act.account.limits(&home.limits);
+            let fits = |after: &Duration| started.elapsed() + *after <= limits.budget_wait;
+            let Some(retry_after) = over.retry_after.filter(fits) else {
+                return Err(refusal(&over, home.id.as_str(), limits));
+            };
+            env.clock.sleep(retry_after).await;
+        }
+        let Some((knocker, limits)) = self.knocker() else { return Err(Error::Internal) };
+        let (throttle, now) = (&env.reception.throttle, Instant::now());
+        // It proved who it is: what it gets wrong is counted apart from those who did not.
+        throttle.succeeded(&knocker, limits, now);
+        let checked = throttle.check(&knocker, limits, now);
+        checked.map_err(|retry_after| Error::TooManyDenied { retry_after })
+    }
+
+    pub(super) fn note_denial(&self) {
+        if let Some((knocker, limits)) = self.knocker() {
+            self.talk.env.reception.throttle.failed(&knocker, limits, Instant::now());
+        }
+    }
+
+    /// The service, as one who may be guessing. It speaks for many, so it may fail as often as a
+    /// tenant's clients together.
+    fn knocker(&self) -> Option<(Knocker, GuessLimits)> {
+        let act = self.talk.act.as_ref()?;
+        let name = act.home.id.to_string();
+        let GuessLimits { per_tenant, .. } = self.talk.env.settings.borrow().guesses;
+        let knocker = Knocker { address: act.peer.ip(), name, target: None };
+        Some((knocker, GuessLimits { per_address: per_tenant, per_tenant }))
+    }
+
+    /// Whether the session may go on acting for whom it does: the tenant is as it was
+    /// when it chose, the service may choose it today, and what it showed still counts.
+    pub(in crate::client) fn still_acts(&self) -> Result<(), Error> {
+        let talk = &self.talk;
+        let Some(act) = &talk.act else { return Ok(()) };
+        let Some(chosen) = &act.chosen else { return Ok(()) };
+        let (reception, tenant) = (&talk.env.reception, &talk.tenant);
+        let catalog = reception.catalog.load();
+        let held = |tenant: &Tenant| reception.holds.load().disabled.covers(tenant);
+        let same = catalog.known(tenant.id.as_str()).map(|it| it.version) == Some(tenant.version);
+        if !same || held(tenant) {
+            return Err(chosen.is_lost(Ending::TenantEnded));
+        }
+        let own = catalog.service(act.home.id.as_str());
+        let own = own.filter(|own| own.state == TenantState::Active && !held(own));
+        let may = own.zip(own.and_then(|own| own.service.as_deref())).is_some_and(|(own, it)| {
+            let listed = chosen.identity.is_some() || it.acts_for.has(&tenant.id);
+            listed && (chosen.local || it.session_wide) && it.reaches(own, tenant)
+        });
+        let shown = chosen.identity.as_ref().is_none_or(|identity| {
+            let authenticator = reception.authenticator.load();
+            identity.stands(&catalog, &authenticator) && !identity.has_expired(SystemTime::now())
+        });
+        match may && shown && catalog.credentials().may_come(&tenant.id, &act.peer) {
+            true => Ok(()),
+            false => Err(chosen.is_lost(Ending::CredentialRevoked)),
+        }
+    }
+
+    /// Why a session that has a tenant for good must end, if it must.
+    pub(in crate::client) fn lost_tenant(&self) -> Option<Error> {
+        let act = self.talk.act.as_ref()?;
+        act.is_session_wide().then(|| self.still_acts().err()).flatten()
+    }
+}
+
+impl Talk {
+    /// When what was shown for the tenant has been past its time for the whole grace.
+    pub(in crate::client) fn shown_until(&self) -> Option<Instant> {
+        let ends = self.act.as_ref()?.expires_at()?;
+        let grace = self.env.settings.borrow().credential_grace;
+        let left = ends.checked_add(grace)?.duration_since(SystemTime::now()).unwrap_or_default();
+        Instant::now().checked_add(left)
+    }
+}

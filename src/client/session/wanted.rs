@@ -1,0 +1,31 @@
+//! What a session asks a pool for, and what its client hears when there is none.
+
+use crate::catalog::Tenant;
+use crate::client::talk::Talk;
+use crate::error::Error;
+use crate::pool::{AcquireError, Want};
+
+pub(in crate::client) fn want(talk: &Talk) -> Want<'_> {
+    let (tenant, account, settings) = (&talk.tenant, &talk.account, &talk.now);
+    Want { tenant, account, session: talk.id, settings, binding: &talk.shared.binding }
+}
+
+/// What the client is told when there is no lease; the cause was logged where it happened.
+pub(super) fn refused(error: AcquireError, tenant: &Tenant) -> Error {
+    let cluster = tenant.route.cluster.name.clone();
+    match error {
+        AcquireError::Timeout(waited) => Error::NoServerInTime { waited },
+        AcquireError::Unreachable | AcquireError::Lost => Error::ClusterUnreachable { cluster },
+        AcquireError::Refused => Error::ClusterRefused { cluster },
+        AcquireError::Unverified => Error::ContextUnverified,
+        AcquireError::Bind(read) => {
+            let what = read.message.into();
+            match read.sqlstate.as_str() {
+                "42501" => Error::SettingDenied { what },
+                "42602" | "42704" => Error::UnknownSetting { what },
+                "55P02" => Error::FixedSetting { what },
+                _ => Error::InvalidSetting { what },
+            }
+        }
+    }
+}

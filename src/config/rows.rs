@@ -1,0 +1,79 @@
+//! What concerns tenants in a table: the `[catalog]` entry, and the limits that stand in a row.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::Deserialize;
+use serde_json::{Map, Value};
+
+use super::read::Reader;
+use super::shapes::{CatalogShape, LimitsShape};
+use crate::catalog::{Hosts, LimitsPlan, TableSettings};
+use crate::net::{ListenAddress, ListenSettings};
+use crate::server::Conninfo;
+
+/// Oftener would be a load, seldomer no safety net.
+const POLL: std::ops::RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(3600);
+
+/// Reads the `[catalog]` entry. Everything that is wrong with it is noted.
+pub(super) fn table(
+    reader: &mut Reader<'_>,
+    shape: CatalogShape,
+    listen: &[ListenSettings],
+) -> Option<(TableSettings, Hosts)> {
+    let conninfo = Conninfo::parse(&shape.connection_string).map_err(|error| {
+        reader.problem_at(&["catalog", "connection_string"], error.to_string(), None);
+    });
+    let poll = shape.poll.unwrap_or(TableSettings::POLL_DEFAULT);
+    if !POLL.contains(&poll) {
+        let message = "poll is out of range, allowed: 1s to 1h".to_owned();
+        reader.problem_at(&["catalog", "poll"], message, None);
+    }
+    let hosts = Hosts::parse(&shape.hosts).map_err(|index| {
+        let host = shape.hosts.get(index).map(|host| host.escape_debug().to_string());
+        let message = format!("\"{}\" is no host", host.unwrap_or_default());
+        let hint = "Write an address, a network such as \"10.0.0.0/8\", a name, \"*.internal\" for \
+                    all names that end so, or the folder of a Unix socket.";
+        reader.problem_at(&["catalog", "hosts"], message, Some(hint));
+    });
+    let port = |listen: &ListenSettings| match &listen.address {
+        ListenAddress::Tcp(address) => address.port(),
+        ListenAddress::Unix(address) => address.port,
+    };
+    let hosts = hosts.ok()?.with_own_ports(listen.iter().map(port).collect());
+    let conninfo = Arc::new(conninfo.ok()?.in_folder(reader.folder));
+    let place = |path: PathBuf| reader.folder.join(path);
+    let settings = TableSettings {
+        conninfo,
+        cache_file: shape.cache_file.map(place),
+        poll,
+        hosts: shape.hosts,
+        secrets_folder: shape.secrets_folder.map(place),
+    };
+    Some((settings, hosts))
+}
+
+/// Reads the column `overrides`: the keys of `[tenants.X] limits`, as JSON.
+///
+/// # Errors
+///
+/// What is wrong with it, in words that hold none of the values.
+pub fn overrides(json: &str) -> Result<LimitsPlan, String> {
+    let keys: Map<String, Value> =
+        serde_json::from_str(json).map_err(|_| "it is not a JSON object".to_owned())?;
+    // One by one: serde does not say which key is meant, and says what it found.
+    for (key, value) in &keys {
+        let alone = Value::Object([(key.clone(), value.clone())].into_iter().collect());
+        let Err(error) = LimitsShape::deserialize(&alone) else { continue };
+        let (key, error) = (key.escape_debug(), error.to_string());
+        let expected = error.rsplit_once(", expected ").map(|(_, expected)| expected);
+        return Err(match (error.starts_with("unknown field"), expected) {
+            (true, _) => format!("unknown key \"{key}\""),
+            (false, Some(expected)) => format!("the value of \"{key}\" is not {expected}"),
+            (false, None) => format!("the value of \"{key}\" is not valid"),
+        });
+    }
+    let read = LimitsShape::deserialize(&Value::Object(keys));
+    read.map(LimitsPlan::from).map_err(|_| "its values are not valid".to_owned())
+}

@@ -1,0 +1,215 @@
+//! Usage records for billing: what each tenant used in an interval, a line of JSON each, appended
+//! to a file. A line has a key of its own: should a write fail half-way the same lines are written
+//! again, and whoever reads them takes each key once.
+
+use std::collections::HashMap;
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::time::{Duration, SystemTime};
+
+use humantime_serde::re::humantime::format_rfc3339_millis;
+use serde::Serialize;
+
+use crate::telemetry::audit;
+
+/// What `[usage]` says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UsageSettings {
+    /// Lines are appended to it; it is opened for each interval, so that it can be rotated.
+    pub file: PathBuf,
+    /// From one record of a tenant to its next; default an hour.
+    pub interval: Duration,
+}
+
+/// Without a setting.
+pub const INTERVAL_DEFAULT: Duration = Duration::from_secs(3600);
+
+/// What was used, in all or in an interval; times are in microseconds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Used {
+    pub transactions: u64,
+    pub requests: u64,
+    pub received_bytes: u64,
+    pub sent_bytes: u64,
+    /// In which servers worked, and in which they were leased.
+    pub database_us: u64,
+    pub server_us: u64,
+    /// In which clients waited for a server.
+    pub wait_us: u64,
+    pub refusals: u64,
+}
+
+/// A line of the file.
+#[derive(Serialize)]
+struct Record<'books> {
+    key: String,
+    tenant: &'books str,
+    from: String,
+    to: String,
+    #[serde(flatten)]
+    used: Used,
+}
+
+/// What is written, and what is not yet.
+#[derive(Debug)]
+pub struct UsageBooks {
+    /// Tells this run of the gate from others.
+    run: String,
+    intervals: u64,
+    since: SystemTime,
+    booked: HashMap<String, Used>,
+    /// Lines that are to be written.
+    lines: String,
+}
+
+impl UsageBooks {
+    /// Books that begin now, of a run that nothing else is called.
+    pub fn new(run: String, now: SystemTime) -> Self {
+        let (booked, lines) = (HashMap::new(), String::new());
+        Self { run, intervals: 0, since: now, booked, lines }
+    }
+
+    /// Ends an interval, and writes it to what `open` opens. Who used nothing has no line. While
+    /// lines cannot be written no interval ends: the next one is the longer.
+    ///
+    /// # Errors
+    ///
+    /// The lines cannot be written, and are kept for the next time.
+    pub fn end_interval<W: Write>(
+        &mut self,
+        totals: impl Iterator<Item = (String, Used)>,
+        now: SystemTime,
+        open: impl FnOnce() -> io::Result<W>,
+    ) -> io::Result<()> {
+        if self.lines.is_empty() {
+            self.cut(totals, now);
+        }
+        if self.lines.is_empty() {
+            return Ok(());
+        }
+        let mut file = open()?;
+        if let Err(error) = file.write_all(self.lines.as_bytes()).and_then(|()| file.flush()) {
+            // It may have broken off within a line: the next write begins a new one.
+            if !self.lines.starts_with('\n') {
+                self.lines.insert(0, '\n');
+            }
+            return Err(error);
+        }
+        self.lines.clear();
+        Ok(())
+    }
+
+    fn cut(&mut self, totals: impl Iterator<Item = (String, Used)>, now: SystemTime) {
+        let since = std::mem::replace(&mut self.since, now);
+        self.intervals += 1;
+        let (from, to) = (format_rfc3339_millis(since), format_rfc3339_millis(now));
+        for (tenant, total) in totals {
+            let before = self.booked.get(&tenant).copied().unwrap_or_default();
+            let used = total.since(before);
+            if used == Used::default() {
+                continue;
+            }
+            let key = format!("{}-{}-{tenant}", self.run, self.intervals);
+            let (from, to) = (from.to_string(), to.to_string());
+            // Names and numbers alone: they can always be written as JSON.
+            if let Ok(line) =
+                serde_json::to_string(&Record { key, tenant: &tenant, from, to, used })
+            {
+                self.lines.push_str(&line);
+                self.lines.push('\n');
+            }
+            self.booked.insert(tenant, total);
+        }
+    }
+}
+
+impl UsageSettings {
+    /// Opens the file for one interval; only its owner may read what it makes.
+    ///
+    /// # Errors
+    ///
+    /// The file cannot be opened.
+    pub fn open(&self) -> io::Result<impl Write + use<>> {
+        audit::open(&self.file)
+    }
+}
+
+impl Used {
+    fn since(self, before: Self) -> Self {
+        Self {
+            transactions: self.transactions.saturating_sub(before.transactions),
+            requests: self.requests.saturating_sub(before.requests),
+            received_bytes: self.received_bytes.saturating_sub(before.received_bytes),
+            sent_bytes: self.sent_bytes.saturating_sub(before.sent_bytes),
+            database_us: self.database_us.saturating_sub(before.database_us),
+            server_us: self.server_us.saturating_sub(before.server_us),
+            wait_us: self.wait_us.saturating_sub(before.wait_us),
+            refusals: self.refusals.saturating_sub(before.refusals),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+
+    fn totals(requests: [u64; 2]) -> impl Iterator<Item = (String, Used)> {
+        let used = |requests| Used { requests, ..Used::default() };
+        ["a", "b"].into_iter().zip(requests).map(move |(id, it)| (id.to_owned(), used(it)))
+    }
+
+    /// Takes so many bytes and then none.
+    struct Full<'file>(&'file mut Vec<u8>, usize);
+
+    impl Write for Full<'_> {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            let count = bytes.len().min(self.1);
+            if count == 0 && !bytes.is_empty() {
+                return Err(io::Error::other("no space left"));
+            }
+            self.1 -= count;
+            self.0.extend_from_slice(&bytes[..count]);
+            Ok(count)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    /// Requests by tenant, each key once, as a reader sums them up.
+    fn sums(file: &[u8]) -> BTreeMap<String, u64> {
+        let mut keys = std::collections::BTreeSet::new();
+        let mut sums = BTreeMap::new();
+        for line in std::str::from_utf8(file).unwrap().lines() {
+            // What broke off is no JSON.
+            let Ok(record) = serde_json::from_str::<serde_json::Value>(line) else { continue };
+            if keys.insert(record["key"].to_string()) {
+                let tenant = record["tenant"].as_str().unwrap().to_owned();
+                *sums.entry(tenant).or_default() += record["requests"].as_u64().unwrap();
+            }
+        }
+        sums
+    }
+
+    #[test]
+    fn whatever_fails_every_request_is_counted_once() {
+        let mut random = fastrand::Rng::with_seed(5);
+        let (mut file, now) = (Vec::new(), SystemTime::UNIX_EPOCH);
+        let mut books = UsageBooks::new("run".to_owned(), now);
+        let mut done = [0, 0];
+        for _ in 0..300 {
+            done = done.map(|count| count + random.u64(0..3));
+            let room = if random.bool() { usize::MAX } else { random.usize(0..400) };
+            // It is tried again.
+            let _ = books.end_interval(totals(done), now, || Ok(Full(&mut file, room)));
+        }
+        for _ in 0..2 {
+            books.end_interval(totals(done), now, || Ok(Full(&mut file, usize::MAX))).unwrap();
+        }
+        let [a, b] = done;
+        assert_eq!(sums(&file), BTreeMap::from([("a".to_owned(), a), ("b".to_owned(), b)]));
+    }
+}
