@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use tokio_postgres::error::SqlState;
-use tokio_postgres::{Client, Config, NoTls, Row};
+use tokio_postgres::{Client, Row};
 
 use crate::catalog::Tenant;
 use crate::doctor::check::{Check, Source, all};
@@ -13,7 +13,8 @@ use crate::doctor::target::Target;
 use crate::doctor::{Plan, repair};
 use crate::isolation::pack::{self, PACK, Weight};
 use crate::isolation::{Isolation, Level, carrier, quote};
-use crate::server::{Conninfo, POISON, Way, dial};
+use crate::secret::Secret;
+use crate::server::{self, Conninfo, OpenError, POISON, Program};
 
 /// Longest a question may take; the largest catalogs answer in a second.
 const QUESTION_TIMEOUT: Duration = Duration::from_secs(60);
@@ -267,17 +268,13 @@ async fn open(conninfo: &Conninfo, dbname: &str) -> Result<Client, String> {
 }
 
 async fn open_at(conninfo: &Conninfo, host: usize, dbname: &str) -> Result<Client, String> {
-    let (stream, _) =
-        dial(conninfo, host, Way::only(conninfo, host)).await.map_err(|error| error.to_string())?;
-    let mut config = Config::new();
-    config.user(&conninfo.user).dbname(dbname).application_name("tenantgate doctor");
-    if let Some(password) = &conninfo.password {
-        config.password(password.expose());
-    }
-    // The stream has the TLS that the connection string asks for.
-    config.ssl_mode(tokio_postgres::config::SslMode::Disable);
-    let opened = config.connect_raw(stream, NoTls).await;
-    let (client, connection) = opened.map_err(|error| told(&error))?;
+    let password = conninfo.password.as_ref().map(Secret::expose);
+    let program = Program { name: "tenantgate doctor", dbname, password };
+    let opened = server::open(conninfo, host, program).await;
+    let (client, connection) = opened.map_err(|error| match error {
+        OpenError::Dial(error) => error.to_string(),
+        OpenError::Postgres(error) => told(&error),
+    })?;
     // Its end shows in the client's next answer.
     tokio::spawn(connection);
     let ready = tokio::time::timeout(QUESTION_TIMEOUT, client.batch_execute(OPENING)).await;

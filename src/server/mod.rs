@@ -13,6 +13,7 @@ mod crossing;
 mod dial;
 mod login;
 mod pins;
+mod program;
 mod read_back;
 mod retire;
 mod simple;
@@ -37,6 +38,7 @@ pub use conninfo::{
 pub use crossing::Crossing;
 pub use dial::{DialError, Way, dial};
 pub use pins::Pins;
+pub use program::{OpenError, Program, open};
 pub use read_back::Question;
 pub use retire::retire;
 pub use simple::{Reply, reply};

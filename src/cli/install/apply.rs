@@ -3,14 +3,14 @@
 
 use std::time::Duration;
 
-use tokio_postgres::config::SslMode;
-use tokio_postgres::{Client, Config, NoTls, SimpleQueryMessage};
+use tokio_postgres::{Client, SimpleQueryMessage};
 
 use crate::cli::install::step::{Step, UNLOGGED};
 use crate::cli::install::{Place, bare, standing, steps_of};
 use crate::cli::{Failure, print};
 use crate::isolation::Level;
-use crate::server::{Conninfo, Way, dial};
+use crate::secret::Secret;
+use crate::server::{Conninfo, OpenError, Program, open};
 
 /// For one host to answer and log us in.
 const LOGIN_TIMEOUT: Duration = Duration::from_secs(30);
@@ -175,15 +175,13 @@ pub(super) async fn connect(admin: &Conninfo, dbname: &str) -> Result<Client, Fa
 }
 
 async fn connect_at(admin: &Conninfo, host: usize, dbname: &str) -> anyhow::Result<Client> {
-    let (stream, _) = dial(admin, host, Way::only(admin, host)).await?;
-    let mut config = Config::new();
-    config.user(&admin.user).dbname(dbname).application_name("tenantgate install");
-    // The stream has the TLS that the connection string asks for.
-    config.ssl_mode(SslMode::Disable);
-    if let Some(password) = &admin.password {
-        config.password(password.expose());
-    }
-    let (client, connection) = config.connect_raw(stream, NoTls).await.map_err(said)?;
+    let password = admin.password.as_ref().map(Secret::expose);
+    let program = Program { name: "tenantgate install", dbname, password };
+    let opened = open(admin, host, program).await;
+    let (client, connection) = opened.map_err(|error| match error {
+        OpenError::Dial(error) => error.into(),
+        OpenError::Postgres(error) => said(error),
+    })?;
     // Its end shows in the client's next answer.
     tokio::spawn(connection);
     client.batch_execute("SET search_path TO pg_catalog").await.map_err(said)?;

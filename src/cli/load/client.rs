@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use tokio_postgres::{Client, Config, NoTls, SimpleQueryMessage};
+use tokio_postgres::{Client, SimpleQueryMessage};
 
 use crate::cli::load::figures::Fault;
 use crate::cli::load::script::Script;
-use crate::server::{Conninfo, Way, dial};
+use crate::server::{Conninfo, OpenError, Program, open};
 
 /// How long an application may take to find out that its connection is dead, and to log in.
 const LOGIN_TIMEOUT: Duration = Duration::from_secs(30);
@@ -43,13 +43,12 @@ pub async fn login(conninfo: &Conninfo, password: &[u8]) -> Result<Client, Fault
 }
 
 async fn login_at(conninfo: &Conninfo, host: usize, password: &[u8]) -> Result<Client, Fault> {
-    let dialled = dial(conninfo, host, Way::only(conninfo, host)).await;
-    let (stream, _) = dialled.map_err(|error| Fault::of_connection(error.to_string()))?;
-    let mut config = Config::new();
-    config.user(&conninfo.user).dbname(&conninfo.dbname).application_name("tenantgate load");
-    // The stream has the TLS that the connection string asks for.
-    config.ssl_mode(tokio_postgres::config::SslMode::Disable).password(password);
-    let (client, connection) = config.connect_raw(stream, NoTls).await.map_err(|e| fault(&e))?;
+    let (name, dbname) = ("tenantgate load", conninfo.dbname.as_str());
+    let opened = open(conninfo, host, Program { name, dbname, password: Some(password) }).await;
+    let (client, connection) = opened.map_err(|error| match error {
+        OpenError::Dial(error) => Fault::of_connection(error.to_string()),
+        OpenError::Postgres(error) => fault(&error),
+    })?;
     // Its end shows in the client's next answer.
     tokio::spawn(connection);
     Ok(client)

@@ -44,7 +44,6 @@ pub struct Trial {
     heard: Vec<u8>,
     /// They were told, and that the statement was parsed.
     told: bool,
-    failed: bool,
 }
 
 /// The messages behind a Parse, up to the Sync.
@@ -123,8 +122,7 @@ impl Exchange<'_> {
         let unnamed = self.talk.prepared.unnamed_name();
         self.talk.prepared.insert(&unnamed, known.clone());
         let (known, heard) = (known.clone(), Vec::new());
-        self.relay.trial =
-            Some(Box::new(Trial { known, name, length, heard, told: false, failed: false }));
+        self.relay.trial = Some(Box::new(Trial { known, name, length, heard, told: false }));
         Some(())
     }
 
@@ -175,7 +173,6 @@ impl Exchange<'_> {
             self.relay.trial = None;
             return false;
         }
-        trial.failed = true;
         if let Some(bound) = self.lease.bound() {
             bound.statements.stand_in_failed(&trial.known.statement);
         }

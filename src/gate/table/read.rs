@@ -5,11 +5,11 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
-use tokio_postgres::config::SslMode;
-use tokio_postgres::{AsyncMessage, Client, Config, NoTls, Row};
+use tokio_postgres::{AsyncMessage, Client, Row};
 
 use super::records::{CREDENTIALS_MAX, CredentialColumns, TenantColumns, TenantRecord};
-use crate::server::{Conninfo, Way, dial};
+use crate::secret::Secret;
+use crate::server::{Conninfo, OpenError, Program, open};
 
 /// The channel that the tables' triggers notify.
 const CHANNEL: &str = "tenantgate_catalog";
@@ -173,16 +173,13 @@ async fn bounded<T>(asked: impl Future<Output = Result<T, ReadError>>) -> Result
 }
 
 async fn open_at(conninfo: &Conninfo, host: usize) -> Result<Link, ReadError> {
-    let dialled = dial(conninfo, host, Way::only(conninfo, host)).await;
-    let (stream, _) = dialled.map_err(|error| ReadError::Connect(error.to_string()))?;
-    let mut config = Config::new();
-    config.user(&conninfo.user).dbname(&conninfo.dbname).application_name("tenantgate catalog");
-    if let Some(password) = &conninfo.password {
-        config.password(password.expose());
-    }
-    // The stream has the TLS that the connection string asks for.
-    config.ssl_mode(SslMode::Disable);
-    let (client, mut connection) = config.connect_raw(stream, NoTls).await?;
+    let password = conninfo.password.as_ref().map(Secret::expose);
+    let program = Program { name: "tenantgate catalog", dbname: &conninfo.dbname, password };
+    let opened = open(conninfo, host, program).await;
+    let (client, mut connection) = opened.map_err(|error| match error {
+        OpenError::Dial(error) => ReadError::Connect(error.to_string()),
+        OpenError::Postgres(error) => error.into(),
+    })?;
     // A place for one: whoever hears it reads all there is.
     let (heard, notices) = mpsc::channel(1);
     tokio::spawn(async move {
