@@ -34,7 +34,7 @@ test: rust postgresql versions
 	@./.ci/install drivers
 	$(CARGO) fmt --check
 	$(CARGO) clippy --locked --all-targets -- -D warnings
-	TORTURE_SECONDS=40 TENANTGATE_TEST_WORKERS=1 $(CARGO) test --locked
+	TORTURE_SECONDS=30 TENANTGATE_TEST_WORKERS=1 $(CARGO) test --locked
 	TENANTGATE_TEST_WORKERS=4 $(CARGO) test --locked --test main -- $(WITH_WORKERS)
 
 # The drivers of other languages, all of them through the gate; prints which can do what.

@@ -291,9 +291,20 @@ fn the_image_is_built_from_files_that_are_there_and_reach_the_builder() {
             copy(&root.join(from), &context.path().join(to));
         }
     }
-    // Cargo finds every target it is told of, and the lock file fits.
+    // Cargo finds every target it is told of, and the lock file fits. What only other platforms
+    // need has not been downloaded.
+    let version = Command::new("rustc").arg("-vV").output().unwrap();
+    let version = String::from_utf8(version.stdout).unwrap();
+    let host = version.lines().find_map(|line| line.strip_prefix("host: ")).unwrap();
     let output = Command::new(env!("CARGO"))
-        .args(["metadata", "--locked", "--offline", "--format-version=1"])
+        .args([
+            "metadata",
+            "--locked",
+            "--offline",
+            "--format-version=1",
+            "--filter-platform",
+            host,
+        ])
         .current_dir(context.path())
         .output()
         .unwrap();

@@ -14,7 +14,7 @@ use crate::catalog::plan::{
 use crate::catalog::token::parse_line;
 use crate::catalog::{
     Catalog, Cluster, Face, Map, Route, TIER_DEFAULT, Tenant, TenantId, TokenRecord, apart, roles,
-    service,
+    service, spread,
 };
 use crate::guard::{Denial, Denials};
 use crate::isolation::{Context, ContextError, ContextPlan, Isolation, Level, NAME_BYTES_MAX};
@@ -36,6 +36,7 @@ pub(super) fn build(plan: &CatalogPlan) -> Result<Catalog, Vec<Fault>> {
         check_name(name, &place, &mut faults);
         check_limits(limits, limits, &place, &mut faults);
     }
+    spread::check(plan, &mut faults);
     let mut builder = Builder::new(plan);
     let mut tenants = BTreeMap::new();
     for (id, tenant) in &plan.tenants {
@@ -137,6 +138,7 @@ impl<'plan> Builder<'plan> {
     pub(super) fn tenant(&mut self, name: &str, plan: &TenantPlan) -> Result<Tenant, Vec<Fault>> {
         let place = Place::Tenant(name.to_owned());
         let mut faults = Vec::new();
+        let plan = &*spread::settle(self.plan, name, plan, &mut faults);
         let id = tenant_id(name, &place, &mut faults);
         if let Some(id) = &id {
             self.tokens(id, &plan.tokens, &place);
@@ -296,7 +298,9 @@ impl<'plan> Builder<'plan> {
     ) -> Option<Arc<Cluster>> {
         let cluster = self.clusters.get(name);
         if cluster.is_none() {
-            faults.push(unknown(place, "cluster", name, self.clusters.keys().copied()));
+            let spreads = self.plan.spreads.keys().map(String::as_str);
+            let known = self.clusters.keys().copied().chain(spreads);
+            faults.push(unknown(place, "cluster", name, known));
         }
         cluster.cloned()
     }

@@ -15,6 +15,7 @@ mod names;
 mod plan;
 mod roles;
 mod service;
+mod spread;
 mod table;
 mod tenant;
 #[cfg(test)]
@@ -165,6 +166,11 @@ impl Catalog {
     /// What is wrong with one tenant's rows.
     pub fn faults_of(&self, id: &str) -> &[RowFault] {
         self.faults.get(id).map_or(&[], |faults| faults)
+    }
+
+    /// What spreads stand for, by their names.
+    pub fn spreads(&self) -> &BTreeMap<String, Vec<String>> {
+        &self.words.spreads
     }
 
     /// All clusters by name.

@@ -22,6 +22,8 @@ pub struct CatalogPlan {
     /// Where relative paths in connection strings start.
     pub folder: PathBuf,
     pub clusters: BTreeMap<String, ClusterPlan>,
+    /// Names that stand for several clusters, which tenants are spread over by their ids.
+    pub spreads: BTreeMap<String, Vec<String>>,
     pub tiers: BTreeMap<String, LimitsPlan>,
     pub tenants: BTreeMap<String, TenantPlan>,
     pub services: BTreeMap<String, ServicePlan>,
@@ -239,6 +241,7 @@ pub struct Fault {
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Place {
     Cluster(String),
+    Spread(String),
     Tier(String),
     Tenant(String),
     /// The tenant's own limits.

@@ -271,6 +271,44 @@ fn numbers_nobody_could_live_with_are_refused() {
     }
 }
 
+#[test]
+fn a_spread_is_held_to_its_clusters() {
+    let spread = |name: &str, clusters: &[&str]| {
+        let clusters = clusters.iter().map(|it| (*it).to_owned()).collect();
+        let spreads = [(name.to_owned(), clusters)].into();
+        CatalogPlan { spreads, ..plan([]) }
+    };
+    build(&spread("eu", &["main"]));
+    let place = || Place::Spread("eu".to_owned());
+    let told = |plan: &CatalogPlan| {
+        let (place, key, message) = fault(plan);
+        (place, key.unwrap_or_default(), message)
+    };
+    let twice = "cluster \"main\" stands here twice".to_owned();
+    assert_eq!(told(&spread("eu", &["main", "main"])), (place(), "clusters", twice));
+    let none = "there is no cluster \"maim\"".to_owned();
+    assert_eq!(told(&spread("eu", &["maim"])), (place(), "clusters", none));
+    assert_eq!(told(&spread("eu", &[])).2, "a spread without clusters");
+    assert_eq!(told(&spread("main", &["main"])).2, "a cluster is named \"main\", too");
+    assert_eq!(told(&spread("e u", &["main"])).2, "\"e u\" is not a name");
+
+    let on = |spread: &str, plan: TenantPlan| TenantPlan { cluster: spread.to_owned(), ..plan };
+    let with = |tenant: TenantPlan| CatalogPlan {
+        tenants: [("acme".to_owned(), tenant)].into(),
+        ..spread("eu", &["main"])
+    };
+    let catalog = build(&with(on("eu", tenant(Isolation::Row))));
+    assert_eq!(find(&catalog, "acme").unwrap().route.cluster.name, "main");
+    // Where it lives is the spread's to say, for its roles as well.
+    let own = told(&with(on("eu", at(Isolation::Silo, LOGIN))));
+    assert_eq!((own.0, own.1), (Place::Tenant("acme".to_owned()), "connection_string"));
+    let role = RolePlan { connection_string: Some(LOGIN.to_owned()), ..RolePlan::default() };
+    let roles = [("editor".to_owned(), role)].into();
+    let words = TenantPlan { roles, ..on("eu", tenant(Isolation::Row)) };
+    assert!(Catalog::build(&with(words)).is_err());
+    assert!(told(&with(on("eo", tenant(Isolation::Row)))).2.contains("\"eo\""));
+}
+
 fn row(id: &str, rank: i64, plan: TenantPlan) -> Change {
     Change::Put(Row { id: id.to_owned(), rank, plan: Ok(Box::new(plan)), faults: Vec::new() })
 }

@@ -8,6 +8,7 @@ mod doctor;
 mod health;
 mod install;
 mod load;
+mod moves;
 #[cfg(test)]
 mod tests;
 mod token;
@@ -41,6 +42,9 @@ enum Command {
         /// Print JSON
         #[arg(long)]
         json: bool,
+        /// Show whose data would be looked for elsewhere than by these settings
+        #[arg(long, value_name = "FILE", conflicts_with = "json")]
+        moves: Option<PathBuf>,
     },
     /// Ask a running gate over HTTP whether it is alive
     Health {
@@ -124,7 +128,11 @@ fn run(command: Command) -> Result<(), Failure> {
             let config = file.load()?;
             Ok(gate::run(config, file.path)?)
         }
-        Command::Check { file, json } => {
+        Command::Check { file, moves: Some(old), .. } => {
+            let config = file.load()?;
+            print(&moves::table(&config::load(&old)?.catalog, &config.catalog))
+        }
+        Command::Check { file, json, .. } => {
             let config = file.load()?;
             print(&if json { check::json(&config) } else { check::table(&config) })
         }

@@ -18,7 +18,7 @@ use super::rows;
 use super::secrets;
 use super::shapes::{
     AuditShape, CatalogShape, ClusterShape, ConsoleUserShape, GateShape, HttpShape, LimitsShape,
-    ListenShape, SECTIONS, ServiceShape, TenantShape, UsageShape,
+    ListenShape, SECTIONS, ServiceShape, SpreadShape, TenantShape, UsageShape,
 };
 use super::units;
 use super::{Config, GateSettings};
@@ -249,6 +249,7 @@ impl<'text> Reader<'text> {
             let seal_keys = secrets::seal_keys(self, &name, &shape);
             clusters.insert(name.clone(), cluster(name, shape, secret, seal_keys));
         }
+        let spreads = self.entries::<SpreadShape>("spreads");
         let tiers = self.entries::<LimitsShape>("tiers");
         let sound = self.problems.len() == before;
         let tenants = self.entries::<TenantShape>("tenants");
@@ -259,6 +260,7 @@ impl<'text> Reader<'text> {
         let plan = CatalogPlan {
             folder: self.folder.to_owned(),
             clusters,
+            spreads: spreads.into_iter().map(|(name, it)| (name, it.clusters)).collect(),
             tiers: tiers.into_iter().map(|(name, tier)| (name, tier.into())).collect(),
             tenants: tenants.into_iter().map(|(id, shape)| (id, tenant(shape))).collect(),
             services: services.into_iter().map(|(name, shape)| (name, shape.into())).collect(),
@@ -277,6 +279,7 @@ impl<'text> Reader<'text> {
     fn fault(&mut self, fault: &Fault) {
         let mut path = match &fault.place {
             Place::Cluster(name) => vec!["clusters", name.as_str()],
+            Place::Spread(name) => vec!["spreads", name.as_str()],
             Place::Tier(name) => vec!["tiers", name.as_str()],
             Place::Tenant(id) => vec!["tenants", id.as_str()],
             Place::TenantLimits(id) => vec!["tenants", id.as_str(), "limits"],

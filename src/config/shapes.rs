@@ -19,9 +19,9 @@ use crate::net::{ClientCertificate, LoginMethod, TlsPolicy};
 use crate::telemetry::LogFormat;
 
 /// The keys at the top.
-pub(super) const SECTIONS: [&str; 12] = [
-    "gate", "listen", "issuers", "clusters", "tiers", "tenants", "services", "catalog", "console",
-    "http", "audit", "usage",
+pub(super) const SECTIONS: [&str; 13] = [
+    "gate", "listen", "issuers", "clusters", "spreads", "tiers", "tenants", "services", "catalog",
+    "console", "http", "audit", "usage",
 ];
 
 #[derive(Default, Deserialize)]
@@ -208,6 +208,13 @@ pub(super) struct TenantShape {
     pub limits: LimitsShape,
     #[serde(default)]
     pub allow_superuser: bool,
+}
+
+/// `[spreads.NAME]`.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct SpreadShape {
+    pub clusters: Vec<String>,
 }
 
 #[derive(Deserialize)]

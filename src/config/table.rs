@@ -36,6 +36,9 @@ impl Config {
         }
         table.extend(self.issuers.iter().flat_map(issuer));
         table.extend(self.catalog.clusters().flat_map(|named| cluster(named)));
+        table.extend(self.catalog.spreads().iter().map(|(name, clusters)| {
+            live(format!("spreads.{name}.clusters"), clusters.join(", "), None)
+        }));
         table.extend(self.table.iter().flat_map(catalog));
         let period = time(ConsoleSettings::default().stats_period);
         let key = "console.stats_period".to_owned();

@@ -48,7 +48,7 @@ use door::Doors;
 use inherited::Inherited;
 use service::ServiceManager;
 use table::Table;
-pub use table::look;
+pub use table::{Alone, CredentialColumns, TenantColumns, look};
 use usage::Usage;
 use worker::Worker;
 

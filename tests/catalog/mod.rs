@@ -2,8 +2,10 @@
 //! clients are connected, what an outage does, and that a broken row harms nobody else.
 
 mod faults;
+mod files;
 mod follow;
 mod outage;
+mod spreads;
 mod tables;
 
 use std::fs;

@@ -154,7 +154,7 @@ pub(super) async fn texts(
     Ok(texts.map(str::to_owned).collect())
 }
 
-pub(super) fn lost(error: &tokio_postgres::Error) -> Failure {
+pub(in crate::cli) fn lost(error: &tokio_postgres::Error) -> Failure {
     match error.as_db_error() {
         Some(error) => Failure::Ran(format!("{} {}", error.code().code(), error.message())),
         None => Failure::Ran(format!("the connection to PostgreSQL is lost: {error}")),
@@ -162,7 +162,7 @@ pub(super) fn lost(error: &tokio_postgres::Error) -> Failure {
 }
 
 /// The administrator's connection to one database. Hosts are tried in order.
-pub(super) async fn connect(admin: &Conninfo, dbname: &str) -> Result<Client, Failure> {
+pub(in crate::cli) async fn connect(admin: &Conninfo, dbname: &str) -> Result<Client, Failure> {
     let mut last = "no host to connect to".to_owned();
     for host in 0..admin.hosts.len() {
         match tokio::time::timeout(LOGIN_TIMEOUT, connect_at(admin, host, dbname)).await {

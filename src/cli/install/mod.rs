@@ -20,6 +20,7 @@ use crate::config::Config;
 use crate::isolation::{Isolation, Level, Seal, StoredKey, quote};
 use crate::server::Conninfo;
 use crate::spelling;
+pub(super) use apply::{connect, lost};
 use step::Step;
 pub(super) use tables::{TablesCommand, no_table};
 
@@ -110,7 +111,7 @@ fn run_for(command: &InstallCommand, tenant: &Tenant) -> Result<(), Failure> {
     runtime()?.block_on(own::apply(&admin, tenant))
 }
 
-fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
+pub(super) fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     Ok(runtime.map_err(anyhow::Error::from)?)
 }
@@ -119,7 +120,7 @@ fn steps_of(place: &Place, uninstall: bool) -> Vec<Step> {
     if uninstall { removal::steps(place) } else { steps::steps(place) }
 }
 
-fn admin(text: &str) -> Result<Conninfo, Failure> {
+pub(super) fn admin(text: &str) -> Result<Conninfo, Failure> {
     let conninfo = Conninfo::parse(text);
     let conninfo = conninfo.map_err(|error| Failure::Usage(format!("--admin: {error}")))?;
     Ok(conninfo.in_folder(Path::new("")))

@@ -2,6 +2,7 @@
 //! thread of their own. What was read last is kept in a file, so that the gate can start without
 //! the database.
 
+mod alone;
 mod cache;
 mod follow;
 mod read;
@@ -22,7 +23,9 @@ use tokio::sync::Notify;
 use crate::catalog::{Catalog, Change, Composer, RowFault, TableSettings};
 use crate::gate::Common;
 use crate::gate::worker::{Order, Worker};
+pub use alone::Alone;
 use records::TenantRecord;
+pub use records::{CredentialColumns, TenantColumns};
 pub use state::{TableFigures, TableState, shown};
 
 /// How long the start waits for the tables. Without them the gate serves what the file of the last

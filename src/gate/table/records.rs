@@ -151,6 +151,11 @@ enum Words {
 }
 
 impl CredentialColumns {
+    /// What is wrong with it.
+    pub(super) fn fault(&self) -> Option<RowFault> {
+        self.plan().err()
+    }
+
     /// What it says; nothing if it is revoked and nobody need know why it is refused.
     fn plan(&self) -> Result<Option<Words>, RowFault> {
         let row = format!("credentials {}", self.id);
