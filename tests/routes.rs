@@ -1,6 +1,8 @@
 //! The way to the server: libpq's sslmode with its exact meaning, channel binding, and which ways
 //! of logging in a route allows.
 
+mod tls;
+
 use tenantgate::catalog::new_token;
 use tenantgate::demo::{Cluster, Plan};
 use tokio_postgres::error::SqlState;
@@ -21,15 +23,20 @@ host all trusted 127.0.0.1/32 trust
 
 struct Stage {
     cluster: Cluster,
-    authority: String,
-    stranger: String,
+    authority: Authority,
+    /// Of the server's certificate, PEM.
+    key: String,
+    /// What lies beside the gate's settings.
+    files: Vec<(&'static str, String)>,
+    /// The gate's environment.
+    environment: Vec<(&'static str, String)>,
 }
 
 impl Stage {
     async fn new() -> Self {
         let authority = Authority::new();
         let identity = authority.server(&["localhost"]);
-        let tls = Some((identity.certificate, identity.key));
+        let tls = Some((identity.certificate, identity.key.clone()));
         let hba = Some(HBA.to_owned());
         let cluster = own(&Plan { tls, hba, ..Plan::default() }).await;
         let admin = superuser(&cluster, "postgres").await;
@@ -42,33 +49,45 @@ impl Stage {
         ] {
             admin.batch_execute(sql).await.unwrap();
         }
-        Self { cluster, authority: authority.pem(), stranger: Authority::new().pem() }
+        let stranger = Authority::new().pem();
+        let files = vec![("ca.pem", authority.pem()), ("other.pem", stranger)];
+        Self { cluster, authority, key: identity.key, files, environment: Vec::new() }
     }
 
-    /// Whether a silo tenant with this route is served: over TLS (true) or not (false), or why not.
-    async fn served(&self, host: &str, user: &str, options: &str) -> Result<bool, SqlState> {
+    /// A gate with a silo tenant of this route, and the tenant's token.
+    async fn gate(&self, host: &str, user: &str, options: &str) -> (Gate, String) {
         let token = new_token().unwrap();
         let port = self.cluster.port();
         let settings = format!(
             "[[listen]]\naddress = \"127.0.0.1:$PORT\"\ntls = \"disable\"\n\
              plaintext_password = true\n[clusters.main]\ncapacity = 2\n[tenants.solo]\n\
              isolation = \"silo\"\ncluster = \"main\"\ntokens = [\"{}\"]\nconnection_string = \
-             \"host={host} hostaddr=127.0.0.1 port={port} dbname=solo user={user} \
-             password=secret {options}\"\n",
+             \"host={host} hostaddr=127.0.0.1 port={port} dbname=solo user={user} {options}\"\n",
             token.line
         );
-        let files = [("ca.pem", self.authority.as_str()), ("other.pem", self.stranger.as_str())];
-        let gate = Gate::start_with(&settings, &files).await;
-        let text = &token.text;
-        let conninfo =
-            format!("host=127.0.0.1 port={} user=app dbname=solo password={text}", gate.port);
-        match connect(&conninfo).await {
-            Ok(client) => {
-                let sql = "SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()";
-                Ok(client.query_one(sql, &[]).await.unwrap().get(0))
-            }
-            Err(error) => Err(error.code().unwrap().clone()),
+        let files: Vec<_> = self.files.iter().map(|(name, text)| (*name, &**text)).collect();
+        let environment: Vec<_> = self.environment.iter().map(|(a, b)| (*a, &**b)).collect();
+        (Gate::start_under(&settings, &files, &environment).await, token.text)
+    }
+
+    /// Whether a silo tenant with this route is served: over TLS (true) or not (false), or why not.
+    async fn served(&self, host: &str, user: &str, options: &str) -> Result<bool, SqlState> {
+        let options = format!("password=secret {options}");
+        let (gate, token) = self.gate(host, user, &options).await;
+        through(&gate, &token).await
+    }
+}
+
+/// Whether a session through the gate has TLS behind it, or why there is none.
+async fn through(gate: &Gate, token: &str) -> Result<bool, SqlState> {
+    let port = gate.port;
+    let conninfo = format!("host=127.0.0.1 port={port} user=app dbname=solo password={token}");
+    match connect(&conninfo).await {
+        Ok(client) => {
+            let sql = "SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()";
+            Ok(client.query_one(sql, &[]).await.unwrap().get(0))
         }
+        Err(error) => Err(error.code().unwrap().clone()),
     }
 }
 

@@ -38,6 +38,8 @@ pub enum Work {
     Transaction,
     /// Begin, set_config, select, commit: four round trips, because nobody else sets the tenant.
     SetTenant,
+    /// The same words to a gate, which answers two of them itself.
+    ActForTenant,
     /// One large result, counted in megabytes.
     Read(&'static str),
     /// COPY FROM STDIN of lines that the server reads and drops, counted in megabytes.
@@ -147,12 +149,14 @@ impl Client {
             format!("SELECT abalance FROM open_accounts WHERE aid = {aid} AND tenant_id = 't000'");
         let tenant = fastrand::usize(0..TENANTS);
         let set = format!("SELECT set_config('app.tenant_id', 't{tenant:03}', true)");
+        let act = format!("SELECT set_config('tenantgate.tenant', 't{tenant:03}', true)");
         let before = self.received;
         let steps: &[&str] = match work {
             Work::Select => &[&select],
             Work::SelectOpen => &[&open],
             Work::Transaction => &["BEGIN", &select, "COMMIT"],
             Work::SetTenant => &["BEGIN", &set, &select, "COMMIT"],
+            Work::ActForTenant => &["BEGIN", &act, &select, "COMMIT"],
             Work::Read(sql) => &[sql],
             Work::CopyIn => return self.copy_in().await,
         };

@@ -8,6 +8,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
+use crate::acting;
 use crate::driver::{self, Work};
 use crate::lines::{self, Line};
 use crate::sheet::{Aim, cell, percent};
@@ -41,8 +42,9 @@ pub async fn prepare(stage: &Stage) -> Result<()> {
         run(&stage.cluster, "postgres", &[&copy]).await?;
         let plan = GatePlan { servers: 1, level: Some(level), ..GatePlan::default() };
         let settings = format!(
-            "[[listen]]\naddress = \"127.0.0.1:6432\"\ntls = \"disable\"\n\n{}",
-            stage.settings(plan, folder.path())?
+            "[[listen]]\naddress = \"127.0.0.1:6432\"\ntls = \"disable\"\n\n{}{}",
+            stage.settings(plan, folder.path())?,
+            acting::table(stage, Some(level))
         );
         // Policies can call what the lower level has installed; only then the higher one is whole.
         let lower = settings.replace("level = \"sealed\"", "level = \"guard\"");

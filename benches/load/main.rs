@@ -2,6 +2,7 @@
 //! machine. Prints tables and the aims; `benches/README.md` says how to read them. Nothing here
 //! passes or fails by time. `cargo test` runs it as a smoke test: everything once, for a moment.
 
+mod acting;
 mod bulk;
 mod count;
 mod driver;
@@ -91,6 +92,8 @@ enum Part {
     Storm,
     /// Many tenants, beside an application that sets the tenant itself.
     Tenants,
+    /// One pool that acts for many tenants.
+    Acting,
     /// What each level of protection costs.
     Levels,
     /// Memory of clients that do nothing.
@@ -174,6 +177,7 @@ impl Arguments {
             Part::Bulk => 16 * each,
             Part::Storm => 5 * each,
             Part::Tenants => 8 * each + 60,
+            Part::Acting => 7 * each + 30,
             Part::Levels => 12 * each + 30,
             Part::Idle => 120,
             Part::Count => 150,
@@ -195,6 +199,7 @@ impl Part {
             Self::Bulk => bulk::run(bench),
             Self::Storm => storm::run(bench),
             Self::Tenants => tenants::run(bench),
+            Self::Acting => acting::run(bench),
             Self::Levels => levels::take(bench),
             Self::Idle => idle::run(bench),
             Self::Count => count::run(bench),

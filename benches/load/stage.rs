@@ -33,6 +33,9 @@ pub const DIRECT: &str = "direct_login";
 /// A login without a tenant: the application sets it in every transaction.
 pub const APPLICATION: &str = "application_login";
 
+/// The login of a service that has not chosen a tenant.
+pub const SERVICE: &str = "service_login";
+
 /// The login to the database of the one tenant that has one of its own.
 pub const SILO: &str = "silo_login";
 

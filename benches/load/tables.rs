@@ -1,6 +1,6 @@
 //! The SQL of the bench's cluster: roles, logins, and tables with row security.
 
-use crate::stage::{APPLICATION, DIRECT, PASSWORD, ROWS, SILO, TENANTS};
+use crate::stage::{APPLICATION, DIRECT, PASSWORD, ROWS, SERVICE, SILO, TENANTS};
 
 /// Logins and roles of the cluster.
 pub fn roles() -> String {
@@ -13,6 +13,7 @@ pub fn roles() -> String {
         "CREATE ROLE app_owner NOLOGIN;
          CREATE ROLE app_rw NOLOGIN;
          CREATE ROLE {SILO} LOGIN PASSWORD '{PASSWORD}';
+         CREATE ROLE {SERVICE} LOGIN PASSWORD '{PASSWORD}';
          {logins}
          -- All with one verifier: making a thousand of them takes longer than a part of the bench.
          DO $$

@@ -72,7 +72,7 @@ pub fn run(bench: &mut Bench) -> Result<()> {
         lines.push(Line::new(&[SELECT], name, Some(pools.pid()), run));
     }
     lines::take(bench, "tenants", &mut lines)?;
-    let (rows, aims) = (rows(&lines), aims(&lines));
+    let (rows, aims) = (rows(&lines, &COLUMNS), aims(&lines));
     drop(lines);
     aims.into_iter().for_each(|aim| bench.sheet.aim(aim));
     let title = format!("{CLIENTS} clients at work, {tenants} tenants, {SERVERS} servers");
@@ -98,7 +98,7 @@ fn working(
 }
 
 /// All lines are held against the first: it is what the others are instead of.
-fn rows(lines: &[Line<'_>]) -> Vec<Vec<String>> {
+pub fn rows(lines: &[Line<'_>], columns: &Columns) -> Vec<Vec<String>> {
     let same = |line: &Line<'_>| Line {
         what: Vec::new(),
         through: line.through,
@@ -107,7 +107,7 @@ fn rows(lines: &[Line<'_>]) -> Vec<Vec<String>> {
         series: line.series.clone(),
     };
     let bare: Vec<Line<'_>> = lines.iter().map(same).collect();
-    let mut rows = lines::rows(&COLUMNS, &bare);
+    let mut rows = lines::rows(columns, &bare);
     for (row, line) in rows.iter_mut().skip(1).zip(lines) {
         row.splice(0..0, line.what.iter().cloned());
     }

@@ -12,13 +12,14 @@ use crate::auth::Denied;
 use crate::auth::keys::Print;
 use crate::auth::settings::{Family, IssuerSettings, KeySource, SettingsError};
 use crate::auth::strict::Strict;
+use crate::auth::vouched::{Whom, vouched};
 
 /// Longest `kid`, `jti` or role that is looked at, in bytes.
 const NAME_BYTES_MAX: usize = 256;
 
 /// What a verified token says.
 pub(super) struct Verified {
-    pub(super) tenant: String,
+    pub(super) whom: Whom,
     /// The `sub` claim; empty if there is none.
     pub(super) subject: String,
     pub(super) expires_at: SystemTime,
@@ -83,7 +84,13 @@ pub(super) fn check(
     }
     let expires_at = times(settings, claims, now)?;
     let paths = &settings.claims;
-    let tenant = text_at(claims, &paths.tenant)?.ok_or(Denied::ClaimMissing("the tenant's"))?;
+    let whom = match vouched(paths, claims)? {
+        Some(vouched) => Whom::Service(vouched),
+        None => {
+            let tenant = text_at(claims, &paths.tenant)?;
+            Whom::Tenant(tenant.ok_or(Denied::ClaimMissing("the tenant's"))?)
+        }
+    };
     let role = match &paths.role {
         Some(path) => role(claims, path)?,
         None => None,
@@ -98,7 +105,7 @@ pub(super) fn check(
         Some(_) => return Err(Denied::ClaimMissing("jti")),
     };
     let subject = claims.get("sub").and_then(Value::as_str).unwrap_or_default().to_owned();
-    Ok(Verified { tenant, subject, expires_at, role, read_only, jti, key })
+    Ok(Verified { whom, subject, expires_at, role, read_only, jti, key })
 }
 
 /// `exp`, `nbf`, `iat` and the longest life; gives the moment from which the token is denied.
@@ -180,7 +187,10 @@ pub(super) fn moment(claim: &Value) -> Option<SystemTime> {
 
 /// A claim by its name, or by a path with dots. A claim that has the whole path as its name comes
 /// first: names such as `https://example.com/tenant` have dots of their own.
-fn claim_at<'claims>(claims: &'claims Map<String, Value>, path: &str) -> Option<&'claims Value> {
+pub(super) fn claim_at<'claims>(
+    claims: &'claims Map<String, Value>,
+    path: &str,
+) -> Option<&'claims Value> {
     if let Some(claim) = claims.get(path) {
         return Some(claim);
     }

@@ -1,6 +1,6 @@
 //! [`Issuer`]: who signs JSON Web Tokens, with its keys at hand.
 
-use std::path::Path;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -17,6 +17,7 @@ use crate::auth::strict::Strict;
 use crate::auth::watched::{DenyList, Watched};
 use crate::auth::{Changes, Denied};
 use crate::catalog::Live;
+use crate::secret::Place;
 
 /// An issuer with its keys at hand.
 pub(super) struct Issuer {
@@ -70,7 +71,7 @@ impl Issuer {
             name: String::new(),
             issuer: String::new(),
             audience: String::new(),
-            keys: KeySource::File { path: Path::new("").to_owned(), algorithm },
+            keys: KeySource::File { path: Place::File(PathBuf::new()), algorithm },
             claims: ClaimPaths::default(),
             leeway: LEEWAY_DEFAULT,
             lifetime: LIFETIME_DEFAULT,
@@ -177,8 +178,9 @@ impl Issuer {
         }
     }
 
-    /// Checks the signature, then every claim. An unknown key takes the work of a known one: that
-    /// of `nobody`.
+    /// Checks the signature, then every claim. With an unknown key the claims are read all the
+    /// same, by the key of `nobody`; that other algorithms take longer is covered by the pause that
+    /// every refusal has.
     pub(super) fn verify(
         &self,
         token: &[u8],

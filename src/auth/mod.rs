@@ -15,6 +15,7 @@ mod strict;
 mod tests;
 mod throttle;
 mod verifier;
+mod vouched;
 mod watched;
 
 use std::sync::Arc;
@@ -27,15 +28,16 @@ use serde_json::{Map, Value};
 use crate::auth::claims::Verified;
 use crate::auth::issuer::Issuer;
 use crate::auth::keys::Print;
+use crate::auth::vouched::{Vouched, Whom};
 use crate::catalog::{
-    Catalog, CredentialRecord, Face, TOKEN_PREFIX, Tenant, TenantName, TenantState, TokenRecord,
-    token_id, token_sha256,
+    Catalog, CredentialRecord, Face, TOKEN_PREFIX, Tenant, TenantId, TenantName, TenantState,
+    TokenRecord, token_id, token_sha256,
 };
 
 pub use remote::RemoteSettings;
 pub use settings::{
     Algorithm, ClaimPaths, IssuerSettings, KeySource, LEEWAY_DEFAULT, LIFETIME_DEFAULT,
-    PAUSE_DEFAULT, REFRESH_DEFAULT, SettingsError, TENANT_CLAIM_DEFAULT,
+    PAUSE_DEFAULT, REFRESH_DEFAULT, SettingsError, TENANT_CLAIM_DEFAULT, Vouching,
 };
 pub use throttle::{GuessLimits, Knocker, Throttle};
 pub use verifier::scram_verifier;
@@ -48,7 +50,7 @@ pub const PASSWORD_BYTES_MAX: usize = 16 * 1024;
 #[derive(Debug)]
 pub struct Authenticator {
     issuers: Vec<Issuer>,
-    /// Verifies nothing; gives unknown issuers the work that known ones get.
+    /// Verifies nothing; an unknown issuer's token is read as far as a known one's.
     nobody: Issuer,
     changes: Changes,
 }
@@ -99,6 +101,8 @@ struct Bearer {
     jti: Option<String>,
     /// It speaks for tenants that name no issuer.
     any_tenant: bool,
+    /// It speaks for a service, and for no tenant.
+    vouched: Option<Box<Vouched>>,
 }
 
 impl Identity {
@@ -119,16 +123,27 @@ impl Identity {
     /// Whether it is one that the tenant takes: of the issuer it is bound to, or else of one that
     /// speaks for everybody.
     pub fn is_of_the_tenants_issuer(&self, tenant: &Tenant) -> bool {
-        match (&self.proof, &tenant.issuer) {
-            (Proof::Bearer(bearer), Some(issuer)) => bearer.issuer == **issuer,
-            (Proof::Bearer(bearer), None) => bearer.any_tenant,
-            (Proof::Token(_) | Proof::Record(_), _) => true,
+        match &self.proof {
+            // The settings name the service at its issuer.
+            Proof::Bearer(bearer) if bearer.vouched.is_some() => tenant.service.is_some(),
+            Proof::Bearer(bearer) => bearer.is_taken_by(tenant),
+            Proof::Token(_) | Proof::Record(_) => true,
         }
     }
 
     /// Whether the credential has run out.
     pub fn has_expired(&self, now: SystemTime) -> bool {
         self.expires_at.is_some_and(|expires_at| expires_at <= now)
+    }
+}
+
+impl Bearer {
+    /// Whether the issuer may speak for the tenant at all.
+    fn is_taken_by(&self, tenant: &Tenant) -> bool {
+        match &tenant.issuer {
+            Some(issuer) => self.issuer == **issuer,
+            None => self.any_tenant,
+        }
     }
 }
 
@@ -159,6 +174,10 @@ pub enum Denied {
     WrongAudience,
     #[error("without {0} claim, or with one of the wrong type")]
     ClaimMissing(&'static str),
+    #[error("with an act-for claim beside a tenant's, a role's or a right's")]
+    BothClaims,
+    #[error("the token is for all tenants, and the service is not")]
+    BeyondService,
     #[error("revoked")]
     Revoked,
     #[error("with an extension that must be understood and is not")]
@@ -261,6 +280,10 @@ impl Authenticator {
             settings.issuer == bearer.iss
                 && settings.audience == bearer.audience
                 && (settings.any_tenant || !bearer.any_tenant)
+                && bearer
+                    .vouched
+                    .as_ref()
+                    .is_none_or(|vouched| settings.claims.vouching.as_ref() == Some(&vouched.by))
                 && issuer.stands(&bearer.key, bearer.jti.as_deref())
         })
     }
@@ -288,8 +311,7 @@ impl Authenticator {
         // The tenant is looked up in any case, so that a wrong credential takes as long.
         let id = proof.as_ref().map_or("", |proof| proof.tenant.as_str());
         let tenant = match &proof {
-            // Only a token is a service's; no claim can name one.
-            Ok(Proved { proof: Proof::Token(_), .. }) => catalog.find_of_token(id).await,
+            Ok(proved) if proved.proof.is_of_service() => catalog.find_of_token(id).await,
             _ => catalog.find(id).await,
         };
         let Proved { credential, expires_at, face, proof, .. } = proof?;
@@ -302,6 +324,9 @@ impl Authenticator {
         let identity = Identity { tenant, credential, expires_at, face, proof, beside: None };
         if !identity.is_of_the_tenants_issuer(&identity.tenant) {
             return Err(Denied::OtherIssuer);
+        }
+        if !identity.is_within(&identity.tenant) {
+            return Err(Denied::BeyondService);
         }
         if !named.iter().all(|name| name.is(&identity.tenant.id)) {
             return Err(Denied::NameDisagrees);
@@ -333,8 +358,14 @@ impl Authenticator {
             (None, Some(_)) => return Err(Denied::Unknown),
             (None, None) => return Err(Denied::Malformed),
         };
-        let Verified { tenant, subject, expires_at, jti, key, role, read_only } = verified?;
+        let Verified { whom, subject, expires_at, jti, key, role, read_only } = verified?;
         let settings = &issuer.settings;
+        let (tenant, vouched) = match whom {
+            Whom::Tenant(id) => (id, None),
+            Whom::Service(vouched) => {
+                (TenantId::of_service(&vouched.by.service).to_string(), Some(Box::new(vouched)))
+            }
+        };
         let bearer = Bearer {
             issuer: settings.name.clone(),
             iss: settings.issuer.clone(),
@@ -342,6 +373,7 @@ impl Authenticator {
             key,
             jti,
             any_tenant: settings.any_tenant,
+            vouched,
         };
         Ok(Proved {
             tenant,

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use jsonwebtoken::DecodingKey;
@@ -10,7 +10,7 @@ use jsonwebtoken::DecodingKey;
 use crate::auth::keys::{self, Key, KeySet};
 use crate::auth::remote::{RemoteSettings, SET_BYTES_MAX, check_url};
 use crate::auth::watched::{DenyList, Watched};
-use crate::secret::Secret;
+use crate::secret::{Place, Secret};
 
 /// The claim that names the tenant unless an issuer's settings name another.
 pub const TENANT_CLAIM_DEFAULT: &str = "tenant_id";
@@ -51,7 +51,7 @@ pub struct IssuerSettings {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum KeySource {
     /// One key. HMAC: the secret's bytes, a trailing newline dropped. Otherwise a public key, PEM.
-    File { path: PathBuf, algorithm: Algorithm },
+    File { path: Place, algorithm: Algorithm },
     /// A JSON Web Key Set in a file; with `algorithm` only its keys for that one.
     SetFile { path: PathBuf, algorithm: Option<Algorithm> },
     /// A JSON Web Key Set at an address.
@@ -67,12 +67,23 @@ pub struct ClaimPaths {
     pub role: Option<String>,
     /// `true`: nothing may be written.
     pub read_only: Option<String>,
+    /// For whom a service may act, if the issuer vouches for one.
+    pub vouching: Option<Vouching>,
+}
+
+/// The service that an issuer vouches for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Vouching {
+    /// The claim with the ids of tenants, or `"*"`.
+    pub claim: String,
+    /// The key in `[services.NAME]`: no token chooses it.
+    pub service: String,
 }
 
 impl Default for ClaimPaths {
     fn default() -> Self {
         let tenant = TENANT_CLAIM_DEFAULT.to_owned();
-        Self { tenant, role: None, read_only: None }
+        Self { tenant, role: None, read_only: None, vouching: None }
     }
 }
 
@@ -173,12 +184,19 @@ impl IssuerSettings {
             ("tenant_claim", Some(&claims.tenant)),
             ("role_claim", claims.role.as_ref()),
             ("read_only_claim", claims.read_only.as_ref()),
+            ("acts_for_claim", claims.vouching.as_ref().map(|it| &it.claim)),
         ];
         for (key, path) in paths {
             if path.is_some_and(|path| path.split('.').any(str::is_empty)) {
                 let message = format!("{key} is a claim's name, or names with dots between them");
                 return Err(self.fault(key, message));
             }
+        }
+        let claim = claims.vouching.as_ref().map(|it| &it.claim);
+        let others = [Some(&claims.tenant), claims.role.as_ref(), claims.read_only.as_ref()];
+        if claim.is_some() && others.contains(&claim) {
+            let message = "acts_for_claim is the claim of something else too".to_owned();
+            return Err(self.fault("acts_for_claim", message));
         }
         if self.lifetime.is_zero() {
             return Err(self.fault("lifetime", "lifetime is zero".to_owned()));
@@ -216,7 +234,7 @@ impl IssuerSettings {
         list.map_err(|message| self.fault("denied_file", message))
     }
 
-    fn key(&self, path: &Path, algorithm: Algorithm) -> Result<Key, SettingsError> {
+    fn key(&self, path: &Place, algorithm: Algorithm) -> Result<Key, SettingsError> {
         let (key, wanted) = match algorithm.family() {
             Family::Hmac => {
                 let secret = self.secret(path, algorithm)?;
@@ -241,9 +259,10 @@ impl IssuerSettings {
                 (DecodingKey::from_ed_pem(&pem), "an Ed25519 key")
             }
         };
-        let key = key.ok().filter(|key| keys::is_sound(algorithm, key)).ok_or_else(|| {
-            self.fault("key_file", format!("{} does not hold {wanted}", path.display()))
-        })?;
+        let key = key
+            .ok()
+            .filter(|key| keys::is_sound(algorithm, key))
+            .ok_or_else(|| self.fault("key_file", format!("{path} does not hold {wanted}")))?;
         let print = keys::print(algorithm, &[key.try_get_as_bytes().unwrap_or_default()]);
         Ok(Key::new(algorithm, key, print))
     }
@@ -251,7 +270,7 @@ impl IssuerSettings {
     /// The shared secret of an HMAC issuer: as many bits as the hash or more (RFC 7518, 3.2).
     pub(super) fn secret(
         &self,
-        path: &Path,
+        path: &Place,
         algorithm: Algorithm,
     ) -> Result<Secret, SettingsError> {
         let bytes_min = match algorithm {
@@ -259,7 +278,7 @@ impl IssuerSettings {
             Algorithm::HS512 => 64,
             _ => 32,
         };
-        let secret = Secret::read(path, KEY_FILE_BYTES_MAX);
+        let secret = path.read(KEY_FILE_BYTES_MAX);
         let secret = secret.map_err(|error| self.fault("key_file", error.to_string()))?;
         let bytes = secret.expose();
         let name = algorithm.name();
@@ -268,7 +287,7 @@ impl IssuerSettings {
             return Err(self.fault("key_file", message));
         }
         if bytes.len() < bytes_min {
-            let (path, len) = (path.display(), bytes.len());
+            let len = bytes.len();
             let message =
                 format!("the secret in {path} has {len} bytes, {name} takes {bytes_min} or more");
             return Err(self.fault("key_file", message));
@@ -277,7 +296,7 @@ impl IssuerSettings {
     }
 
     /// A private key or certificate would be read as well by the library; a public key it must be.
-    fn public_pem(&self, path: &Path, labels: &[&str]) -> Result<Vec<u8>, SettingsError> {
+    fn public_pem(&self, path: &Place, labels: &[&str]) -> Result<Vec<u8>, SettingsError> {
         let bytes = self.read(path)?;
         let text = String::from_utf8_lossy(&bytes);
         let begins: Vec<&str> =
@@ -286,11 +305,17 @@ impl IssuerSettings {
         if begins.len() == 1 && begins.iter().all(wanted) {
             return Ok(bytes);
         }
-        let (path, labels) = (path.display(), labels.join("\" or \""));
+        let labels = labels.join("\" or \"");
         Err(self.fault("key_file", format!("{path} does not hold one PEM block \"{labels}\"")))
     }
 
-    fn read(&self, path: &Path) -> Result<Vec<u8>, SettingsError> {
+    /// A public key: its file may be anybody's.
+    fn read(&self, place: &Place) -> Result<Vec<u8>, SettingsError> {
+        let Place::File(path) = place else {
+            let read = place.read(KEY_FILE_BYTES_MAX);
+            let read = read.map_err(|error| self.fault("key_file", error.to_string()));
+            return read.map(|secret| secret.expose().to_vec());
+        };
         let fault =
             |why: String| self.fault("key_file", format!("cannot read {}: {why}", path.display()));
         let size = fs::metadata(path).map_err(|error| fault(error.to_string()))?.len();

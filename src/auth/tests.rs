@@ -18,6 +18,7 @@ use crate::catalog::{
     TenantPlan, TokenPlan, new_token,
 };
 use crate::isolation::Isolation;
+use crate::secret::Place;
 
 const NOW: u64 = 1_800_000_000;
 
@@ -92,7 +93,7 @@ fn issuer(folder: &Path, name: &str, algorithm: Algorithm, key: &[u8]) -> Issuer
         name: name.to_owned(),
         issuer: format!("https://{name}.example.com"),
         audience: "tenantgate".to_owned(),
-        keys: KeySource::File { path: key_file, algorithm },
+        keys: KeySource::File { path: Place::File(key_file), algorithm },
         claims: ClaimPaths::default(),
         leeway: Duration::from_secs(30),
         lifetime: LIFETIME_DEFAULT,

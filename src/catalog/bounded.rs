@@ -61,21 +61,22 @@ impl Builder<'_> {
     /// may name its own tenant's files only: it could send what is in them to a server of its own.
     fn referred(&self, id: &str, password: &Secret) -> Result<Option<Secret>, String> {
         let text = str::from_utf8(password.expose()).unwrap_or_default();
-        if text.starts_with("env:") {
-            return Err("passwords are not taken from the environment".to_owned());
+        if text.starts_with("env:") || text.starts_with("credential:") {
+            let rule = "a row takes no password from the environment or from systemd";
+            return Err(rule.to_owned());
         }
         let Some(name) = text.strip_prefix("file:") else { return Ok(None) };
         let folder = self.plan().secrets_folder.as_ref();
         let folder = folder.ok_or("the settings name no secrets_folder")?;
-        // The rule of names: no slash, and no dot to begin with.
-        let name = TenantId::new(name).ok_or("this is not the name of a secret's file")?;
-        let own = name.as_str().strip_prefix(id);
-        if !own.is_some_and(|rest| rest.is_empty() || rest.starts_with('.')) {
+        // The rule of names: no slash, and no dot to begin with. No id has an "@" in it, so what
+        // stands before it is one tenant's.
+        let (owner, rest) = name.split_once('@').unwrap_or((name, "0"));
+        if owner != id || TenantId::new(rest).is_none() {
             let rule =
-                "a secret's file has the tenant's id for its name, or begins with it and a dot";
+                "a secret's file has the tenant's id for its name, or begins with it and an @";
             return Err(rule.to_owned());
         }
-        let read = Secret::read(&folder.join(name.as_str()), PASSWORD_BYTES_MAX);
+        let read = Secret::read(&folder.join(name), PASSWORD_BYTES_MAX);
         read.map(Some).map_err(|error| error.to_string())
     }
 }

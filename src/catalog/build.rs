@@ -2,6 +2,7 @@
 //! `apart.rs`. Everything that is wrong is reported, not only the first.
 
 use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
 use std::sync::Arc;
 
 use arc_swap::ArcSwapOption;
@@ -18,7 +19,7 @@ use crate::catalog::{
 };
 use crate::guard::{Denial, Denials};
 use crate::isolation::{Context, ContextError, ContextPlan, Isolation, Level, NAME_BYTES_MAX};
-use crate::server::{Conninfo, Reach};
+use crate::server::{Conninfo, ConninfoError, Reach};
 use crate::spelling;
 
 /// More than any PostgreSQL can be told to accept (MAX_BACKENDS).
@@ -29,7 +30,7 @@ const NAME_RULE: &str = "A name starts with a letter or digit and goes on with l
 pub(super) fn build(plan: &CatalogPlan) -> Result<Catalog, Vec<Fault>> {
     let mut faults = Vec::new();
     for (name, cluster) in &plan.clusters {
-        check_cluster(name, cluster, &mut faults);
+        check_cluster(name, cluster, &plan.folder, &mut faults);
     }
     for (name, limits) in &plan.tiers {
         let place = Place::Tier(name.clone());
@@ -38,6 +39,7 @@ pub(super) fn build(plan: &CatalogPlan) -> Result<Catalog, Vec<Fault>> {
     }
     spread::check(plan, &mut faults);
     let mut builder = Builder::new(plan);
+    builder.read_whole(&mut faults);
     let mut tenants = BTreeMap::new();
     for (id, tenant) in &plan.tenants {
         match builder.tenant(id, tenant) {
@@ -53,6 +55,9 @@ pub(super) fn build(plan: &CatalogPlan) -> Result<Catalog, Vec<Fault>> {
     }
     let clusters = builder.clusters.iter().map(|(name, c)| ((*name).to_owned(), Arc::clone(c)));
     let clusters = Arc::new(clusters.collect());
+    let read = std::mem::take(&mut builder.read);
+    let defaults = builder.defaults.into_iter();
+    let defaults = defaults.filter_map(|(name, read)| Some((name.to_owned(), read?))).collect();
     let Builder { tokens, mut credentials, .. } = builder;
     credentials.finish();
     Ok(Catalog {
@@ -62,7 +67,7 @@ pub(super) fn build(plan: &CatalogPlan) -> Result<Catalog, Vec<Fault>> {
         tokens: tokens.into_iter().collect(),
         credentials,
         faults: Map::default(),
-        words: Arc::new(plan.ground()),
+        words: Arc::new(CatalogPlan { defaults, read, ..plan.ground() }),
         version: 1,
     })
 }
@@ -93,8 +98,10 @@ impl<'plan> Builder<'plan> {
         };
         let default = |(name, cluster): (&'plan String, &'plan ClusterPlan)| {
             let text = cluster.connection_string.as_ref()?;
-            let conninfo = Conninfo::parse(text).ok();
-            Some((name.as_str(), conninfo.map(|found| Arc::new(found.in_folder(&plan.folder)))))
+            // Rows are built on what was read with the file: a password does not change in between.
+            let known = plan.defaults.get(name).cloned();
+            let read = || Conninfo::read(text, &plan.folder).ok().map(Arc::new);
+            Some((name.as_str(), known.or_else(read)))
         };
         let names = |(name, cluster): (&'plan String, &'plan ClusterPlan)| {
             Some((name.as_str(), Names::read(name, cluster).ok()?))
@@ -109,6 +116,26 @@ impl<'plan> Builder<'plan> {
             credentials: Credentials::default(),
             token_faults: Vec::new(),
             read: HashMap::new(),
+        }
+    }
+
+    /// Reads what rows are built on later; says if the second look at a cluster's secrets failed
+    /// where the first did not.
+    fn read_whole(&mut self, faults: &mut Vec<Fault>) {
+        let told = |name: &str, faults: &[Fault]| {
+            faults.iter().any(|it| it.place == Place::Cluster(name.to_owned()))
+        };
+        for (name, default) in &self.defaults {
+            if default.is_none() && !told(name, faults) {
+                let message = "its secrets cannot be read";
+                let place = Place::Cluster((*name).to_owned());
+                faults.push(Fault::new(place, "connection_string", message));
+            }
+        }
+        let roles = self.plan.clusters.values().flat_map(|cluster| cluster.roles.values());
+        for text in roles.filter_map(|role| role.connection_string.as_ref()) {
+            // What is wrong with it is told at each tenant that has the role.
+            drop(self.conninfo(text));
         }
     }
 
@@ -252,6 +279,15 @@ impl<'plan> Builder<'plan> {
         found.unwrap_or(LimitsPlan::NONE)
     }
 
+    /// A tenant's own connection string. That of a row names no place for its password but by
+    /// [`Self::bounded`].
+    fn words(&self, text: &str) -> Result<Conninfo, ConninfoError> {
+        match self.of_table {
+            true => Conninfo::parse(text),
+            false => Conninfo::read(text, &self.plan.folder),
+        }
+    }
+
     fn route(
         &self,
         id: &str,
@@ -262,12 +298,12 @@ impl<'plan> Builder<'plan> {
         let name = plan.cluster.as_str();
         let cluster = &self.cluster(name, place, faults)?;
         let conninfo = match (&plan.connection_string, self.defaults.get(name)) {
-            (Some(text), _) => match Conninfo::parse(text) {
+            (Some(text), _) => match self.words(text) {
                 Ok(conninfo) if self.of_table => {
                     let bounded = self.bounded(id, &plan.cluster, conninfo, place);
                     bounded.map_err(|fault| faults.push(fault)).ok()?
                 }
-                Ok(conninfo) => Arc::new(conninfo.in_folder(&self.plan.folder)),
+                Ok(conninfo) => Arc::new(conninfo),
                 Err(error) => {
                     let key = "connection_string";
                     faults.push(Fault::new(place.clone(), key, error.to_string()));
@@ -298,8 +334,9 @@ impl<'plan> Builder<'plan> {
     ) -> Option<Arc<Cluster>> {
         let cluster = self.clusters.get(name);
         if cluster.is_none() {
-            let spreads = self.plan.spreads.keys().map(String::as_str);
-            let known = self.clusters.keys().copied().chain(spreads);
+            // A service lives on one cluster.
+            let spreads = self.plan.spreads.keys().filter(|_| matches!(place, Place::Tenant(_)));
+            let known = self.clusters.keys().copied().chain(spreads.map(String::as_str));
             faults.push(unknown(place, "cluster", name, known));
         }
         cluster.cloned()
@@ -370,7 +407,7 @@ fn tenant_id(name: &str, place: &Place, faults: &mut Vec<Fault>) -> Option<Tenan
     id
 }
 
-fn check_cluster(name: &str, plan: &ClusterPlan, faults: &mut Vec<Fault>) {
+fn check_cluster(name: &str, plan: &ClusterPlan, folder: &Path, faults: &mut Vec<Fault>) {
     let place = Place::Cluster(name.to_owned());
     check_name(name, &place, faults);
     let cluster = &plan.cluster;
@@ -389,7 +426,8 @@ fn check_cluster(name: &str, plan: &ClusterPlan, faults: &mut Vec<Fault>) {
         let message = format!("{key} is zero");
         faults.push(Fault::new(place.clone(), key, message).hint("Zero does not mean forever."));
     }
-    if let Some(Err(error)) = plan.connection_string.as_deref().map(Conninfo::parse) {
+    let read = |text| Conninfo::read(text, folder);
+    if let Some(Err(error)) = plan.connection_string.as_deref().map(read) {
         faults.push(Fault::new(place.clone(), "connection_string", error.to_string()));
     }
     if let Err(wrong) = Names::read(name, plan) {

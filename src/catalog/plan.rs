@@ -1,8 +1,9 @@
 //! The words of a source before they are checked: what a TOML file or a table says about
 //! clusters, tiers and tenants. `build.rs` makes a catalog of them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use crate::budget::{Allowance, Limits, Trip};
@@ -10,6 +11,7 @@ use crate::catalog::{Cluster, CredentialPlan, Hosts, Pooling, ServicePlan, Tenan
 use crate::guard::Denials;
 use crate::isolation::Isolation;
 use crate::isolation::tenancy::LoginSecret;
+use crate::server::Conninfo;
 
 /// The setting that row security policies read unless a cluster names another.
 pub const TENANT_SETTING_DEFAULT: &str = "app.tenant_id";
@@ -31,6 +33,10 @@ pub struct CatalogPlan {
     pub hosts: Hosts,
     /// Where the files are that rows may name for their passwords; without it they may not.
     pub secrets_folder: Option<PathBuf>,
+    /// Connection strings of clusters, where they were read already.
+    pub defaults: BTreeMap<String, Arc<Conninfo>>,
+    /// Connection strings of roles, by their text, as they were read with the file.
+    pub read: HashMap<String, Arc<Conninfo>>,
 }
 
 /// A cluster's words.

@@ -105,12 +105,13 @@ fn face(
 
 impl Builder<'_> {
     /// A connection string, read once however many tenants have it.
-    fn conninfo(&mut self, text: &str) -> Result<Arc<Conninfo>, String> {
-        if let Some(known) = self.read.get(text) {
+    pub(super) fn conninfo(&mut self, text: &str) -> Result<Arc<Conninfo>, String> {
+        // What was read with the file holds for rows as well: no password changes in between.
+        if let Some(known) = self.plan().read.get(text).or_else(|| self.read.get(text)) {
             return Ok(Arc::clone(known));
         }
-        let conninfo = Conninfo::parse(text).map_err(|error| error.to_string())?;
-        let conninfo = Arc::new(conninfo.in_folder(&self.plan().folder));
+        let conninfo = Conninfo::read(text, &self.plan().folder);
+        let conninfo = Arc::new(conninfo.map_err(|error| error.to_string())?);
         self.read.insert(text.to_owned(), Arc::clone(&conninfo));
         Ok(conninfo)
     }

@@ -107,8 +107,8 @@ fn service(
         }
     }
     let cluster = builder.cluster(&plan.cluster, &place, &mut faults);
-    let conninfo = match Conninfo::parse(&plan.connection_string) {
-        Ok(conninfo) => Some(Arc::new(conninfo.in_folder(&builder.plan().folder))),
+    let conninfo = match Conninfo::read(&plan.connection_string, &builder.plan().folder) {
+        Ok(conninfo) => Some(Arc::new(conninfo)),
         Err(error) => {
             faults.push(Fault::new(place.clone(), "connection_string", error.to_string()));
             None

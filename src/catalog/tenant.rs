@@ -32,7 +32,7 @@ impl TenantId {
     }
 
     /// What a service is known by where tenants are: no tenant can have such an id.
-    pub(super) fn of_service(name: &str) -> Self {
+    pub fn of_service(name: &str) -> Self {
         Self(format!("service:{name}").into())
     }
 

@@ -5,6 +5,7 @@ use crate::client::due::{Due, Script};
 use crate::client::judge::{Bench, Judged, Plan, judge};
 use crate::client::refuse;
 use crate::client::relay::{Ahead, Ended, Exchange};
+use crate::client::session::front::NAMES_BYTES_MAX;
 use crate::error::Error;
 use crate::guard::{Reading, Suspicion};
 use crate::server::Bound;
@@ -309,7 +310,15 @@ impl Exchange<'_> {
     /// The fast path: a function by its number. Nobody reads what it does, so it is for tenants
     /// whose server connections have no rights but their own.
     fn function_call(&mut self, header: Header) -> Result<Went, Ended> {
-        let refused = self.forbids_call().or_else(|| refuse::function_call(&self.talk.tenant));
+        let start = self.relay.to_server;
+        let held = self.client.input.data().get(start..).unwrap_or_default();
+        let short = header.length.min(NAMES_BYTES_MAX);
+        if self.talk.act.is_some() && held.len() < short {
+            return Ok(Went::Wait);
+        }
+        let body = held.get(HEADER_BYTES..held.len().min(header.length)).unwrap_or_default();
+        let refused = self.forbids_call(body);
+        let refused = refused.or_else(|| refuse::function_call(&self.talk.tenant));
         if let Some(error) = refused {
             return self.refuse_query(header, error);
         }

@@ -124,6 +124,28 @@ pub(super) fn tenants_issuers(
     }
 }
 
+/// An issuer vouches for a service that is there.
+pub(super) fn issuers_services(
+    reader: &mut Reader<'_>,
+    catalog: &Catalog,
+    issuers: &[IssuerSettings],
+) {
+    let known: Vec<&str> = { catalog.services() }
+        .filter_map(|it| it.service.as_ref().map(|service| service.name.as_str()))
+        .collect();
+    for settings in issuers {
+        let Some(vouching) = &settings.claims.vouching else { continue };
+        let name = vouching.service.as_str();
+        if known.contains(&name) {
+            continue;
+        }
+        let message = format!("service \"{}\" does not exist", name.escape_debug());
+        let meant = spelling::nearest(name, known.iter().copied());
+        let hint = meant.map(|meant| format!("Did you mean \"{meant}\"?"));
+        reader.problem_at(&["issuers", &settings.name, "service"], message, hint.as_deref());
+    }
+}
+
 /// How many tenants have series of their own.
 pub(super) fn tenants_top(reader: &mut Reader<'_>, top: usize) {
     if top > TENANTS_TOP_MAX {

@@ -12,10 +12,11 @@ use serde::de::{Deserializer, Error, MapAccess, Visitor};
 
 use super::check;
 use super::read::Reader;
+use super::secrets;
 use super::units;
 use crate::auth::{
     Algorithm, ClaimPaths, IssuerSettings, KeySource, LEEWAY_DEFAULT, LIFETIME_DEFAULT,
-    PAUSE_DEFAULT, REFRESH_DEFAULT, RemoteSettings, TENANT_CLAIM_DEFAULT,
+    PAUSE_DEFAULT, REFRESH_DEFAULT, RemoteSettings, TENANT_CLAIM_DEFAULT, Vouching,
 };
 use crate::catalog::{RolePlan, TokenPlan};
 
@@ -36,6 +37,8 @@ pub(super) struct IssuerShape {
     tenant_claim: Option<String>,
     role_claim: Option<String>,
     read_only_claim: Option<String>,
+    acts_for_claim: Option<String>,
+    service: Option<String>,
     #[serde(default, deserialize_with = "units::duration")]
     leeway: Option<Duration>,
     #[serde(default, deserialize_with = "units::duration")]
@@ -151,6 +154,7 @@ fn issuer(
     alone: bool,
 ) -> Option<IssuerSettings> {
     let keys = key_source(reader, name, &shape)?;
+    let vouching = vouching(reader, name, &shape)?;
     let tenant = shape.tenant_claim.unwrap_or_else(|| TENANT_CLAIM_DEFAULT.to_owned());
     let (role, read_only) = (shape.role_claim, shape.read_only_claim);
     Some(IssuerSettings {
@@ -158,12 +162,28 @@ fn issuer(
         issuer: shape.issuer,
         audience: shape.audience,
         keys,
-        claims: ClaimPaths { tenant, role, read_only },
+        claims: ClaimPaths { tenant, role, read_only, vouching },
         leeway: shape.leeway.unwrap_or(LEEWAY_DEFAULT),
         lifetime: shape.lifetime.unwrap_or(LIFETIME_DEFAULT),
         denied_file: shape.denied_file.map(|path| reader.folder.join(path)),
         any_tenant: shape.any_tenant.unwrap_or(alone),
     })
+}
+
+/// The service an issuer vouches for, if any: the claim and the service, or neither.
+fn vouching(reader: &mut Reader<'_>, name: &str, shape: &IssuerShape) -> Option<Option<Vouching>> {
+    let (there, lacking) = match (&shape.acts_for_claim, &shape.service) {
+        (None, None) => return Some(None),
+        (Some(claim), Some(service)) => {
+            return Some(Some(Vouching { claim: claim.clone(), service: service.clone() }));
+        }
+        (Some(_), None) => ("acts_for_claim", "service"),
+        (None, Some(_)) => ("service", "acts_for_claim"),
+    };
+    let message = format!("{there} has no {lacking} to go with");
+    let hint = "An issuer vouches for one of [services.NAME], by one claim.";
+    reader.problem_at(&["issuers", name, there], message, Some(hint));
+    None
 }
 
 /// One of three places, and no key that belongs to another of them.
@@ -180,7 +200,8 @@ fn key_source(reader: &mut Reader<'_>, name: &str, shape: &IssuerShape) -> Optio
         reader.problem_at(&["issuers", name, key], message, None);
     }
     let algorithm = shape.algorithm;
-    let path = |file: &PathBuf| reader.folder.join(file);
+    let folder = reader.folder;
+    let path = |file: &PathBuf| folder.join(file);
     match (&shape.key_file, &shape.jwks_file, &shape.jwks_url) {
         (Some(file), None, None) => {
             let Some(algorithm) = algorithm else {
@@ -189,7 +210,9 @@ fn key_source(reader: &mut Reader<'_>, name: &str, shape: &IssuerShape) -> Optio
                 reader.problem_at(&["issuers", name, "algorithm"], message, Some(hint));
                 return None;
             };
-            Some(KeySource::File { path: path(file), algorithm })
+            let at = ["issuers", name, "key_file"];
+            let path = secrets::place(reader, file, &at)?;
+            Some(KeySource::File { path, algorithm })
         }
         (None, Some(file), None) => Some(KeySource::SetFile { path: path(file), algorithm }),
         (None, None, Some(url)) => Some(KeySource::SetUrl(RemoteSettings {

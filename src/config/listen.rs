@@ -6,10 +6,12 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use super::read::Reader;
+use super::secrets;
 use super::shapes::{IdentityShape, ListenShape, RuleShape};
 use crate::net::{
     ListenAddress, ListenSettings, LoginMethod, LoginRule, Origins, TlsPolicy, UnixAddress,
 };
+use crate::secret::Place;
 use crate::telemetry::HttpSettings;
 
 /// PgBouncer's, and what `address` usually has.
@@ -72,8 +74,10 @@ fn tcp(reader: &mut Reader<'_>, at: Entry<'_>, shape: ListenShape) -> Option<Lis
         reader.problem_at(&at.key("plaintext_password"), message, Some(hint));
     }
     let tls = shape.tls.unwrap_or_default();
-    let path = |file: PathBuf| reader.folder.join(file);
-    let identity = match (shape.certificate.map(path), shape.key.map(path)) {
+    let folder = reader.folder;
+    let path = |file: PathBuf| folder.join(file);
+    let key = shape.key.and_then(|text| key_file(reader, &at.key("key"), &text));
+    let identity = match (shape.certificate.map(path), key) {
         _ if tls == TlsPolicy::Disable => None,
         (Some(certificate), Some(key)) => {
             pem(reader, &at.key("certificate"), &certificate, "CERTIFICATE");
@@ -89,7 +93,8 @@ fn tcp(reader: &mut Reader<'_>, at: Entry<'_>, shape: ListenShape) -> Option<Lis
     };
     let mut identities: Vec<_> = identity.into_iter().collect();
     for IdentityShape { certificate, key } in shape.certificates {
-        let (certificate, key) = (path(certificate), path(key));
+        let certificate = reader.folder.join(certificate);
+        let Some(key) = key_file(reader, &at.key("certificates"), &key) else { continue };
         pem(reader, &at.key("certificates"), &certificate, "CERTIFICATE");
         pem(reader, &at.key("certificates"), &key, "PRIVATE KEY");
         identities.push((certificate, key));
@@ -110,6 +115,18 @@ fn tcp(reader: &mut Reader<'_>, at: Entry<'_>, shape: ListenShape) -> Option<Lis
     let proxies = proxies(reader, at, &shape.proxies);
     let listener = ListenSettings { identities, client_authority, proxies, ..plain(address) };
     Some(ListenSettings { tls, sni_suffix, rules, plaintext_password, systemd, ..listener })
+}
+
+/// The file of a certificate's key, which may be a credential of systemd's.
+fn key_file(reader: &mut Reader<'_>, at: &[&str], text: &Path) -> Option<PathBuf> {
+    match secrets::place(reader, text, at)? {
+        Place::File(path) => Some(path),
+        Place::Variable(_) => {
+            let message = "the key of a certificate is a file or a credential".to_owned();
+            reader.problem_at(at, message, Some("Write a path, or credential:NAME."));
+            None
+        }
+    }
 }
 
 /// A listener with nothing but an address.

@@ -96,6 +96,7 @@ impl<'text> Reader<'text> {
         let catalog = self.catalog(hosts.unwrap_or_default(), secrets_folder);
         if let Some(catalog) = &catalog {
             check::tenants_issuers(self, catalog, &issuers);
+            check::issuers_services(self, catalog, &issuers);
         }
         let (gate, client, log) = rooms?;
         let catalog = catalog?;
@@ -266,6 +267,7 @@ impl<'text> Reader<'text> {
             services: services.into_iter().map(|(name, shape)| (name, shape.into())).collect(),
             hosts,
             secrets_folder,
+            ..CatalogPlan::default()
         };
         match Catalog::build(&plan) {
             Ok(catalog) => Some(catalog),

@@ -22,7 +22,7 @@ pub(super) fn table(
     shape: CatalogShape,
     listen: &[ListenSettings],
 ) -> Option<(TableSettings, Hosts)> {
-    let conninfo = Conninfo::parse(&shape.connection_string).map_err(|error| {
+    let conninfo = Conninfo::read(&shape.connection_string, reader.folder).map_err(|error| {
         reader.problem_at(&["catalog", "connection_string"], error.to_string(), None);
     });
     let poll = shape.poll.unwrap_or(TableSettings::POLL_DEFAULT);
@@ -42,7 +42,7 @@ pub(super) fn table(
         ListenAddress::Unix(address) => address.port,
     };
     let hosts = hosts.ok()?.with_own_ports(listen.iter().map(port).collect());
-    let conninfo = Arc::new(conninfo.ok()?.in_folder(reader.folder));
+    let conninfo = Arc::new(conninfo.ok()?);
     let place = |path: PathBuf| reader.folder.join(path);
     let settings = TableSettings {
         conninfo,

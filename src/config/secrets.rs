@@ -6,7 +6,7 @@ use super::read::Reader;
 use super::shapes::ClusterShape;
 use crate::isolation::tenancy::LoginSecret;
 use crate::isolation::{Level, SealKeyError, SealKeys};
-use crate::secret::Secret;
+use crate::secret::{Place, Secret};
 
 /// What the passwords of a cluster's tenant logins are made of, if it has a file for that.
 pub(super) fn login_secret(
@@ -14,14 +14,15 @@ pub(super) fn login_secret(
     cluster: &str,
     shape: &ClusterShape,
 ) -> Option<LoginSecret> {
-    let path = reader.folder.join(shape.tenant_login_secret_file.as_ref()?);
+    let file = shape.tenant_login_secret_file.as_ref()?;
     let at = ["clusters", cluster, "tenant_login_secret_file"];
+    let path = place(reader, file, &at)?;
     let secret = read(reader, &path, &at, LoginSecret::BYTES_MAX)?;
     let bytes = secret.expose().len();
     let made = LoginSecret::new(secret);
     if made.is_none() {
         let least = LoginSecret::BYTES_MIN;
-        let message = format!("{} has {bytes} bytes, allowed: {least} or more", path.display());
+        let message = format!("{path} has {bytes} bytes, allowed: {least} or more");
         let hint = "Make one with: openssl rand -base64 48";
         reader.problem_at(&at, message, Some(hint));
     }
@@ -42,25 +43,36 @@ pub(super) fn seal_keys(
         }
         return None;
     };
-    let path = reader.folder.join(file);
     let at = ["clusters", cluster, "seal_key_file"];
+    let path = place(reader, file, &at)?;
     let secret = read(reader, &path, &at, SealKeys::BYTES_MAX)?;
     let text = str::from_utf8(secret.expose()).map_err(|_| SealKeyError::Text);
     match text.and_then(SealKeys::parse) {
         Ok(keys) => Some(keys),
         Err(error) => {
             let hint = "A key is what this prints: openssl rand -hex 32";
-            reader.problem_at(&at, format!("{}: {error}", path.display()), Some(hint));
+            reader.problem_at(&at, format!("{path}: {error}"), Some(hint));
             None
         }
     }
 }
 
-fn read(reader: &mut Reader<'_>, path: &Path, at: &[&str], bytes_max: usize) -> Option<Secret> {
-    match Secret::read(path, bytes_max) {
+/// Where a secret stands, as the settings name it.
+pub(super) fn place(reader: &mut Reader<'_>, text: &Path, at: &[&str]) -> Option<Place> {
+    let place = Place::named(text, reader.folder);
+    place.map_err(|error| reader.problem_at(at, error.to_string(), None)).ok()
+}
+
+fn read(reader: &mut Reader<'_>, place: &Place, at: &[&str], bytes_max: usize) -> Option<Secret> {
+    match place.read(bytes_max) {
         Ok(secret) => Some(secret),
         Err(error) => {
-            let hint = "Make it readable for its owner only (chmod 600): the gate's user, or root.";
+            let hint = match place {
+                Place::File(_) => {
+                    "Make it readable for its owner only (chmod 600): the gate's user, or root."
+                }
+                Place::Variable(_) => "The gate is started with the variable; a reload keeps it.",
+            };
             reader.problem_at(at, error.to_string(), Some(hint));
             None
         }

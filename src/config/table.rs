@@ -75,7 +75,13 @@ impl Config {
         let (new, old) = (fixed(self), fixed(running));
         let changed = new.iter().filter(|setting| !old.contains(setting));
         let gone = old.iter().filter(|setting| !new.iter().any(|new| new.key == setting.key));
-        changed.chain(gone).map(|setting| setting.key.clone()).collect()
+        let keys = changed.chain(gone).map(|setting| setting.key.clone());
+        // What is shown of it has no secret in it, and a secret may be what changed.
+        let conninfo = |config: &Self| config.table.as_ref().map(|table| table.conninfo.clone());
+        let key = "catalog.connection_string".to_owned();
+        let mut keys: Vec<String> = keys.filter(|other| *other != key).collect();
+        keys.extend((conninfo(self) != conninfo(running)).then_some(key));
+        keys
     }
 }
 
@@ -177,9 +183,7 @@ fn issuer(issuer: &IssuerSettings) -> Vec<Setting> {
         live(key("audience"), issuer.audience.clone(), None),
     ];
     let (algorithm, place) = match &issuer.keys {
-        KeySource::File { path, algorithm } => {
-            (Some(*algorithm), ("key_file", path.display().to_string()))
-        }
+        KeySource::File { path, algorithm } => (Some(*algorithm), ("key_file", path.to_string())),
         KeySource::SetFile { path, algorithm } => {
             (*algorithm, ("jwks_file", path.display().to_string()))
         }
@@ -200,6 +204,10 @@ fn issuer(issuer: &IssuerSettings) -> Vec<Setting> {
     let named = [("role_claim", &claims.role), ("read_only_claim", &claims.read_only)];
     for (name, path) in named {
         table.extend(path.as_ref().map(|path| live(key(name), path.clone(), None)));
+    }
+    if let Some(vouching) = &claims.vouching {
+        table.push(live(key("acts_for_claim"), vouching.claim.clone(), None));
+        table.push(live(key("service"), vouching.service.clone(), None));
     }
     table.push(live(key("leeway"), time(issuer.leeway), Some(time(LEEWAY_DEFAULT))));
     table.push(live(key("lifetime"), time(issuer.lifetime), Some(time(LIFETIME_DEFAULT))));

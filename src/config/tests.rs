@@ -246,6 +246,13 @@ fn what_contradicts_itself_is_refused() {
     let issuer =
         "[issuers.x]\nissuer = 'i'\naudience = 'a'\nalgorithm = 'HS256'\nkey_file = 'none'";
     assert!(refused(&format!("{GOOD}{issuer}")).contains("cannot read none"));
+    let vouches = |more: &str| refused(&format!("{GOOD}{issuer}\n{more}"));
+    assert!(vouches("acts_for_claim = 'a'").contains("acts_for_claim has no service to go with"));
+    assert!(vouches("service = 'a'").contains("service has no acts_for_claim to go with"));
+    let unknown = vouches("acts_for_claim = 'a'\nservice = 'backend'");
+    assert!(unknown.contains("service \"backend\" does not exist"), "{unknown}");
+    let same = vouches("acts_for_claim = 'tenant_id'\nservice = 'backend'");
+    assert!(same.contains("acts_for_claim is the claim of something else too"), "{same}");
 }
 
 #[test]

@@ -14,7 +14,7 @@ use crate::doctor::{Plan, repair};
 use crate::isolation::pack::{self, PACK, Weight};
 use crate::isolation::{Isolation, Level, carrier, quote};
 use crate::secret::Secret;
-use crate::server::{self, Conninfo, OpenError, POISON, Program};
+use crate::server::{self, Also, Conninfo, OpenError, POISON, Program};
 
 /// Longest a question may take; the largest catalogs answer in a second.
 const QUESTION_TIMEOUT: Duration = Duration::from_secs(60);
@@ -269,11 +269,11 @@ async fn open(conninfo: &Conninfo, dbname: &str) -> Result<Client, String> {
 
 async fn open_at(conninfo: &Conninfo, host: usize, dbname: &str) -> Result<Client, String> {
     let password = conninfo.password.as_ref().map(Secret::expose);
-    let program = Program { name: "tenantgate doctor", dbname, password };
+    let program = Program { name: "tenantgate doctor", dbname, password, also: Also::Peer };
     let opened = server::open(conninfo, host, program).await;
     let (client, connection) = opened.map_err(|error| match error {
-        OpenError::Dial(error) => error.to_string(),
         OpenError::Postgres(error) => told(&error),
+        other => other.to_string(),
     })?;
     // Its end shows in the client's next answer.
     tokio::spawn(connection);

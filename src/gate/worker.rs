@@ -412,7 +412,8 @@ impl Floor {
             && !self.common.holds.load().disabled.covers(&tenant);
         let authenticator = self.common.authenticator.load();
         let shown = guest.shared.shows.borrow().clone();
-        let counts = shown.is_none_or(|shown| shown.stands(catalog, &authenticator));
+        let counts = shown.as_ref().is_none_or(|shown| shown.stands(catalog, &authenticator))
+            && known.is_some_and(|known| self.may_act(guest, known, shown.as_deref(), catalog));
         if guest.shared.phase.get() == Phase::Active {
             match (stands, counts) {
                 (false, _) => self.revoke(id, guest, Error::Ended(Ending::TenantDisabled)),
@@ -421,6 +422,24 @@ impl Floor {
             }
         }
         guest.shared.wake();
+    }
+
+    /// Whether a service's session could choose today whom it acts for, by what it showed for the
+    /// tenant or else by its name.
+    fn may_act(
+        &self,
+        guest: &Guest,
+        tenant: &Tenant,
+        shown: Option<&Identity>,
+        catalog: &Catalog,
+    ) -> bool {
+        let own = catalog.service(guest.tenant.borrow().id.as_str());
+        let may = own.zip(own.and_then(|own| own.service.as_deref())).is_some_and(|(own, it)| {
+            let listed = || it.acts_for.has(&tenant.id) && guest.identity.vouches_for(tenant);
+            let chosen = shown.map_or_else(listed, |shown| shown.is_of_the_tenants_issuer(tenant));
+            chosen && it.reaches(own, tenant)
+        });
+        may && catalog.credentials().may_come(&tenant.id, &guest.peer)
     }
 
     /// The tenant as the session sees it today, or why it must end.

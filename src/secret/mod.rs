@@ -1,5 +1,6 @@
 //! [`Secret`]: text that is never printed, is compared in constant time, and is wiped when dropped.
 
+mod place;
 pub mod scram;
 
 use std::fmt;
@@ -9,6 +10,8 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use zeroize::{Zeroize, Zeroizing};
+
+pub use place::{Place, PlaceError, password};
 
 /// A password, token or key. `Debug` prints stars, there is no `Display`, and equality takes the
 /// same time wherever the first difference lies.
@@ -28,6 +31,8 @@ pub enum SecretFileError {
     Open { path: PathBuf, mode: u32 },
     #[error("{} has {bytes} bytes, allowed: {bytes_max}", path.display())]
     TooLong { path: PathBuf, bytes: u64, bytes_max: usize },
+    #[error("the environment has no {0}, or an empty one")]
+    NoVariable(String),
 }
 
 /// Permissions that a secret's file may not have: any for the group or for others, and, where root

@@ -141,6 +141,7 @@ async fn secure(
         verify: verify(wish),
         root_file: wish.root_file.as_deref().filter(|file| *file != Path::new("system")),
         identity: wish.identity.as_ref(),
+        pins: &wish.pins,
         sni: wish.sni,
         alpn: true,
     })?;

@@ -38,7 +38,7 @@ pub use conninfo::{
 pub use crossing::Crossing;
 pub use dial::{DialError, Way, dial};
 pub use pins::Pins;
-pub use program::{OpenError, Program, open};
+pub use program::{Also, OpenError, Program, open};
 pub use read_back::Question;
 pub use retire::retire;
 pub use simple::{Reply, reply};

@@ -57,6 +57,19 @@ pub fn bind_values(body: &[u8]) -> Option<Vec<&[u8]>> {
     Some(values)
 }
 
+/// The first value of a FunctionCall, of whose body the beginning is here; `None` if there is none,
+/// it is NULL, or it has not come whole.
+pub fn call_value(body: &[u8]) -> Option<&[u8]> {
+    let (formats, rest) = body.get(4..)?.split_first_chunk::<2>()?;
+    let formats = usize::from(u16::from_be_bytes(*formats)) * 2;
+    let (count, rest) = rest.get(formats..)?.split_first_chunk::<2>()?;
+    if *count == [0; 2] {
+        return None;
+    }
+    let (length, rest) = rest.split_first_chunk::<4>()?;
+    rest.get(..usize::try_from(i32::from_be_bytes(*length)).ok()?)
+}
+
 /// A complete Bind message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Bind<'frame> {
@@ -225,6 +238,17 @@ mod tests {
     }
 
     #[test]
+    fn the_first_value_of_a_call_is_read_from_its_beginning() {
+        let call = b"\0\0\x08\x1e\0\x01\0\x01\0\x03\0\0\0\x02ab\0\0\0\x01c";
+        assert_eq!(call_value(call), Some(&b"ab"[..]));
+        assert_eq!(call_value(&call[..16]), Some(&b"ab"[..]));
+        assert_eq!(call_value(&call[..15]), None);
+        assert_eq!(call_value(b"\0\0\0\x01\0\0\0\0\0\0\0\0"), None);
+        assert_eq!(call_value(b"\0\0\0\x01\0\0\0\x01\xff\xff\xff\xff"), None);
+        assert_eq!(call_value(b"\0\0\0\x01\xff\xff"), None);
+    }
+
+    #[test]
     fn values_of_a_bind_are_read_and_nulls_left_out() {
         let mut out = Vec::new();
         put_values(&mut out, &[0, 1], &[b"my.name", b"v"]);
@@ -245,6 +269,7 @@ mod tests {
             let bytes: Vec<u8> = (0..length).map(|_| random.u8(..4) * 25).collect();
             let _ = (parse(&bytes), query(&bytes), bind_names(&bytes));
             let _ = (target(&bytes), execute_portal(&bytes), bind_values(&bytes));
+            let _ = call_value(&bytes);
             let _ = bind(&bytes);
         }
     }

@@ -237,19 +237,25 @@ async fn a_rows_password_may_be_a_file_of_the_one_folder() {
     };
     let id = format!("row_{}", unique());
     secret(&id, 0o600);
-    secret(&format!("{id}.open"), 0o644);
+    secret(&format!("{id}@open"), 0o644);
+    // Another tenant may have this id.
+    secret(&format!("{id}.b"), 0o600);
     secret("anothers", 0o600);
     let more = format!("secrets_folder = \"{}\"\n", folder.path().display());
     let gate = with_console(&estate, &tables, &more).await;
     let token = tables.add(&id).await;
     let port = shared().await.port();
-    let (none, open) = (format!("file:{id}.none"), format!("file:{id}.open"));
+    let (none, open) = (format!("file:{id}@none"), format!("file:{id}@open"));
+    let (dotted, out) = (format!("file:{id}.b"), format!("file:{id}@../{id}"));
     for (password, words) in [
         (none.as_str(), "No such file"),
         (open.as_str(), "open to others"),
+        ("credential:x", "systemd"),
         ("file:anothers", "the tenant's id"),
-        ("file:../good", "not the name"),
-        ("file:/etc/passwd", "not the name"),
+        (dotted.as_str(), "the tenant's id"),
+        (out.as_str(), "the tenant's id"),
+        ("file:../good", "the tenant's id"),
+        ("file:/etc/passwd", "the tenant's id"),
         ("env:HOME", "environment"),
     ] {
         let conninfo = format!("host=127.0.0.1 port={port} user=tg_login dbname=app");

@@ -116,7 +116,8 @@ async fn what_goes_out_comes_in_again() {
         assert_eq!(mode & 0o777, 0o600);
         // What is there already is not written.
         let said = desk.good("import", &tenants, &["--delete", "--yes"]);
-        assert_eq!(said, "tenants: 0 new, 0 changed, 0 deleted, 2 as before\nwritten\n");
+        let same = "tenants: 0 new, 0 changed, 0 deleted, 2 as before\nnothing to write\n";
+        assert_eq!(said, same);
         let (empty, header) = match ending {
             "csv" => ("e.csv", desk.read(&tenants).lines().next().unwrap().to_owned()),
             _ => ("e.jsonl", String::new()),
@@ -162,8 +163,10 @@ async fn what_would_change_is_shown_and_a_dry_run_changes_nothing() {
             false => (*line).to_owned(),
         } + "\n")
         .collect();
-    let new =
-        r#"{"id": "new", "isolation": "row", "cluster": "main", "overrides": {"clients": 2}}"#;
+    let empty = ["connection_string", "schema", "role", "tier", "state", "attributes", "region"];
+    let empty: String = empty.map(|name| format!(", \"{name}\": null")).concat();
+    let new = r#"{"id": "new", "isolation": "row", "cluster": "main", "overrides": {"clients": 2}"#;
+    let new = format!("{new}{empty}}}");
     desk.write("t.jsonl", &format!("{changed}\n{new}\n"));
     let before = desk.all().await;
     let dry = desk.good("import", "t.jsonl", &["--delete", "--dry-run"]);
@@ -177,7 +180,7 @@ async fn what_would_change_is_shown_and_a_dry_run_changes_nothing() {
     );
     assert_eq!(desk.all().await, before);
     let said = desk.bad("t.jsonl", &["--delete"]).await;
-    assert!(said.contains("add --yes to delete"), "{said}");
+    assert!(said.contains("1 to delete, 0 disabled or revoked"), "{said}");
     let said = desk.good("import", "t.jsonl", &["--show", "1"]);
     assert!(said.contains("… and 1 more") && said.contains("0 deleted, 1 as before"), "{said}");
     let said = desk.good("import", "t.jsonl", &["--delete", "--yes"]);
@@ -187,6 +190,27 @@ async fn what_would_change_is_shown_and_a_dry_run_changes_nothing() {
     desk.write("state.csv", "id,state\nchanges,disabled\nstays,active\n");
     let said = desk.good("import", "state.csv", &[]);
     assert!(said.starts_with("~ changes                  state active -> disabled\n"), "{said}");
+    // What is merged with the table is held to the same.
+    desk.write("cluster.csv", "id,cluster\nstays,main\nchanges,maim\n");
+    let said = desk.bad("cluster.csv", &[]).await;
+    assert!(said.contains("cluster.csv:3: cluster: "), "{said}");
+    // Who is kept out is not let in again by the way.
+    desk.write("state.csv", "id,state\nchanges,active\n");
+    let said = desk.bad("state.csv", &[]).await;
+    assert!(said.contains("0 to delete, 1 disabled or revoked to let in again"), "{said}");
+    desk.tables.run("UPDATE credentials SET revoked_at = now() WHERE tenant = 'stays'").await;
+    desk.good("export", "c.jsonl", &["--table", "credentials"]);
+    let revoked = desk.read("c.jsonl");
+    let (line, _) = revoked.split_once(",\"expires_at\"").unwrap();
+    desk.write("one.jsonl", &format!("{line}}}\n"));
+    desk.good("import", "one.jsonl", &["--table", "credentials"]);
+    desk.good("import", "c.jsonl", &["--table", "credentials"]);
+    let quoted = revoked.split("\"revoked_at\":\"").nth(1).unwrap().split('"').next().unwrap();
+    let again = revoked.replace(&format!("\"{quoted}\""), "null");
+    desk.write("again.jsonl", &again);
+    let said = desk.bad("again.jsonl", &["--table", "credentials"]).await;
+    assert!(said.contains("0 to delete, 1 disabled or revoked to let in again"), "{said}");
+    desk.good("import", "again.jsonl", &["--table", "credentials", "--yes"]);
 }
 
 #[tokio::test]
@@ -216,9 +240,9 @@ async fn a_file_with_a_fault_changes_nothing_and_says_where_it_is() {
     let top = "kind,tenant,name,hash,expires_at\n";
     let good = format!("token,acme,,bcdefgh23456:sha256:{},\n", "0".repeat(64));
     for (line, said) in [
-        ("token,acme,,,\n", "c.csv:3: hash: a token without a hash"),
+        ("token,acme,,,\n", "c.csv:3: it violates credentials_one_proof"),
         ("token,acme,,short,\n", "c.csv:3: it violates credentials_hash of the table"),
-        ("token,acme,,cdefgh234567:sha256:0,soon\n", "c.csv:3: "),
+        ("token,acme,,cdefgh234567:sha256:0,soon\n", "c.csv:3: PostgreSQL cannot take a value"),
         ("token,nobody,,cdefgh234567:sha256:0,\n", "c.csv:3: it violates credentials_hash"),
     ] {
         desk.write("c.csv", &format!("{top}{good}{line}"));

@@ -7,6 +7,7 @@ mod follow;
 mod outage;
 mod spreads;
 mod tables;
+mod wards;
 
 use std::fs;
 use std::process::{Command, Output};

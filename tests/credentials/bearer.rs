@@ -72,18 +72,23 @@ async fn a_bearer_token_lets_in_as_it_does_in_the_place_of_a_password() {
         with_token(&jwt_with(JWT_KEY, &claims("login", "nobody"))),
         with_token("x"),
         initial("OAUTHBEARER", b"n,,\x01auth=\x01\x01"),
+        // Longer than any token, and not longer than what is read at all.
+        with_token(&"x".repeat(60_000)),
     ];
     let mut answers = Vec::new();
     for message in wrong {
         let (status, end) = refused(gate.port, message).await;
         assert_eq!(end, "E(28P01)");
-        assert_eq!(status["status"], "invalid_token");
+        assert_eq!(
+            (&status["status"], &status["scope"]),
+            (&"invalid_token".into(), &"openid".into())
+        );
         let address = "https://login.test/.well-known/openid-configuration";
         assert_eq!(status["openid-configuration"], address);
         answers.push(status);
     }
     assert!(answers.windows(2).all(|two| two[0] == two[1]));
-    let reasons = written(&gate, "refusal", 5).await;
+    let reasons = written(&gate, "refusal", 6).await;
     assert_eq!(reasons[0]["reason"], "expired");
     let text = std::fs::read_to_string(gate.folder().join("audit.jsonl")).unwrap();
     assert!(!text.contains(&good[..40]), "{text}");
@@ -102,7 +107,12 @@ async fn what_is_no_message_of_the_mechanism_is_a_violation_of_the_protocol() {
         bearer("p=tls-server-end-point,,\u{1}auth=Bearer TOKEN\u{1}\u{1}"),
         bearer("n,a=globex,\u{1}auth=Bearer TOKEN\u{1}\u{1}"),
         bearer("n,,\u{1}auth=Bearer TOKEN\u{1}"),
+        bearer("n,,\u{1}auth Bearer TOKEN\u{1}\u{1}"),
+        bearer("n,,\u{1}=x\u{1}auth=Bearer TOKEN\u{1}\u{1}"),
+        bearer("n,,\u{1}auth=Basic TOKEN\u{1}\u{1}"),
+        bearer(",,\u{1}auth=Bearer TOKEN\u{1}\u{1}"),
         bearer("TOKEN"),
+        with_token(&"x".repeat(70_000)),
         frame(b'p', good.as_bytes()),
         frame(b'p', b"OAUTHBEARER\0\x7f\xff\xff\xff"),
         frame(b'Q', b"SELECT 1\0"),

@@ -7,9 +7,11 @@ mod bearer;
 mod fuzz;
 mod keys;
 mod life;
+mod places;
 mod roles;
 mod secrets;
 mod signer;
+mod vouched;
 
 use serde_json::{Value, json};
 

@@ -56,6 +56,9 @@ async fn with_server(steps: Vec<Vec<u8>>, options: &str) -> String {
 async fn cve_2021_23222_and_43767_a_server_says_nothing_ahead_of_the_handshake() {
     let planted = [&b"S"[..], &welcome()].concat();
     assert_eq!(with_server(vec![planted], "sslmode=require").await, "R E(08001)");
+    // Behind a refusal of TLS its words are those of a stranger, who must ask for a proof.
+    let planted = [&b"N"[..], &welcome()].concat();
+    assert_eq!(with_server(vec![planted], "sslmode=prefer").await, "R E(08001)");
     // Nor may it skip the handshake where TLS is required.
     let declined = vec![b"N".to_vec(), welcome()];
     assert_eq!(with_server(declined, "sslmode=require").await, "R E(08001)");

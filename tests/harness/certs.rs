@@ -42,6 +42,14 @@ impl Authority {
         self.issue(names, names[0], ExtendedKeyUsagePurpose::ServerAuth)
     }
 
+    /// A server's certificate for this key (PEM) and name, good until this year.
+    pub fn server_until(&self, key: &str, name: &str, year: i32) -> String {
+        let mut params = params(&[name], name, ExtendedKeyUsagePurpose::ServerAuth);
+        params.not_after = rcgen::date_time_ymd(year, 1, 1);
+        let key = KeyPair::from_pem(key).unwrap();
+        params.signed_by(&key, &self.0).unwrap().pem()
+    }
+
     /// A client's certificate with this common name.
     pub fn client(&self, common_name: &str) -> Identity {
         self.issue(&[], common_name, ExtendedKeyUsagePurpose::ClientAuth)
@@ -58,14 +66,19 @@ impl Authority {
     }
 
     fn issue(&self, names: &[&str], common_name: &str, usage: ExtendedKeyUsagePurpose) -> Identity {
-        let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
-        let mut params = CertificateParams::new(names).unwrap();
-        params.distinguished_name.push(DnType::CommonName, common_name);
-        params.extended_key_usages = vec![usage];
+        let params = params(names, common_name, usage);
         let key = KeyPair::generate().unwrap();
         let certificate = params.signed_by(&key, &self.0).unwrap();
         Identity { certificate: certificate.pem(), key: key.serialize_pem() }
     }
+}
+
+fn params(names: &[&str], common_name: &str, usage: ExtendedKeyUsagePurpose) -> CertificateParams {
+    let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+    let mut params = CertificateParams::new(names).unwrap();
+    params.distinguished_name.push(DnType::CommonName, common_name);
+    params.extended_key_usages = vec![usage];
+    params
 }
 
 /// A TLS client that trusts this certificate only.

@@ -46,8 +46,20 @@ impl Gate {
 
     /// As [`Gate::start`], with further files (name, text) beside the settings.
     pub async fn start_with(settings: &str, files: &[(&str, &str)]) -> Self {
+        Self::start_under(settings, files, &[]).await
+    }
+
+    /// The same, with variables (name, value) in its environment beside the test's own.
+    pub async fn start_under(
+        settings: &str,
+        files: &[(&str, &str)],
+        environment: &[(&str, &str)],
+    ) -> Self {
         for _ in 0..PORT_TRIES {
-            let mut gate = Self::launch(settings, files, quiet);
+            let mut gate = Self::launch(settings, files, |mut command| {
+                command.envs(environment.iter().copied());
+                quiet(command)
+            });
             if gate.accepts().await {
                 return gate;
             }

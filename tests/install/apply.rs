@@ -3,7 +3,7 @@
 
 use tenantgate::demo::{Cluster, Plan};
 
-use crate::harness::cluster::{of, own, superuser, versions};
+use crate::harness::cluster::{connect, of, own, superuser, template, versions};
 use crate::harness::tenants::LOGIN_PASSWORD;
 use crate::install::enter::POLICIES;
 use crate::install::page::blocks;
@@ -57,6 +57,27 @@ async fn what_is_printed_is_what_is_applied_and_a_second_run_finds_all_of_it_the
         assert!(said.outcomes().contains(&"created"), "{said:?}");
         assert_eq!(rights(&cluster).await, before);
     }
+}
+
+#[tokio::test]
+async fn a_services_login_may_connect_where_nobody_else_may() {
+    let cluster = of(template(), &Plan::default()).await;
+    let setup = Setup::new(&cluster, "guard", "");
+    let conninfo = cluster.conninfo("backend_login", LOGIN_PASSWORD, "app");
+    let service =
+        format!("[services.backend]\ncluster = \"main\"\nconnection_string = \"{conninfo}\"\n");
+    let text = std::fs::read_to_string(setup.settings()).unwrap();
+    std::fs::write(setup.settings(), format!("{text}{service}")).unwrap();
+    // Before the login is there, the rest is prepared.
+    setup.psql(&[]);
+    let admin = superuser(&cluster, "app").await;
+    let create = format!("CREATE ROLE backend_login LOGIN PASSWORD '{LOGIN_PASSWORD}'");
+    admin.batch_execute(&create).await.unwrap();
+    assert!(connect(&conninfo).await.is_err(), "PUBLIC may not");
+    assert!(setup.install(&[]).code == 0);
+    connect(&conninfo).await.unwrap();
+    let said = setup.install(&[]);
+    assert_eq!((said.code, said.outcomes()), (0, vec!["there already"]), "{said:?}");
 }
 
 #[tokio::test]

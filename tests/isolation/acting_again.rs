@@ -332,6 +332,26 @@ async fn a_long_function_call_runs_in_its_transaction_or_not_at_all() {
 }
 
 #[tokio::test]
+async fn a_function_call_chooses_nobody_and_brings_no_token_to_a_server() {
+    let (estate, service, gate) = stage("acts_for = \"*\"\nacross_databases = true").await;
+    let mut wire = service.wire(&gate).await;
+    // set_config and current_setting by their numbers, and any other: it is the name that counts.
+    for (function, name) in
+        [(2078, "tenantgate.token"), (2077, "TenantGate.tenant"), (1257, "tenantgate.token")]
+    {
+        wire.query("BEGIN").await;
+        assert_eq!(wire.query(&by_id(&estate.initech)).await, "C(SET) Z(T)");
+        for length in [1, 70_000] {
+            let call = function_call(1257, &"x".repeat(length));
+            assert_eq!(wire.ask(call).await, "V Z(T)");
+        }
+        let call = function_call(function, name);
+        assert_eq!(wire.ask(call).await, "E(25001) Z(E)", "{function} {name}");
+        assert_eq!(wire.query("ROLLBACK").await, "C(ROLLBACK) Z(I)");
+    }
+}
+
+#[tokio::test]
 async fn the_clients_own_error_is_not_taken_for_one_of_what_an_execute_needs() {
     let (estate, service, gate) = stage("acts_for = \"*\"").await;
     let mut wires = [gate.wire(&estate.acme).await, service.wire(&gate).await];

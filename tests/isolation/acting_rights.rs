@@ -4,10 +4,10 @@
 use crate::guard::level::GUARDED;
 use crate::harness::eventually;
 use crate::harness::gate::Gate;
-use crate::harness::messages::{bind, execute, parse, query, sync};
+use crate::harness::messages::{bind, execute, parse, query, sync, transcript};
 use crate::harness::services::Service;
 use crate::harness::tenants::{Estate, LOGIN_PASSWORD, Tenant, Tweaks, jwt};
-use crate::harness::wire::{Login, Wire};
+use crate::harness::wire::{Login, Wire, cancel};
 use crate::isolation::NOTES;
 use crate::isolation::acting::{NO_TENANT, by_id, by_token, rows, stage, stage_with};
 
@@ -131,6 +131,37 @@ async fn a_transaction_does_not_outlive_what_was_shown_for_it() {
     assert_eq!(wire.query(&choice).await, "C(SET) Z(T)");
     assert_eq!(wire.query(NOTES).await, rows(&estate.acme));
     assert_eq!(wire.until_closed().await, "E(57P01)");
+}
+
+#[tokio::test]
+async fn a_transaction_does_not_outlive_the_right_to_choose_its_tenant() {
+    let tweaks = Tweaks { gate: "credential_grace = \"1s\"", ..Tweaks::default() };
+    let (estate, service, gate) = stage_with(ALL, &tweaks).await;
+    let acme = estate.acme.table();
+    let settings = estate.settings(&Tweaks { more: &service.table, ..tweaks });
+    let listed = format!("acts_for = [\"{}\"]", estate.globex.id);
+    let unlisted = settings.replace("acts_for = \"*\"", &listed);
+    assert_ne!(unlisted, settings);
+    let far = settings.replace(acme, &format!("{acme}allow_from = [\"10.0.0.0/8\"]\n"));
+    for (choice, taken) in [
+        (by_id(&estate.acme), &unlisted),
+        (by_id(&estate.acme), &far),
+        (by_token(&estate.acme), &far),
+    ] {
+        settle(&gate, &settings).await;
+        let mut wire = service.wire(&gate).await;
+        wire.query("BEGIN").await;
+        assert_eq!(wire.query(&choice).await, "C(SET) Z(T)");
+        assert_eq!(wire.query(NOTES).await, rows(&estate.acme));
+        // Somebody who may go on is not ended with it.
+        let mut other = service.wire(&gate).await;
+        other.query("BEGIN").await;
+        assert_eq!(other.query(&by_id(&estate.globex)).await, "C(SET) Z(T)");
+        assert_eq!(other.query(NOTES).await, rows(&estate.globex));
+        settle(&gate, taken).await;
+        assert_eq!(wire.until_closed().await, "E(57P01)", "{choice}");
+        assert_eq!(other.query(NOTES).await, rows(&estate.globex));
+    }
 }
 
 #[tokio::test]
@@ -278,4 +309,34 @@ async fn a_token_of_a_service_has_no_role() {
         assert!(said.contains("a service's token has no role"), "{said}");
         assert!(!said.contains(LOGIN_PASSWORD));
     }
+}
+
+#[tokio::test]
+async fn a_choice_that_waits_hears_a_cancel_and_a_client_that_hangs_up() {
+    let more = "acts_for = \"*\"\nlimits = { database_time = \"1ms/1s\", budget_wait = \"24h\" }";
+    let tweaks = Tweaks { gate: "log_level = \"debug\"", ..Tweaks::default() };
+    let (estate, service, gate) = stage_with(more, &tweaks).await;
+    let mut wire = service.wire(&gate).await;
+    let long = "SELECT count(*) > 1 FROM pg_catalog.pg_class a, pg_catalog.pg_class b";
+    assert_eq!(wire.query(long).await, "T D(t) C(SELECT 1) Z(I)");
+    // Until the budget's window has passed, every choice waits.
+    assert_eq!(wire.query("BEGIN").await, "C(BEGIN) Z(T)");
+    wire.send(query(&by_id(&estate.acme))).await;
+    let (port, pid, secret) = (gate.port, wire.pid, wire.secret);
+    // One that comes before the choice is looked at is for nothing.
+    let cancels = async {
+        loop {
+            cancel(port, pid, secret).await;
+        }
+    };
+    let answered = tokio::select! {
+        frames = wire.until_ready() => transcript(&frames),
+        () = cancels => String::new(),
+    };
+    assert_eq!(answered, "E(57014) Z(E)");
+    assert_eq!(wire.query("ROLLBACK").await, "C(ROLLBACK) Z(I)");
+    assert_eq!(wire.query("BEGIN").await, "C(BEGIN) Z(T)");
+    wire.send(query(&by_id(&estate.acme))).await;
+    drop(wire);
+    gate.logs("client closed the connection").await;
 }

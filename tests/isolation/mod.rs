@@ -6,6 +6,7 @@ mod acting;
 mod acting_again;
 mod acting_hostile;
 mod acting_rights;
+mod acting_trips;
 mod deaths;
 mod entering;
 mod forgery;

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use super::{PASSWORD, scram};
 use crate::harness::gate::Gate;
-use crate::harness::messages::{Frame, transcript};
+use crate::harness::messages::{self, Frame, transcript};
 use crate::harness::tenants::{Estate, Tweaks};
 use crate::harness::wire::{Login, Wire};
 
@@ -57,6 +57,38 @@ async fn who_fails_too_often_must_wait_and_who_got_in_need_not() {
         wrong += 1;
     }
     assert!((4..10).contains(&wrong), "{wrong}");
+}
+
+#[tokio::test]
+async fn who_hangs_up_on_a_challenge_has_tried() {
+    let estate = Estate::new().await;
+    let stark = &estate.stark.id;
+    let listen = "tls = \"disable\"\nrules = [{ method = \"scram-sha-256\" }]\n";
+    let more = scram(stark, "app", PASSWORD);
+    let gate = "failures_per_address = 3\n";
+    let tweaks = Tweaks { gate, listen, more: &more, ..Tweaks::default() };
+    let gate = Gate::start(&estate.settings(&tweaks)).await;
+    let first = b"SCRAM-SHA-256\0\0\0\0\x18n,,n=,r=abcdefghijklmnop".to_vec();
+    let mut said = Vec::new();
+    for broken in [false, true, false, true, false] {
+        let mut wire = Wire::connect(gate.port).await;
+        let user = format!("app.{stark}");
+        wire.send(messages::startup(&[("user", &user), ("database", "app")])).await;
+        assert_eq!(wire.frame().await.to_string(), "R");
+        wire.send(messages::frame(b'p', &first)).await;
+        let answer = wire.frame().await;
+        said.push(transcript(&[answer]));
+        if said.last().is_some_and(|last| last == "R") {
+            // Nothing that proves anything, or nothing at all.
+            if broken {
+                wire.send(messages::frame(b'p', b"x")).await;
+            } else {
+                wire.half_close().await.unwrap();
+            }
+            wire.until_closed().await;
+        }
+    }
+    assert_eq!(said, ["R", "R", "R", "E(53400)", "E(53400)"]);
 }
 
 #[tokio::test]

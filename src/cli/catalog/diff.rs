@@ -20,6 +20,9 @@ pub(super) struct Counts {
     pub changed: u64,
     pub gone: u64,
     pub same: u64,
+    /// Of those that change: disabled tenants that would be let in, revoked credentials that would
+    /// count.
+    pub revived: u64,
 }
 
 impl Counts {
@@ -30,7 +33,7 @@ impl Counts {
 
     /// A line for people.
     pub fn summary(self, sheet: Sheet) -> String {
-        let Self { new, changed, gone, same } = self;
+        let Self { new, changed, gone, same, .. } = self;
         format!("{}: {new} new, {changed} changed, {gone} deleted, {same} as before", sheet.name())
     }
 }
@@ -55,18 +58,46 @@ impl Diff<'_> {
         self.list(|Column { name, .. }| format!("i.{name} IS DISTINCT FROM t.{name}"), " OR ")
     }
 
+    /// Whether somebody who is kept out would be let in.
+    fn revived(&self) -> &'static str {
+        let has = |name| self.columns.iter().any(|column| column.name == name);
+        match self.sheet {
+            Sheet::Tenants if has("state") => "t.state = 'disabled' AND i.state <> 'disabled'",
+            Sheet::Credentials if has("revoked_at") => {
+                "t.revoked_at IS NOT NULL AND i.revoked_at IS NULL"
+            }
+            _ => "false",
+        }
+    }
+
+    /// The question for the file's rows as they would be: the line, and each column as text.
+    pub fn merged(&self) -> String {
+        let has = |name: &str| self.columns.iter().any(|column| column.name == name);
+        let value = |Column { name, kind }: &Column| match (has(name), kind) {
+            (true, _) => format!("i.{name}::text"),
+            (false, Kind::Else(usual)) => format!("coalesce(t.{name}::text, '{usual}')"),
+            (false, Kind::Object) => format!("coalesce(t.{name}::text, '{{}}')"),
+            (false, _) => format!("t.{name}::text"),
+        };
+        let values: Vec<String> = self.sheet.columns().iter().map(value).collect();
+        let (sides, values) = (self.sides(), values.join(", "));
+        format!("SELECT i.line, {values} FROM {sides} WHERE i.line IS NOT NULL ORDER BY 1")
+    }
+
     pub async fn counts(&self, client: &Client) -> Result<Counts, Error> {
-        let (sides, differs) = (self.sides(), self.differs());
+        let (sides, differs, revived) = (self.sides(), self.differs(), self.revived());
         let sql = format!(
             "SELECT count(*) FILTER (WHERE t.ctid IS NULL), \
              count(*) FILTER (WHERE t.ctid IS NOT NULL AND i.line IS NOT NULL AND ({differs})), \
              count(*) FILTER (WHERE i.line IS NULL), \
              count(*) FILTER (WHERE t.ctid IS NOT NULL AND i.line IS NOT NULL \
-               AND NOT ({differs})) FROM {sides}"
+               AND NOT ({differs})), \
+             count(*) FILTER (WHERE i.line IS NOT NULL AND ({revived})) FROM {sides}"
         );
         let row = client.query_one(&sql, &[]).await?;
         let count = |at| row.try_get::<_, i64>(at).map(|it| u64::try_from(it).unwrap_or_default());
-        Ok(Counts { new: count(0)?, changed: count(1)?, gone: count(2)?, same: count(3)? })
+        let (new, changed, gone, same) = (count(0)?, count(1)?, count(2)?, count(3)?);
+        Ok(Counts { new, changed, gone, same, revived: count(4)? })
     }
 
     /// A line for each row that changes, in the order of keys: `+` for a new one, `-` for one that

@@ -1,6 +1,5 @@
 //! `tenantgate catalog export`: a table as a file.
 
-use std::io::Write;
 use std::path::PathBuf;
 use std::pin::pin;
 
@@ -9,8 +8,8 @@ use futures::TryStreamExt;
 use indicatif::ProgressBar;
 use tokio_postgres::Client;
 
-use super::format::{Format, create};
-use super::sheet::Sheet;
+use super::format::{Format, Target};
+use super::sheet::{Column, Kind, Sheet};
 use super::{Tables, progress};
 use crate::cli::Failure;
 use crate::cli::install::lost;
@@ -43,8 +42,12 @@ impl ExportCommand {
 
     async fn write(&self, client: &Client, format: Format) -> Result<u64, Failure> {
         let (table, key) = (self.table.name(), self.table.key("t"));
-        let names: Vec<String> =
-            self.table.columns().iter().map(|it| format!("t.{}", it.name)).collect();
+        // A list is JSON in either form.
+        let name = |Column { name, kind }: &Column| match kind {
+            Kind::List => format!("to_json(t.{name}) AS {name}"),
+            _ => format!("t.{name}"),
+        };
+        let names: Vec<String> = self.table.columns().iter().map(name).collect();
         let rows =
             format!("SELECT {} FROM tenantgate_catalog.{table} t ORDER BY {key}", names.join(", "));
         let copy = match format {
@@ -58,24 +61,22 @@ impl ExportCommand {
         };
         let count = format!("SELECT count(*) FROM tenantgate_catalog.{table}");
         let ran = |error: tokio_postgres::Error| lost(&error);
-        client
-            .batch_execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
-            .await
-            .map_err(ran)?;
+        let begin = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET LOCAL DateStyle TO ISO";
+        client.batch_execute(begin).await.map_err(ran)?;
         let count = client.query_one(&count, &[]).await.map_err(ran)?.try_get::<_, i64>(0);
         let count = u64::try_from(count.map_err(ran)?).unwrap_or_default();
         let bar = progress(ProgressBar::new(count), "rows");
         let unwritable =
             |error| Failure::Ran(format!("cannot write {}: {error}", self.data.display()));
-        let mut out = create(&self.data).map_err(unwritable)?;
+        let mut out = Target::create(&self.data).map_err(unwritable)?;
         let mut chunks = pin!(client.copy_out(&copy).await.map_err(ran)?);
         while let Some(chunk) = chunks.try_next().await.map_err(ran)? {
-            out.write_all(&chunk).map_err(unwritable)?;
+            out.write(&chunk).map_err(unwritable)?;
             bar.inc(1);
         }
-        out.flush().map_err(unwritable)?;
         bar.finish_and_clear();
         client.batch_execute("COMMIT").await.map_err(ran)?;
+        out.finish().map_err(unwritable)?;
         Ok(count)
     }
 }

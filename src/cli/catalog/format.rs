@@ -1,19 +1,20 @@
 //! The files: CSV with a line of names at the top, or an object of JSON on each line.
 
-use std::fs::{File, OpenOptions, Permissions};
+use std::collections::BTreeMap;
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufRead, BufReader, BufWriter, Read, Write};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
-use std::path::Path;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
 
 use clap::ValueEnum;
-use serde_json::{Map, Value};
+use serde_json::value::RawValue;
 
 use super::sheet::{Column, Sheet};
 use crate::cli::Failure;
 use crate::spelling;
 
-/// Longest line of JSON. PostgreSQL's own limits on the columns are far below.
-const LINE_BYTES_MAX: u64 = 1 << 20;
+/// Longest line of JSON; `attributes` may be of any length.
+const LINE_BYTES_MAX: u64 = 64 << 20;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(super) enum Format {
@@ -47,17 +48,44 @@ impl Format {
     }
 }
 
-/// A file to write to, which only its owner may read: there are hashes and passwords in it. `-`
-/// stands for the standard output.
-pub(super) fn create(path: &Path) -> io::Result<Box<dyn Write>> {
-    if path == Path::new("-") {
-        return Ok(Box::new(BufWriter::new(io::stdout().lock())));
+/// A file that is written, and takes its place when it is whole. Only its owner may read it: there
+/// are hashes and passwords in it. `-` stands for the standard output.
+pub(super) struct Target {
+    out: Box<dyn Write>,
+    /// The file, by the name it has meanwhile and by its own.
+    file: Option<(File, PathBuf, PathBuf)>,
+}
+
+impl Target {
+    pub fn create(path: &Path) -> io::Result<Self> {
+        if path == Path::new("-") {
+            return Ok(Self { out: Box::new(BufWriter::new(io::stdout().lock())), file: None });
+        }
+        let mut name = path.as_os_str().to_owned();
+        name.push(".new");
+        let new = PathBuf::from(name);
+        match fs::remove_file(&new) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new)?;
+        let out = Box::new(BufWriter::new(file.try_clone()?));
+        Ok(Self { out, file: Some((file, new, path.to_owned())) })
     }
-    let file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
-    if file.metadata()?.is_file() {
-        file.set_permissions(Permissions::from_mode(0o600))?;
+
+    pub fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.out.write_all(bytes)
     }
-    Ok(Box::new(BufWriter::new(file)))
+
+    /// Puts the file in its place.
+    pub fn finish(mut self) -> io::Result<()> {
+        self.out.flush()?;
+        if let Some((file, new, path)) = &self.file {
+            file.sync_all()?;
+            fs::rename(new, path)?;
+        }
+        Ok(())
+    }
 }
 
 /// The rows of a file, one after the other.
@@ -70,7 +98,7 @@ pub(super) struct Rows<R> {
 
 enum Source<R> {
     Csv(Box<csv::StringRecordsIntoIter<R>>),
-    Jsonl { lines: BufReader<R>, line: u64 },
+    Jsonl { lines: Lines<R>, first: Option<(u64, Fields)> },
 }
 
 impl Rows<File> {
@@ -82,40 +110,92 @@ impl Rows<File> {
     }
 }
 
-impl<R: Read> Rows<R> {
-    /// Reads the names of a CSV file's columns. JSON has all columns: what is not there is empty.
-    pub fn new(source: R, format: Format, sheet: Sheet) -> Result<Self, Wrong> {
-        if format == Format::Jsonl {
-            let lines = BufReader::new(source);
-            let columns = sheet.columns().to_vec();
-            return Ok(Self { sheet, source: Source::Jsonl { lines, line: 0 }, columns });
-        }
-        let mut reader = csv::ReaderBuilder::new().from_reader(source);
-        let wrong = |message| Wrong { line: 1, message };
-        let names = reader.headers().map_err(|error| wrong(error.to_string()))?;
-        let mut columns: Vec<Column> = Vec::new();
-        for name in names {
-            let name = name.trim_start_matches('\u{feff}');
-            let column = named(sheet, name).map_err(wrong)?;
-            if columns.iter().any(|earlier| earlier.name == column.name) {
-                return Err(wrong(format!("column \"{name}\" stands here twice")));
+/// An object's values by name.
+type Fields = BTreeMap<String, Box<RawValue>>;
+
+/// Lines of JSON that are not empty.
+struct Lines<R> {
+    source: BufReader<R>,
+    line: u64,
+}
+
+impl<R: Read> Lines<R> {
+    fn next(&mut self) -> Result<Option<(u64, Fields)>, Wrong> {
+        loop {
+            self.line += 1;
+            let line = self.line;
+            let wrong = |message| Wrong { line, message };
+            let mut text = String::new();
+            let read = self.source.by_ref().take(LINE_BYTES_MAX).read_line(&mut text);
+            match read.map_err(|error| wrong(error.to_string()))? {
+                0 => return Ok(None),
+                read if read as u64 == LINE_BYTES_MAX => {
+                    return Err(wrong(format!("a line of {LINE_BYTES_MAX} bytes or more")));
+                }
+                _ if text.trim().is_empty() => {}
+                _ => {
+                    let fields = serde_json::from_str(&text);
+                    let fields =
+                        fields.map_err(|error| wrong(format!("not an object: {error}")))?;
+                    return Ok(Some((line, fields)));
+                }
             }
-            columns.push(column);
         }
-        let records = reader.into_records();
-        Ok(Self { sheet, source: Source::Csv(Box::new(records)), columns })
+    }
+}
+
+impl<R: Read> Rows<R> {
+    /// Reads what columns a file has: those in the first line of a CSV file, or those of the first
+    /// object.
+    pub fn new(source: R, format: Format, sheet: Sheet) -> Result<Self, Wrong> {
+        let mut columns: Vec<Column> = Vec::new();
+        let source = match format {
+            Format::Csv => {
+                let mut reader = csv::ReaderBuilder::new().from_reader(source);
+                let wrong = |error: csv::Error| Wrong { line: 1, message: error.to_string() };
+                for name in reader.headers().map_err(wrong)? {
+                    let wrong = |message| Wrong { line: 1, message };
+                    let name = name.trim_start_matches('\u{feff}');
+                    let column = named(sheet, name).map_err(wrong)?;
+                    if columns.iter().any(|earlier| earlier.name == column.name) {
+                        return Err(wrong(format!("column \"{name}\" stands here twice")));
+                    }
+                    columns.push(column);
+                }
+                Source::Csv(Box::new(reader.into_records()))
+            }
+            Format::Jsonl => {
+                let mut lines = Lines { source: BufReader::new(source), line: 0 };
+                let first = lines.next()?;
+                // A file without rows says nothing of columns.
+                columns = sheet.columns().to_vec();
+                if let Some((line, fields)) = &first {
+                    let wrong = |message| Wrong { line: *line, message };
+                    let known = fields.keys().map(|name| named(sheet, name).map_err(wrong));
+                    known.collect::<Result<Vec<_>, _>>()?;
+                    columns.retain(|column| fields.contains_key(column.name));
+                }
+                Source::Jsonl { lines, first }
+            }
+        };
+        Ok(Self { sheet, source, columns })
     }
 
-    fn json(&self, line: u64, text: &str) -> Result<Row, Wrong> {
+    /// A line's object, which has what the first one had and nothing else: a key that is left out
+    /// would have to mean two things, "empty" and "as it is".
+    fn json(&self, line: u64, fields: &Fields) -> Result<Row, Wrong> {
         let wrong = |message: String| Wrong { line, message };
-        let object: Map<String, Value> =
-            serde_json::from_str(text).map_err(|error| wrong(format!("not an object: {error}")))?;
-        for name in object.keys() {
+        for name in fields.keys() {
             named(self.sheet, name).map_err(wrong)?;
+            if !self.columns.iter().any(|column| column.name == name) {
+                return Err(wrong(format!("{name}: the first line does not have it")));
+            }
         }
         let value = |column: &Column| {
-            let value = object.get(column.name).unwrap_or(&Value::Null);
-            column.of_json(value).map_err(|unfit| wrong(format!("{}: {unfit}", column.name)))
+            let name = column.name;
+            let value = fields.get(name);
+            let value = value.ok_or_else(|| wrong(format!("{name}: the first line has it")))?;
+            column.of_json(value).map_err(|unfit| wrong(format!("{name}: {unfit}")))
         };
         Ok((line, self.columns.iter().map(value).collect::<Result<_, _>>()?))
     }
@@ -144,21 +224,13 @@ impl<R: Read> Iterator for Rows<R> {
                 let values = columns.iter().zip(&record).map(value).collect::<Result<_, _>>();
                 Some(values.map(|values| (line, values)))
             }
-            Source::Jsonl { lines, line } => loop {
-                *line += 1;
-                let line = *line;
-                let mut text = String::new();
-                match lines.by_ref().take(LINE_BYTES_MAX).read_line(&mut text) {
-                    Ok(0) => return None,
-                    Ok(read) if read as u64 == LINE_BYTES_MAX => {
-                        let message = format!("a line of {LINE_BYTES_MAX} bytes or more");
-                        return Some(Err(Wrong { line, message }));
-                    }
-                    Ok(_) if text.trim().is_empty() => {}
-                    Ok(_) => return Some(self.json(line, &text)),
-                    Err(error) => return Some(Err(Wrong { line, message: error.to_string() })),
+            Source::Jsonl { lines, first } => {
+                let found = first.take().map_or_else(|| lines.next(), |first| Ok(Some(first)));
+                match found.transpose()? {
+                    Ok((line, fields)) => Some(self.json(line, &fields)),
+                    Err(wrong) => Some(Err(wrong)),
                 }
-            },
+            }
         }
     }
 }
@@ -190,19 +262,23 @@ mod tests {
                    acme,row,main,app,\"{\"\"clients\"\": 5}\"\n\"b\nb\",silo,\"m,n\",,\n";
         let jsonl = r#"{"id": "acme", "isolation": "row", "cluster": "main", @}
 
-            {"id": "b\nb", "isolation": "silo", "cluster": "m,n", "schema": null}"#
+            {"id": "b\nb", "isolation": "silo", "cluster": "m,n", "schema": null, "overrides": null}"#
             .replace('@', r#""schema": "app", "overrides": {"clients": 5}"#);
         let csv = read(csv.as_bytes(), Format::Csv, Sheet::Tenants).unwrap();
         let jsonl = read(jsonl.as_bytes(), Format::Jsonl, Sheet::Tenants).unwrap();
         let of = |row: &Row, at: usize| row.1[at].clone();
         for (csv, jsonl) in csv.iter().zip(&jsonl) {
-            let in_csv: Vec<_> = (0..5).map(|at| of(csv, at)).collect();
-            let in_json: Vec<_> = [0, 1, 2, 4, 8].map(|at| of(jsonl, at)).into();
-            assert_eq!(in_csv, in_json);
+            for at in 0..5 {
+                assert_eq!(of(csv, at), of(jsonl, at));
+            }
         }
-        assert_eq!(csv[0].1[4].as_deref(), Some(r#"{"clients":5}"#));
-        assert_eq!((csv[1].0, jsonl[1].0), (3, 3));
-        assert_eq!(jsonl[1].1[7].as_deref(), Some("active"), "what is not there has its default");
+        assert_eq!((csv.len(), csv[1].0, jsonl[1].0), (2, 3, 3));
+        assert_eq!(csv[0].1[4].as_deref(), Some(r#"{"clients": 5}"#));
+        assert_eq!(csv[1].1[4].as_deref(), Some("{}"), "an empty field has the default");
+        let long = r#"{"attributes": {"a": 12345678901234567890123, "b": 1e400}}"#;
+        let rows = read(long.as_bytes(), Format::Jsonl, Sheet::Tenants).unwrap();
+        let kept = r#"{"a": 12345678901234567890123, "b": 1e400}"#;
+        assert_eq!(rows[0].1[0].as_deref(), Some(kept), "no number is made shorter");
     }
 
     #[test]
@@ -222,6 +298,10 @@ mod tests {
         assert_eq!(json("\n{\"kind\": 1}"), "2: kind: not a text");
         assert_eq!(json("{\"read_only\": \"yes\"}"), "1: read_only: not true or false");
         assert_eq!(json("{\"acts_for\": [1]}"), "1: acts_for: not a JSON array of texts");
+        let less = "{\"kind\": \"token\", \"name\": \"a\"}\n{\"kind\": \"token\"}";
+        assert_eq!(json(less), "2: name: the first line has it");
+        let more = "{\"kind\": \"token\"}\n{\"kind\": \"token\", \"name\": \"a\"}";
+        assert_eq!(json(more), "2: name: the first line does not have it");
         assert!(json("[]").starts_with("1: not an object"));
         assert!(json("{\"id\": 1}").contains("has no column \"id\""));
     }
@@ -230,7 +310,7 @@ mod tests {
     fn lists_are_written_as_postgresql_reads_them() {
         let text = r#"{"acts_for": ["a", "b\"\\,{}", "null"]}"#;
         let rows = read(text.as_bytes(), Format::Jsonl, Sheet::Credentials).unwrap();
-        assert_eq!(rows[0].1[8].as_deref(), Some(r#"{"a","b\"\\,{}","null"}"#));
+        assert_eq!(rows[0].1[0].as_deref(), Some(r#"{"a","b\"\\,{}","null"}"#));
     }
 
     #[test]

@@ -12,7 +12,7 @@ use indicatif::ProgressBar;
 use tokio_postgres::{Client, CopyInSink};
 
 use super::check::Checker;
-use super::diff::Diff;
+use super::diff::{Counts, Diff};
 use super::format::{Format, Row, Rows, Wrong};
 use super::sheet::{Column, Sheet};
 use super::{Tables, progress};
@@ -29,8 +29,8 @@ const CHUNK_BYTES: usize = 1 << 16;
 pub(in crate::cli) struct ImportCommand {
     #[command(flatten)]
     tables: Tables,
-    /// The file, .csv or .jsonl; its columns are the table's. What a CSV file has no column for
-    /// stays as it is
+    /// The file, .csv or .jsonl; its columns are the table's. What it has no column for stays as it
+    /// is
     #[arg(value_name = "FILE")]
     data: PathBuf,
     /// The table
@@ -45,8 +45,8 @@ pub(in crate::cli) struct ImportCommand {
     /// Delete what the file does not have. A tenant's credentials go with it
     #[arg(long)]
     delete: bool,
-    /// Do so without asking
-    #[arg(long, requires = "delete")]
+    /// Delete, and let in again who was disabled or revoked, without asking
+    #[arg(long)]
     yes: bool,
     /// Most changes that are shown
     #[arg(long, value_name = "COUNT", default_value = "50")]
@@ -79,11 +79,17 @@ impl ImportCommand {
         self.fill(client, rows, &mut checker).await?;
         bar.finish_and_clear();
         self.twice(client).await?;
-        let diff = Diff { sheet: self.table, columns: &columns, delete: self.delete };
         if !self.dry_run {
-            // Others who write to the tables wait for this row, at their first statement.
-            let hold = "SELECT FROM tenantgate_catalog.version FOR UPDATE";
-            client.batch_execute(hold).await.map_err(ran)?;
+            // Takes the lock that every writer takes at its first statement.
+            let lock = "UPDATE tenantgate_catalog.tenants SET id = id WHERE false";
+            client.batch_execute(lock).await.map_err(ran)?;
+        }
+        let diff = Diff { sheet: self.table, columns: &columns, delete: self.delete };
+        if !checker.sees_all() {
+            let wrongs = checker.check_merged(client, &diff.merged()).await.map_err(ran)?;
+            if !wrongs.is_empty() {
+                return Err(self.refused(&wrongs));
+            }
         }
         let counts = diff.counts(client).await.map_err(ran)?;
         for line in diff.lines(client, self.show).await.map_err(ran)? {
@@ -96,13 +102,17 @@ impl ImportCommand {
         if self.dry_run {
             return print("nothing was written: a dry run");
         }
-        if counts.gone > 0 && !self.yes {
-            let message = "nothing was written: add --yes to delete what the file does not have";
-            return Err(Failure::Usage(message.to_owned()));
+        if !self.yes && (counts.gone > 0 || counts.revived > 0) {
+            let Counts { gone, revived, .. } = counts;
+            return Err(Failure::Usage(format!(
+                "nothing was written: {gone} to delete, {revived} disabled or revoked to let in \
+                 again; add --yes"
+            )));
         }
-        if counts.all() > 0 {
-            client.batch_execute(&diff.apply()).await.map_err(ran)?;
+        if counts.all() == 0 {
+            return print("nothing to write");
         }
+        client.batch_execute(&diff.apply()).await.map_err(ran)?;
         client.batch_execute("COMMIT").await.map_err(ran)?;
         print("written")
     }
@@ -168,25 +178,21 @@ impl ImportCommand {
         if wrongs.is_empty() { Ok(()) } else { Err(self.refused(&wrongs)) }
     }
 
-    /// PostgreSQL refuses a row: it says the how manieth.
+    /// PostgreSQL refuses a row: in the context it says the how manieth, in whatever language. Its
+    /// words may have the value in them, which may be a secret.
     fn unfit(&self, error: &tokio_postgres::Error, lines: &[u64]) -> Failure {
         let Some(said) = error.as_db_error() else { return lost(error) };
-        let place = said.where_().and_then(|place| place.strip_prefix("COPY import, line "));
-        let digits = place.map(|place| place.split(|c: char| !c.is_ascii_digit()).next());
-        let number = digits.flatten().and_then(|digits| digits.parse::<usize>().ok());
+        let place = said.where_().unwrap_or_default();
+        let mut digits = place.split(|c: char| !c.is_ascii_digit()).filter(|it| !it.is_empty());
+        let number = digits.next().and_then(|digits| digits.parse::<usize>().ok());
         let line = number.and_then(|number| lines.get(number.checked_sub(1)?));
-        // What follows is the value, which may be a secret.
-        let column = place.and_then(|place| place.split_once(", column ")?.1.split(':').next());
-        let column = column.map(|column| format!("{column}: ")).unwrap_or_default();
         let message = match said.constraint() {
             Some(constraint) => format!("it violates {constraint} of the table"),
-            None => format!("{} {}", said.code().code(), said.message()),
+            None => format!("PostgreSQL cannot take a value of it ({})", said.code().code()),
         };
         match line {
-            Some(line) => {
-                self.refused(&[Wrong { line: *line, message: format!("{column}{message}") }])
-            }
-            None => Failure::Ran(format!("{column}{message}")),
+            Some(line) => self.refused(&[Wrong { line: *line, message }]),
+            None => Failure::Ran(message),
         }
     }
 
@@ -208,7 +214,7 @@ fn stage(sheet: Sheet, columns: &[Column]) -> String {
     let absent =
         absent.map(|name| format!("ALTER TABLE pg_temp.import ALTER {name} DROP NOT NULL; "));
     format!(
-        "BEGIN; SET LOCAL lc_messages TO 'C'; \
+        "BEGIN; SET LOCAL DateStyle TO ISO; \
          CREATE TEMP TABLE import (line bigint, LIKE tenantgate_catalog.{table} \
          INCLUDING CONSTRAINTS INCLUDING DEFAULTS) ON COMMIT DROP; {}",
         absent.collect::<String>()

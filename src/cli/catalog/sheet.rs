@@ -1,9 +1,11 @@
 //! [`Sheet`]: one of the two tables as rows of a file, and what may stand in its columns.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use clap::ValueEnum;
-use serde_json::Value;
+use serde::de::IgnoredAny;
+use serde_json::value::RawValue;
 
 /// A table that is exported and imported.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -117,44 +119,32 @@ impl Column {
     /// A text of a CSV file as the text that PostgreSQL reads; nothing stands for NULL, and so does
     /// an empty text.
     pub fn of_text(self, text: &str) -> Result<Option<String>, Unfit> {
-        if text.is_empty() {
-            return Ok(self.absent());
-        }
-        match self.kind {
-            Kind::Text | Kind::Secret | Kind::Else(_) => Ok(Some(text.to_owned())),
-            Kind::Flag => match text.to_ascii_lowercase().as_str() {
-                "t" | "true" => self.of_json(&Value::Bool(true)),
-                "f" | "false" => self.of_json(&Value::Bool(false)),
+        match (self.kind, text) {
+            (_, "") => Ok(self.absent()),
+            (Kind::Text | Kind::Secret | Kind::Else(_), _) => Ok(Some(text.to_owned())),
+            (Kind::Flag, _) => match text.to_ascii_lowercase().as_str() {
+                "t" | "true" => Ok(Some(true.to_string())),
+                "f" | "false" => Ok(Some(false.to_string())),
                 _ => Err(A_FLAG),
             },
-            Kind::Object | Kind::List => {
-                let wrong = if self.kind == Kind::List { A_LIST } else { AN_OBJECT };
-                self.of_json(&serde_json::from_str(text).map_err(|_| wrong)?)
-            }
+            (Kind::Object, _) => object(text),
+            (Kind::List, _) => list(text),
         }
     }
 
-    /// The same of a value in JSON.
-    pub fn of_json(self, value: &Value) -> Result<Option<String>, Unfit> {
-        match (self.kind, value) {
-            (_, Value::Null) => Ok(self.absent()),
-            (Kind::Text | Kind::Secret | Kind::Else(_), Value::String(text)) => {
-                match text.is_empty() {
-                    true => Ok(self.absent()),
-                    false => Ok(Some(text.clone())),
-                }
+    /// The same of a value in JSON. Objects are handed on as they are written: numbers may be
+    /// longer than ours.
+    pub fn of_json(self, value: &RawValue) -> Result<Option<String>, Unfit> {
+        match (self.kind, value.get()) {
+            (_, "null" | "\"\"") => Ok(self.absent()),
+            (Kind::Text | Kind::Secret | Kind::Else(_), json) => {
+                serde_json::from_str(json).map(Some).map_err(|_| A_TEXT)
             }
-            (Kind::Text | Kind::Secret | Kind::Else(_), _) => Err(A_TEXT),
-            (Kind::Flag, Value::Bool(flag)) => Ok(Some(flag.to_string())),
+            (Kind::Flag, "true") => Ok(Some(true.to_string())),
+            (Kind::Flag, "false") => Ok(Some(false.to_string())),
             (Kind::Flag, _) => Err(A_FLAG),
-            (Kind::Object, Value::Object(_)) => Ok(Some(value.to_string())),
-            (Kind::Object, _) => Err(AN_OBJECT),
-            (Kind::List, Value::Array(items)) => {
-                let texts: Option<Vec<String>> =
-                    items.iter().map(|it| Some(element(it.as_str()?))).collect();
-                Ok(Some(format!("{{{}}}", texts.ok_or(A_LIST)?.join(","))))
-            }
-            (Kind::List, _) => Err(A_LIST),
+            (Kind::Object, json) => object(json),
+            (Kind::List, json) => list(json),
         }
     }
 
@@ -167,6 +157,17 @@ impl Column {
             Kind::Else(value) => Some(value.to_owned()),
         }
     }
+}
+
+fn object(json: &str) -> Result<Option<String>, Unfit> {
+    let read = serde_json::from_str::<BTreeMap<String, IgnoredAny>>(json);
+    read.map(|_| Some(json.to_owned())).map_err(|_| AN_OBJECT)
+}
+
+fn list(json: &str) -> Result<Option<String>, Unfit> {
+    let texts: Vec<String> = serde_json::from_str(json).map_err(|_| A_LIST)?;
+    let texts: Vec<String> = texts.iter().map(|text| element(text)).collect();
+    Ok(Some(format!("{{{}}}", texts.join(","))))
 }
 
 /// An element of an array as PostgreSQL reads it (manual, 8.15.6).

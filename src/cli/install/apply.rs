@@ -10,7 +10,7 @@ use crate::cli::install::{Place, bare, standing, steps_of};
 use crate::cli::{Failure, print};
 use crate::isolation::Level;
 use crate::secret::Secret;
-use crate::server::{Conninfo, OpenError, Program, open};
+use crate::server::{Also, Conninfo, OpenError, Program, open};
 
 /// For one host to answer and log us in.
 const LOGIN_TIMEOUT: Duration = Duration::from_secs(30);
@@ -176,11 +176,11 @@ pub(in crate::cli) async fn connect(admin: &Conninfo, dbname: &str) -> Result<Cl
 
 async fn connect_at(admin: &Conninfo, host: usize, dbname: &str) -> anyhow::Result<Client> {
     let password = admin.password.as_ref().map(Secret::expose);
-    let program = Program { name: "tenantgate install", dbname, password };
+    let program = Program { name: "tenantgate install", dbname, password, also: Also::Peer };
     let opened = open(admin, host, program).await;
     let (client, connection) = opened.map_err(|error| match error {
-        OpenError::Dial(error) => error.into(),
         OpenError::Postgres(error) => said(error),
+        other => other.into(),
     })?;
     // Its end shows in the client's next answer.
     tokio::spawn(connection);

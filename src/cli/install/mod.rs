@@ -56,6 +56,8 @@ pub(super) struct InstallCommand {
 pub(super) struct Place {
     dbname: String,
     logins: Vec<Pair>,
+    /// Logins of services, which may connect and nothing else.
+    services: Vec<String>,
     level: Level,
     tenant_setting: String,
     /// What the database must know of every key; none without a key file.
@@ -121,9 +123,8 @@ fn steps_of(place: &Place, uninstall: bool) -> Vec<Step> {
 }
 
 pub(super) fn admin(text: &str) -> Result<Conninfo, Failure> {
-    let conninfo = Conninfo::parse(text);
-    let conninfo = conninfo.map_err(|error| Failure::Usage(format!("--admin: {error}")))?;
-    Ok(conninfo.in_folder(Path::new("")))
+    let conninfo = Conninfo::read(text, Path::new(""));
+    conninfo.map_err(|error| Failure::Usage(format!("--admin: {error}")))
 }
 
 /// The databases of a cluster that row tenants use.
@@ -154,9 +155,19 @@ pub(super) fn places(
         };
         return Err(Failure::Usage(message));
     }
+    for service in config.catalog.services().filter(|it| it.route.cluster.name == cluster) {
+        let conninfo = &service.route.conninfo;
+        let place = places.iter_mut().find(|place| place.dbname == conninfo.dbname);
+        if let Some(place) = place.filter(|place| !place.services.contains(&conninfo.user)) {
+            place.services.push(conninfo.user.clone());
+        }
+    }
     // Comments and the bodies of DO blocks are not quoted, so names must not be able to end them.
     let plain = |name: &str| !name.contains('$') && !name.chars().any(char::is_control);
-    if !places.iter().all(|place| plain(&place.dbname) && place.roles().all(plain)) {
+    let services = places.iter().flat_map(|place| &place.services);
+    let services_are_plain = { services }.all(|login| plain(login));
+    let places_are = |place: &Place| plain(&place.dbname) && place.roles().all(plain);
+    if !services_are_plain || !places.iter().all(places_are) {
         let message = "a name has control characters or a $ in it, which this SQL cannot carry";
         return Err(Failure::Usage(message.to_owned()));
     }
@@ -180,6 +191,7 @@ fn add(places: &mut Vec<Place>, tenant: &Tenant) {
     places.push(Place {
         dbname: conninfo.dbname.clone(),
         logins: vec![pair],
+        services: Vec::new(),
         level: cluster.level,
         tenant_setting: cluster.tenant_setting.clone(),
         keys: keys.map(|keys| keys.stored(&conninfo.dbname)).unwrap_or_default(),

@@ -126,11 +126,20 @@ fn database(place: &Place) -> Step {
     let step = Step::new(format!("rights on database {}", place.dbname), Plain, why)
         .verb("revoked")
         .again(format!("REVOKE ALL ON DATABASE {dbname} FROM PUBLIC"), all);
-    place.logins.iter().fold(step, |step, pair| {
+    let step = place.logins.iter().fold(step, |step, pair| {
         let login = quote::identifier(&pair.login);
         let oid = oid_of(&pair.login);
         let done = format!("pg_catalog.has_database_privilege({oid}, {HERE}, 'CONNECT')");
         step.again(format!("GRANT CONNECT ON DATABASE {dbname} TO {login}"), done)
+    });
+    // No row where there is no such login yet: a service's is not made here.
+    place.services.iter().fold(step, |step, login| {
+        let grant = format!("GRANT CONNECT ON DATABASE {dbname} TO {}", quote::identifier(login));
+        let (grant, name) = (quote::literal(&grant), quote::literal(login));
+        step.query(format!(
+            "SELECT {grant} FROM pg_catalog.pg_roles r\n  WHERE r.rolname = {name} \
+             AND NOT pg_catalog.has_database_privilege(r.oid, {HERE}, 'CONNECT')"
+        ))
     })
 }
 

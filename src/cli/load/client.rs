@@ -6,7 +6,7 @@ use tokio_postgres::{Client, SimpleQueryMessage};
 
 use crate::cli::load::figures::Fault;
 use crate::cli::load::script::Script;
-use crate::server::{Conninfo, OpenError, Program, open};
+use crate::server::{Also, Conninfo, OpenError, Program, open};
 
 /// How long an application may take to find out that its connection is dead, and to log in.
 const LOGIN_TIMEOUT: Duration = Duration::from_secs(30);
@@ -44,10 +44,12 @@ pub async fn login(conninfo: &Conninfo, password: &[u8]) -> Result<Client, Fault
 
 async fn login_at(conninfo: &Conninfo, host: usize, password: &[u8]) -> Result<Client, Fault> {
     let (name, dbname) = ("tenantgate load", conninfo.dbname.as_str());
-    let opened = open(conninfo, host, Program { name, dbname, password: Some(password) }).await;
+    let opened =
+        open(conninfo, host, Program { name, dbname, password: Some(password), also: Also::Token })
+            .await;
     let (client, connection) = opened.map_err(|error| match error {
-        OpenError::Dial(error) => Fault::of_connection(error.to_string()),
         OpenError::Postgres(error) => fault(&error),
+        other => Fault::of_connection(other.to_string()),
     })?;
     // Its end shows in the client's next answer.
     tokio::spawn(connection);

@@ -10,7 +10,7 @@ use crate::auth::{self, Algorithm, ClaimPaths, IssuerSettings, KeySource};
 use crate::catalog::TenantId;
 use crate::cli::load::{self, Noisy, Pace, Plan, Script, ScriptError, Tenant, tenants};
 use crate::cli::{Failure, print};
-use crate::secret::Secret;
+use crate::secret::{Place, Secret};
 use crate::server::Conninfo;
 use crate::spelling;
 
@@ -107,7 +107,7 @@ pub(in crate::cli) fn run(command: &LoadCommand) -> Result<(), Failure> {
 
 impl LoadCommand {
     fn plan(&self) -> Result<Plan, Failure> {
-        let conninfo = Conninfo::parse(&self.target);
+        let conninfo = Conninfo::read(&self.target, Path::new(""));
         let conninfo = conninfo.map_err(|error| Failure::Usage(format!("--target: {error}")))?;
         let tenants = self.tenants()?;
         let tokens = tenants.iter().any(|tenant| tenant.token.is_some());
@@ -181,11 +181,13 @@ impl LoadCommand {
         let Some(key_file) = &self.jwt_key else {
             return Ok(ids.into_iter().map(|id| (id, None)).collect());
         };
+        let key = Place::named(key_file, Path::new(""));
+        let key = key.map_err(|error| Failure::Usage(format!("--jwt-key: {error}")))?;
         let issuer = IssuerSettings {
             name: "load".to_owned(),
             issuer: self.jwt_issuer.clone().unwrap_or_default(),
             audience: self.jwt_audience.clone().unwrap_or_default(),
-            keys: KeySource::File { path: key_file.clone(), algorithm: Algorithm::HS256 },
+            keys: KeySource::File { path: key, algorithm: Algorithm::HS256 },
             claims: ClaimPaths { tenant: self.jwt_claim.clone(), ..ClaimPaths::default() },
             leeway: Duration::ZERO,
             lifetime: Duration::MAX,

@@ -168,7 +168,8 @@ impl Session {
     ) -> Result<(Arc<Tenant>, Option<Identity>), Error> {
         let reception = &self.talk.env.reception;
         let catalog = reception.catalog.load();
-        let own = self.talk.act.as_ref().map(|act| act.home.clone()).ok_or(Error::Internal)?;
+        let act = self.talk.act.as_ref().ok_or(Error::Internal)?;
+        let own = act.home.clone();
         let service = own.service.as_deref().ok_or(Error::Internal)?;
         let found = match key {
             Key::Token => {
@@ -179,7 +180,7 @@ impl Session {
                 proved.map(|identity| (identity.tenant.clone(), Some(identity)))
             }
             Key::Tenant => match catalog.find(value).await {
-                Some(tenant) if service.acts_for.has(&tenant.id) => {
+                Some(tenant) if act.may_name(service, &tenant) => {
                     // As a credential that names no role.
                     let seen = tenant.seen_by(&Face::default());
                     seen.map(|tenant| (tenant, None)).ok_or("the tenant has no such role".into())
@@ -191,8 +192,7 @@ impl Session {
         let named = found.as_ref().ok().map(|(tenant, _)| id(tenant));
         let checked = found.and_then(|(tenant, identity)| {
             let held = reception.holds.load().disabled.covers(&tenant);
-            let peer = self.talk.act.as_ref().map(|act| act.peer);
-            let comes = peer.is_some_and(|peer| catalog.credentials().may_come(&tenant.id, &peer));
+            let comes = catalog.credentials().may_come(&tenant.id, &act.peer);
             match () {
                 () if !comes => Err("not from where the tenant's clients may come".to_owned()),
                 () if tenant.service.is_some() => Err("the token is a service's".to_owned()),
@@ -326,6 +326,8 @@ impl Session {
         let limit = self.pool.cluster().scrub_timeout;
         let bound = lease.bound().ok_or(Error::ServerLost)?;
         match bound.begin(sql, limit).await {
+            // A cancel came meanwhile, for what is not sent yet.
+            Ok(Ok(())) if talk.shared.cancel_wanted.take() => return Err(Error::Cancelled),
             Ok(Ok(())) => chosen.begun = true,
             Ok(Err(refused)) => {
                 let (what, sqlstate) = (refused.message, refused.sqlstate);

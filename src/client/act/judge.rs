@@ -163,10 +163,13 @@ impl Exchange<'_> {
         (act.ended.get() && act.is_local()).then(deed::control)
     }
 
-    /// Whether a function may not be called, of which nobody knows what it does.
-    pub(in crate::client) fn forbids_call(&self) -> Option<Error> {
+    /// Whether a function may not be called, of which nobody knows what it does. `body` is as much
+    /// of the call as has come: no choice, and so no token, goes to a server as its first value.
+    pub(in crate::client) fn forbids_call(&self, body: &[u8]) -> Option<Error> {
         let act = self.talk.act.as_ref()?;
-        self.is_behind_end().or(act.is_at_home().then_some(Error::NoTenant))
+        let chooses = frontend::call_value(body).is_some_and(is_own);
+        let late = chooses.then_some(Error::ActTooLate);
+        self.is_behind_end().or(act.is_at_home().then_some(Error::NoTenant)).or(late)
     }
 
     /// Whether a text may not go to the server the session has.
@@ -217,11 +220,8 @@ impl Exchange<'_> {
             return Some(deed::unknown(name));
         };
         let computes = known.special.as_deref().is_some_and(|it| it.touched.unknown);
-        let own = |value: &&[u8]| {
-            let start = value.get(..OWN_PREFIX.len()).unwrap_or_default();
-            start.eq_ignore_ascii_case(OWN_PREFIX.as_bytes())
-        };
-        if computes && frontend::bind_values(body).is_none_or(|values| values.iter().any(own)) {
+        let own = |values: Vec<&[u8]>| values.into_iter().any(is_own);
+        if computes && frontend::bind_values(body).is_none_or(own) {
             return Some(Error::ActTooLate);
         }
         self.forbids_known(known)
@@ -276,6 +276,12 @@ impl Exchange<'_> {
         let relay = &self.relay;
         self.talk.act.is_some() && (!relay.due.is_empty() || relay.begun && relay.status == b'I')
     }
+}
+
+/// Whether a value is the name of a setting of the gate's.
+fn is_own(value: &[u8]) -> bool {
+    let start = value.get(..OWN_PREFIX.len()).unwrap_or_default();
+    start.eq_ignore_ascii_case(OWN_PREFIX.as_bytes())
 }
 
 fn is_role(name: &str) -> bool {

@@ -42,6 +42,8 @@ pub struct Acting {
     home: Arc<Tenant>,
     account: Arc<Account>,
     peer: Peer,
+    /// What it logged in with: it may say for whom the service acts.
+    login: Box<Identity>,
     block: Block,
     chosen: Option<Chosen>,
     portals: Vec<Portal>,
@@ -99,12 +101,13 @@ impl Acting {
     }
 
     /// A session of a service that has just arrived; `None` for one of a tenant.
-    pub fn of(tenant: &Arc<Tenant>, account: &Arc<Account>, peer: Peer) -> Option<Box<Self>> {
-        tenant.service.as_ref()?;
+    pub fn of(identity: &Identity, account: &Arc<Account>, peer: Peer) -> Option<Box<Self>> {
+        identity.tenant.service.as_ref()?;
         Some(Box::new(Self {
-            home: tenant.clone(),
+            home: identity.tenant.clone(),
             account: account.clone(),
             peer,
+            login: Box::new(identity.clone()),
             block: Block::None,
             chosen: None,
             portals: Vec::new(),
@@ -117,6 +120,11 @@ impl Acting {
     pub fn take_news(&mut self, service: &Arc<Tenant>) -> bool {
         self.home = service.clone();
         self.chosen.is_some()
+    }
+
+    /// Whether both the service and what it logged in with let it name this tenant.
+    fn may_name(&self, service: &Service, tenant: &Tenant) -> bool {
+        service.acts_for.has(&tenant.id) && self.login.vouches_for(tenant)
     }
 
     fn service(&self) -> Option<&Service> {

@@ -1,21 +1,26 @@
 //! What a service may: choose so often, and go on acting for whom it chose.
 
+use std::future::{Future, poll_fn};
+use std::pin::pin;
+use std::task::Poll;
 use std::time::{Duration, Instant, SystemTime};
 
 use crate::auth::{GuessLimits, Knocker};
 use crate::budget::Limits;
 use crate::catalog::{Tenant, TenantState};
 use crate::client::meter::refusal;
-use crate::client::session::Session;
-use crate::client::talk::Talk;
+use crate::client::session::{AHEAD_BYTES_MAX, Session};
+use crate::client::talk::{Phase, Talk};
 use crate::error::{Ending, Error};
+use crate::net::Connection;
 
 impl Session {
     /// Lets a choice be looked at, if the service's own rate has room for it and not too many were
     /// denied.
-    pub(super) async fn may_choose(&self) -> Result<(), Error> {
-        let Some(act) = &self.talk.act else { return Err(Error::Internal) };
-        let (env, home) = (&self.talk.env, &act.home);
+    pub(super) async fn may_choose(&mut self) -> Result<(), Error> {
+        let Self { talk, client, .. } = self;
+        let Some(act) = &talk.act else { return Err(Error::Internal) };
+        let (env, home) = (&talk.env, &act.home);
         let started = Instant::now();
         while let Err(over) = act.account.charge(&home.limits, env.epoch.elapsed()) {
             let limits: &Limits = &act.account.limits(&home.limits);
@@ -23,8 +28,13 @@ impl Session {
             let Some(retry_after) = over.retry_after.filter(fits) else {
                 return Err(refusal(&over, home.id.as_str(), limits));
             };
-            env.clock.sleep(retry_after).await;
+            talk.shared.cancel_wanted.set(false);
+            talk.shared.phase.set(Phase::Waiting);
+            let rested = rest(talk, client, retry_after).await;
+            talk.shared.phase.set(Phase::Idle);
+            rested?;
         }
+        let env = &self.talk.env;
         let Some((knocker, limits)) = self.knocker() else { return Err(Error::Internal) };
         let (throttle, now) = (&env.reception.throttle, Instant::now());
         // It proved who it is: what it gets wrong is counted apart from those who did not.
@@ -65,7 +75,7 @@ impl Session {
         let own = catalog.service(act.home.id.as_str());
         let own = own.filter(|own| own.state == TenantState::Active && !held(own));
         let may = own.zip(own.and_then(|own| own.service.as_deref())).is_some_and(|(own, it)| {
-            let listed = chosen.identity.is_some() || it.acts_for.has(&tenant.id);
+            let listed = chosen.identity.is_some() || act.may_name(it, tenant);
             listed && (chosen.local || it.session_wide) && it.reaches(own, tenant)
         });
         let shown = chosen.identity.as_ref().is_none_or(|identity| {
@@ -83,6 +93,32 @@ impl Session {
         let act = self.talk.act.as_ref()?;
         act.is_session_wide().then(|| self.still_acts().err()).flatten()
     }
+}
+
+/// Waits for so long, unless the client cancels or hangs up, or the session has to end: whoever
+/// looks next sees which. Nothing is sent meanwhile, since half an answer may be written.
+async fn rest(talk: &Talk, client: &mut Connection, time: Duration) -> Result<(), Error> {
+    let shared = &talk.shared;
+    let mut sleep = pin!(talk.env.clock.sleep(time));
+    let rested = poll_fn(|cx| {
+        if sleep.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(Ok(()));
+        }
+        shared.wake_with(cx);
+        if shared.cancel_wanted.take() || shared.ending.borrow().is_some() {
+            return Poll::Ready(Err(Error::Cancelled));
+        }
+        while client.input.len() < AHEAD_BYTES_MAX {
+            match client.poll_fill(cx) {
+                Poll::Ready(Ok(1..)) => {}
+                Poll::Ready(Ok(0)) if client.ends_in_goodbye() => break,
+                Poll::Ready(Ok(_) | Err(_)) => return Poll::Ready(Err(Error::Cancelled)),
+                Poll::Pending => break,
+            }
+        }
+        Poll::Pending
+    });
+    rested.await
 }
 
 impl Talk {

@@ -79,11 +79,11 @@ impl Session {
     pub fn new(arrival: Arrival, peer: Peer, env: &Rc<Env>) -> std::io::Result<Box<Self>> {
         let Arrival { mut stream, identity, account, slot, wishes, entry } = arrival;
         let expires_at = identity.expires_at;
-        let tenant = identity.tenant;
+        let tenant = identity.tenant.clone();
         stream.attach()?;
         let talk = Talk {
             id: entry.session,
-            act: Acting::of(&tenant, &account, peer),
+            act: Acting::of(&identity, &account, peer),
             account,
             start: Rc::default(),
             now: Rc::default(),
@@ -181,10 +181,10 @@ impl Session {
             && let Err(error) = Box::pin(self.begin_block(&mut lease)).await
         {
             match error.facts().severity {
-                // Nothing was begun.
-                Severity::Error => lease.park(true),
+                // Nothing was begun, unless it was to be cancelled.
+                Severity::Error if !matches!(error, Error::Cancelled) => lease.park(true),
                 // Dropped, it is closed.
-                Severity::Fatal => drop(lease),
+                _ => drop(lease),
             }
             drop(permit);
             self.talk.shared.phase.set(Phase::Idle);
@@ -495,7 +495,7 @@ async fn attended<T>(
 
 /// While a session waits for a server, this much of what its client sends ahead is read, to notice
 /// when it hangs up.
-const AHEAD_BYTES_MAX: usize = 64 * 1024;
+pub(super) const AHEAD_BYTES_MAX: usize = 64 * 1024;
 
 /// What comes of `work`, or nothing if the console pauses the tenant first. Not while a server is
 /// being bound.

@@ -80,18 +80,24 @@ impl Proving<'_> {
         wishes: &Wishes,
     ) -> Result<Result<Proven, Turned>, Ended> {
         let (knocker, limits) = (self.knocker(wishes), self.settings.guesses);
+        let unproved = Unproved { proving: self, knocker: &knocker, counts: Cell::new(false) };
         let may_try = || {
             self.tried.set(Instant::now());
             let checked = self.throttle.check(&knocker, limits, Instant::now());
+            // A challenge follows, which tells something already.
+            unproved.counts.set(self.rule.method == LoginMethod::ScramSha256 && checked.is_ok());
             checked.map_err(|retry_after| Error::TooManyFailures { retry_after })
         };
         let proven = self.ask(stream, wishes, &may_try).await?;
         match &proven {
-            Ok(_) => self.throttle.succeeded(&knocker, limits, Instant::now()),
-            Err(turned) if turned.error == Error::AuthenticationFailed => {
-                self.throttle.failed(&knocker, limits, Instant::now());
+            Ok(_) => {
+                unproved.counts.set(false);
+                self.throttle.succeeded(&knocker, limits, Instant::now());
             }
-            Err(_) => {}
+            Err(turned) => {
+                let failed = turned.error == Error::AuthenticationFailed;
+                unproved.counts.set(unproved.counts.get() || failed);
+            }
         }
         Ok(proven)
     }
@@ -161,6 +167,23 @@ impl Proving<'_> {
             // The handshake has verified whatever was shown.
             Some(ClientCertificate::VerifyCa) => self.authenticator.outlived(shown, identity),
             None => Ok(identity),
+        }
+    }
+}
+
+/// Counts as a failure when it is dropped, if something was tried: also for who hangs up behind the
+/// challenge of a password, or is too slow to answer it.
+struct Unproved<'door, 'proving> {
+    proving: &'door Proving<'proving>,
+    knocker: &'door Knocker,
+    counts: Cell<bool>,
+}
+
+impl Drop for Unproved<'_, '_> {
+    fn drop(&mut self) {
+        if self.counts.get() {
+            let Proving { throttle, settings, .. } = self.proving;
+            throttle.failed(self.knocker, settings.guesses, Instant::now());
         }
     }
 }

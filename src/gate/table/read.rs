@@ -9,7 +9,7 @@ use tokio_postgres::{AsyncMessage, Client, Row};
 
 use super::records::{CREDENTIALS_MAX, CredentialColumns, TenantColumns, TenantRecord};
 use crate::secret::Secret;
-use crate::server::{Conninfo, OpenError, Program, open};
+use crate::server::{Also, Conninfo, OpenError, Program, open};
 
 /// The channel that the tables' triggers notify.
 const CHANNEL: &str = "tenantgate_catalog";
@@ -174,11 +174,16 @@ async fn bounded<T>(asked: impl Future<Output = Result<T, ReadError>>) -> Result
 
 async fn open_at(conninfo: &Conninfo, host: usize) -> Result<Link, ReadError> {
     let password = conninfo.password.as_ref().map(Secret::expose);
-    let program = Program { name: "tenantgate catalog", dbname: &conninfo.dbname, password };
+    let program = Program {
+        name: "tenantgate catalog",
+        dbname: &conninfo.dbname,
+        password,
+        also: Also::Nothing,
+    };
     let opened = open(conninfo, host, program).await;
     let (client, mut connection) = opened.map_err(|error| match error {
-        OpenError::Dial(error) => ReadError::Connect(error.to_string()),
         OpenError::Postgres(error) => error.into(),
+        other => ReadError::Connect(other.to_string()),
     })?;
     // A place for one: whoever hears it reads all there is.
     let (heard, notices) = mpsc::channel(1);

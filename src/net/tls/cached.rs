@@ -94,6 +94,7 @@ mod tests {
             verify,
             root_file: Some(&file),
             identity: None,
+            pins: &[],
             sni: true,
             alpn: true,
         };

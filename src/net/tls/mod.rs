@@ -4,6 +4,7 @@
 mod accept;
 mod cached;
 mod names;
+mod pin;
 mod verify;
 
 use std::path::{Path, PathBuf};
@@ -19,6 +20,7 @@ use tokio_rustls::TlsConnector;
 pub use accept::{AcceptPlan, Acceptor};
 pub use cached::Connectors;
 pub use names::{Names, names, server_end_point};
+pub use pin::Pin;
 use verify::verifier;
 
 /// The protocol name both sides may agree on (PostgreSQL manual, 55.2.12).
@@ -54,6 +56,8 @@ pub struct ConnectorPlan<'plan> {
     pub root_file: Option<&'plan Path>,
     /// PEM files of our certificate and key.
     pub identity: Option<&'plan (PathBuf, PathBuf)>,
+    /// Keys that the server may have; none stands for any.
+    pub pins: &'plan [Pin],
     pub sni: bool,
     /// Offers the protocol name; needed by direct TLS, harmless otherwise.
     pub alpn: bool,
@@ -62,7 +66,7 @@ pub struct ConnectorPlan<'plan> {
 /// The side that meets servers.
 pub fn connector(plan: ConnectorPlan<'_>) -> Result<TlsConnector, TlsError> {
     let crypto = Arc::new(provider::default_provider());
-    let verifier = verifier(plan, crypto.clone())?;
+    let verifier = pin::pinned(plan.pins, verifier(plan, crypto.clone())?);
     let builder = ClientConfig::builder_with_provider(crypto)
         .with_safe_default_protocol_versions()?
         .dangerous()

@@ -1,4 +1,4 @@
-//! Every key libpq 18 knows, and what the gate does with it.
+//! Every key libpq 18 knows, and `sslpin`, and what the gate does with it.
 
 /// What happens to a key that stands in a connection string.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,6 +36,7 @@ pub(super) const KEYS: &[(&str, Standing)] = &[
     ("sslcert", Read),
     ("sslkey", Read),
     ("sslsni", Read),
+    ("sslpin", Read),
     ("channel_binding", Read),
     ("require_auth", Read),
     ("connect_timeout", Read),

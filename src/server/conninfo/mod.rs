@@ -13,8 +13,8 @@ use std::time::Duration;
 
 pub use parse::ConninfoError;
 
-use crate::net::tls::Connectors;
-use crate::secret::Secret;
+use crate::net::tls::{Connectors, Pin};
+use crate::secret::{self, Secret};
 
 /// A checked connection string. Keys and defaults are libpq's (PostgreSQL manual, 34.1.2) except
 /// where `docs/configuration.md` says otherwise: `sslmode` is `verify-full` for hosts that are not
@@ -41,8 +41,22 @@ pub struct Conninfo {
 }
 
 impl Conninfo {
+    /// Reads one of the settings: relative paths begin in `folder`, and `password=file:PATH`,
+    /// `env:NAME` and `credential:NAME` are read now. Never for rows of a table: what is in such a
+    /// place goes to the server that the string names.
+    ///
+    /// # Errors
+    ///
+    /// As [`Conninfo::parse`]; or the password is not where it should be.
+    pub fn read(text: &str, folder: &Path) -> Result<Self, ConninfoError> {
+        let mut conninfo = Self::parse(text)?.in_folder(folder);
+        let found = conninfo.password.take().map(|text| secret::password(text, folder));
+        conninfo.password = found.transpose().map_err(ConninfoError::Password)?;
+        Ok(conninfo)
+    }
+
     /// The same, with files that were given by a relative path looked for in `folder`.
-    pub fn in_folder(mut self, folder: &Path) -> Self {
+    fn in_folder(mut self, folder: &Path) -> Self {
         let place = |file: PathBuf| folder.join(file);
         self.tls.root_file = self.tls.root_file.map(place);
         self.tls.identity = self.tls.identity.map(|(cert, key)| (place(cert), place(key)));
@@ -142,6 +156,8 @@ pub struct TlsWish {
     pub root_file: Option<PathBuf>,
     /// Certificate and key to show, both PEM files.
     pub identity: Option<(PathBuf, PathBuf)>,
+    /// The server's key is one of these, whatever else is verified; none stands for any.
+    pub pins: Vec<Pin>,
     /// Whether the host name is sent in the handshake (libpq's `sslsni`); default true.
     pub sni: bool,
     /// What these keys were made into.

@@ -14,7 +14,7 @@ use super::{
     ChannelBinding, Conninfo, Host, Protocol, RequireAuth, SslMode, SslNegotiation, TcpWish,
     TlsWish,
 };
-use crate::net::tls::Connectors;
+use crate::net::tls::{Connectors, Pin};
 use crate::secret::Secret;
 use crate::spelling;
 use crate::wire::startup::MINOR_MAX;
@@ -23,6 +23,8 @@ use crate::wire::startup::MINOR_MAX;
 const TEXT_BYTES_MAX: usize = 16 * 1024;
 /// Most hosts in one string; each costs up to `connect_timeout` when it is down.
 const HOSTS_MAX: usize = 16;
+/// Most keys that a server may have: today's, tomorrow's, and those of a few machines.
+const PINS_MAX: usize = 8;
 /// The longest name PostgreSQL keeps, in bytes (NAMEDATALEN - 1).
 const NAME_BYTES_MAX: usize = 63;
 const PORT_DEFAULT: u16 = 5432;
@@ -67,6 +69,8 @@ pub enum ConninfoError {
     Weak { needs: &'static str, modes: &'static str },
     #[error("require_auth names {0} more than once")]
     AuthTwice(&'static str),
+    #[error("password: {0}")]
+    Password(String),
     #[error("require_auth mixes methods with and without \"!\"")]
     AuthMixed,
 }
@@ -276,6 +280,7 @@ fn tls(values: &Values, hosts: &[Host], binding: ChannelBinding) -> Result<TlsWi
         }
     };
     let wants_tls = root.is_some() || identity.is_some() || direct;
+    let wants_tls = wants_tls || values.raw("sslpin").is_some();
     let wants_tls = wants_tls || binding == ChannelBinding::Require;
     let local = hosts.iter().all(Host::is_local);
     let mut mode = match values.raw("sslmode") {
@@ -291,6 +296,10 @@ fn tls(values: &Values, hosts: &[Host], binding: ChannelBinding) -> Result<TlsWi
     if direct && weak {
         return Err(ConninfoError::Weak { needs: "sslnegotiation=direct", modes });
     }
+    let pins = pins(values)?;
+    if !pins.is_empty() && weak {
+        return Err(ConninfoError::Weak { needs: "sslpin", modes });
+    }
     if binding == ChannelBinding::Require && mode == SslMode::Disable {
         return Err(ConninfoError::Weak { needs: "channel_binding=require", modes });
     }
@@ -301,7 +310,17 @@ fn tls(values: &Values, hosts: &[Host], binding: ChannelBinding) -> Result<TlsWi
     let negotiation = if direct { SslNegotiation::Direct } else { SslNegotiation::Postgres };
     let root_file = root.filter(|root| *root != "system").map(PathBuf::from);
     let (sni, connectors) = (values.switch("sslsni")?, Connectors::default());
-    Ok(TlsWish { mode, negotiation, root_file, identity, sni, connectors })
+    Ok(TlsWish { mode, negotiation, root_file, identity, pins, sni, connectors })
+}
+
+/// Fingerprints of the keys that the server may have.
+fn pins(values: &Values) -> Result<Vec<Pin>, ConninfoError> {
+    // An empty one is a pin that got lost on its way here, and not the wish for none.
+    let Some(text) = values.raw("sslpin") else { return Ok(Vec::new()) };
+    let pins: Option<Vec<Pin>> = text.split(',').map(|one| Pin::parse(one.trim())).collect();
+    let allowed = "sha256: with 64 hexadecimal digits, or up to 8 of them with commas";
+    let wrong = ConninfoError::Value { key: "sslpin", allowed };
+    pins.filter(|pins| pins.len() <= PINS_MAX).ok_or(wrong)
 }
 
 fn ssl_mode(text: &str) -> Result<SslMode, ConninfoError> {
