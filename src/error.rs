@@ -100,13 +100,17 @@ pub enum Error {
         name: String,
     },
     ContextUnverified,
+    /// `retry`: how long no host of it will be tried.
     ClusterUnreachable {
         cluster: String,
+        retry: Option<Duration>,
     },
+    /// No host is what `target_session_attrs` asks for.
+    ClusterRole(String),
+    /// The server turned the gate's login away, which is nothing the client can be told more of.
+    ClusterLogin(String),
     /// The server's login lacks what the gate demands of one; DBAs read the log for the reason.
-    ClusterRefused {
-        cluster: String,
-    },
+    ClusterRefused(String),
     ServerLost,
     StateLost,
     /// A prepared statement gives or takes something else than when it was prepared.
@@ -328,7 +332,9 @@ impl Error {
             Self::UnknownSavepoint { .. } => ("unknown_savepoint", "3B001", E, Client),
             Self::ContextUnverified => ("context_unverified", "58000", F, Server),
             Self::ClusterUnreachable { .. } => ("cluster_unreachable", "08001", E, Server),
-            Self::ClusterRefused { .. } => ("cluster_refused", "08001", E, Server),
+            Self::ClusterRole(_) => ("cluster_role", "08001", E, Server),
+            Self::ClusterLogin(_) => ("cluster_login", "08001", E, Server),
+            Self::ClusterRefused(_) => ("cluster_refused", "08001", E, Server),
             Self::ServerLost => ("server_lost", "08006", F, Server),
             Self::StateLost => ("state_lost", "08006", F, Server),
             Self::ResultChanged => ("result_changed", "0A000", E, Client),
@@ -401,10 +407,16 @@ impl Error {
             }
             Self::GuardDenied { what, .. } => format!("permission denied to {what}").into(),
             Self::ContextUnverified => "could not verify the tenant's context".into(),
-            Self::ClusterUnreachable { cluster } => {
+            Self::ClusterUnreachable { cluster, .. } => {
                 format!("could not connect to cluster \"{cluster}\"").into()
             }
-            Self::ClusterRefused { cluster } => {
+            Self::ClusterRole(cluster) => {
+                format!("no host of cluster \"{cluster}\" has the role that is asked for").into()
+            }
+            Self::ClusterLogin(cluster) => {
+                format!("could not log in to cluster \"{cluster}\" for this tenant").into()
+            }
+            Self::ClusterRefused(cluster) => {
                 format!("cluster \"{cluster}\" cannot serve this tenant safely").into()
             }
             Self::ServerLost => "server closed the connection unexpectedly".into(),
@@ -545,8 +557,17 @@ impl Error {
             }
             Self::ActDenied => "Check the id or token, and the service's acts_for.",
             Self::ActForSession => "Use SET LOCAL in a transaction, or set session_wide.",
+            Self::ClusterUnreachable { retry: Some(retry), .. } => {
+                return Some(format!("The next try is in {:.1} s.", retry.as_secs_f32()).into());
+            }
             Self::ClusterUnreachable { .. } => "Retry; the gate's log has the reason.",
-            Self::ClusterRefused { .. } => "The gate's log names what the server login must lose.",
+            Self::ClusterRole(_) => {
+                "Retry when a host has it; the connection string says target_session_attrs."
+            }
+            Self::ClusterLogin(_) => {
+                "Your own password is not meant; the gate's log has the reason."
+            }
+            Self::ClusterRefused(_) => "The gate's log names what the server login must lose.",
             Self::ServerLost | Self::StateLost | Self::PinLost => {
                 "Reconnect and repeat the transaction."
             }

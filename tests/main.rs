@@ -21,6 +21,7 @@ mod isolation;
 mod lifecycle;
 mod load;
 mod logins;
+mod moves;
 mod mutants;
 mod parity;
 mod protocol;

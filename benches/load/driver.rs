@@ -10,7 +10,7 @@ use bytes::BytesMut;
 use postgres_protocol::authentication::sasl::{ChannelBinding, SCRAM_SHA_256, ScramSha256};
 use postgres_protocol::message::frontend;
 use tenantgate::net::Stream;
-use tenantgate::server::{Conninfo, Way, dial};
+use tenantgate::server::{Conninfo, Way, dial, spots};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::task::{JoinSet, LocalSet};
 
@@ -198,7 +198,9 @@ impl Door {
         let mode = if *tls { "require" } else { "disable" };
         let conninfo =
             Conninfo::parse(&format!("host=127.0.0.1 port={port} user={user} sslmode={mode}"))?;
-        Ok(dial(&conninfo, 0, Way::only(&conninfo, 0)).await?.0)
+        let spots = spots(&conninfo, 0).await?;
+        let spot = spots.first().context("no address")?;
+        Ok(dial(&conninfo, 0, spot, Way::only(&conninfo, 0)).await?.0)
     }
 }
 

@@ -30,8 +30,8 @@ use crate::auth::issuer::Issuer;
 use crate::auth::keys::Print;
 use crate::auth::vouched::{Vouched, Whom};
 use crate::catalog::{
-    Catalog, CredentialRecord, Face, TOKEN_PREFIX, Tenant, TenantId, TenantName, TenantState,
-    TokenRecord, token_id, token_sha256,
+    Catalog, CredentialRecord, Face, Holds, TOKEN_PREFIX, Tenant, TenantId, TenantName,
+    TenantState, TokenRecord, token_id, token_sha256,
 };
 
 pub use remote::RemoteSettings;
@@ -118,6 +118,13 @@ impl Identity {
             Proof::Bearer(bearer) => authenticator.still_takes(bearer),
             Proof::Record(record) => catalog.credentials().has(record),
         }
+    }
+
+    /// The tenant as it sees it, with what the console says of it at the moment.
+    pub fn seen_under(&self, catalog: &Catalog, holds: &Holds) -> Arc<Tenant> {
+        let known = catalog.known(self.tenant.id.as_str());
+        let seen = known.and_then(|known| known.seen_under(&self.face, holds));
+        seen.unwrap_or_else(|| self.tenant.clone())
     }
 
     /// Whether it is one that the tenant takes: of the issuer it is bound to, or else of one that

@@ -51,6 +51,7 @@ fn tenant(state: TenantState, line: String) -> TenantPlan {
         issuer: None,
         roles: BTreeMap::new(),
         default_role: None,
+        read_only_role: None,
     }
 }
 
@@ -63,6 +64,7 @@ fn fixture() -> Fixture {
         names: NamesPlan::default(),
         roles: BTreeMap::new(),
         default_role: None,
+        read_only_role: None,
     };
     let plan = CatalogPlan {
         clusters: BTreeMap::from([("main".to_owned(), cluster)]),

@@ -204,6 +204,7 @@ impl<'plan> Builder<'plan> {
             issuer: plan.issuer.as_deref().map(Arc::from),
             roles: BTreeMap::new(),
             default_role: None,
+            read_only_role: None,
             read_only_face: ArcSwapOption::empty(),
             version: 1,
         };
@@ -421,6 +422,7 @@ fn check_cluster(name: &str, plan: &ClusterPlan, folder: &Path, faults: &mut Vec
         ("server_idle_timeout", cluster.server_idle_timeout),
         ("server_lifetime", cluster.server_lifetime),
         ("scrub_timeout", cluster.scrub_timeout),
+        ("server_login_retry", cluster.server_login_retry),
     ];
     for (key, _) in waits.into_iter().filter(|(_, wait)| wait.is_zero()) {
         let message = format!("{key} is zero");

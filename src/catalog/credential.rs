@@ -354,6 +354,7 @@ mod tests {
             issuer: None,
             roles: Default::default(),
             default_role: None,
+            read_only_role: None,
         }
     }
 

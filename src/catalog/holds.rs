@@ -1,5 +1,6 @@
-//! [`Holds`]: what the console has paused or disabled, until it says otherwise or the gate ends; a
-//! reload leaves it as it is. Names are those of tenants and databases of the catalog.
+//! [`Holds`]: what the console has paused, disabled or made read-only, until it says otherwise or
+//! the gate ends; a reload leaves it as it is. Names are those of tenants and databases of the
+//! catalog.
 
 use std::collections::BTreeSet;
 
@@ -15,6 +16,17 @@ pub struct Holds {
     pub paused: Names,
     /// Logins are refused, sessions end.
     pub disabled: Names,
+    /// Nothing is written.
+    pub read_only: Names,
+    /// Requests wait while their tenant moves to another route.
+    pub moving: Names,
+}
+
+impl Holds {
+    /// Whether the tenant's requests wait, for all that the console says.
+    pub fn wait(&self, tenant: &Tenant) -> bool {
+        self.paused.covers(tenant) || self.moving.covers(tenant)
+    }
 }
 
 /// A set of tenants.

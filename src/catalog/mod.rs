@@ -28,7 +28,7 @@ use std::sync::Arc;
 
 use rpds::RedBlackTreeMapSync;
 
-pub use compose::{Change, Composer, Moved, Row, RowFault};
+pub use compose::{Change, Composer, Moved, Relocated, RoutePlan, Row, RowFault};
 pub use credential::{
     CertificateName, CertificateRecord, CredentialKind, CredentialPlan, CredentialRecord,
     Credentials, ScramRecord, TenantName,

@@ -50,6 +50,8 @@ pub struct ClusterPlan {
     /// Roles of all row tenants of the cluster, and what those get who name none.
     pub roles: BTreeMap<String, RolePlan>,
     pub default_role: Option<String>,
+    /// What is bound in that one's place while the tenant is `read_only`.
+    pub read_only_role: Option<String>,
 }
 
 /// Templates of names that are made of tenants' ids; see `isolation::tenancy`.
@@ -82,6 +84,8 @@ pub struct TenantPlan {
     pub issuer: Option<String>,
     pub roles: BTreeMap<String, RolePlan>,
     pub default_role: Option<String>,
+    /// What is bound in that one's place while the tenant is `read_only`.
+    pub read_only_role: Option<String>,
 }
 
 /// An opaque token's words.

@@ -40,6 +40,20 @@ pub(super) fn give(
         let message = format!("default_role \"{}\" is none of its roles", name.escape_debug());
         faults.push(Fault::new(own.clone(), "default_role", message));
     }
+    let reader = plan.read_only_role.as_ref();
+    let reader = reader.or(shared.and_then(|cluster| cluster.read_only_role.as_ref()));
+    if let Some(name) = reader {
+        let found = words.get(name.as_str());
+        let wrong = match found {
+            None => Some("is none of its roles"),
+            Some((role, _)) if !role.read_only => Some("is not read_only"),
+            Some(_) => None,
+        };
+        if let Some(wrong) = wrong {
+            let message = format!("read_only_role \"{}\" {wrong}", name.escape_debug());
+            faults.push(Fault::new(own.clone(), "read_only_role", message));
+        }
+    }
     if words.len() > ROLES_MAX {
         let message = format!("it has {} roles, more than {ROLES_MAX}", words.len());
         faults.push(Fault::new(own, "roles", message));
@@ -54,7 +68,9 @@ pub(super) fn give(
     }
     match faults.is_empty() {
         true => {
-            Ok(Tenant { roles, default_role: default_role.map(|it| it.as_str().into()), ..tenant })
+            let name = |role: Option<&String>| role.map(|it| it.as_str().into());
+            let (default_role, read_only_role) = (name(default_role), name(reader));
+            Ok(Tenant { roles, default_role, read_only_role, ..tenant })
         }
         false => Err(faults),
     }

@@ -96,6 +96,11 @@ fn service(
             faults.push(Fault::new(place.clone(), "tokens", message).element(index));
         }
     }
+    if matches!(plan.state, TenantState::ReadOnly | TenantState::Paused) {
+        let message = "a service is \"active\" or \"disabled\"";
+        let hint = "Its tenants are what can be read_only or paused.";
+        faults.push(Fault::new(place.clone(), "state", message).hint(hint));
+    }
     let tier = builder.tier(plan.tier.as_deref(), &place, &mut faults);
     check_limits(&plan.limits, tier, &Place::ServiceLimits(name.to_owned()), &mut faults);
     if let ActsFor::Listed(ids) = &plan.acts_for {
@@ -138,6 +143,7 @@ fn service(
         issuer: None,
         roles: BTreeMap::new(),
         default_role: None,
+        read_only_role: None,
         read_only_face: ArcSwapOption::empty(),
         version: 1,
     })

@@ -12,6 +12,9 @@ use crate::server::Conninfo;
 pub struct TableSettings {
     /// The database, and the login that reads the tables.
     pub conninfo: Arc<Conninfo>,
+    /// The login that may give a tenant another route, in the same database; without it nobody
+    /// does at the console.
+    pub mover: Option<Arc<Conninfo>>,
     /// Where the last good copy is kept, so that the gate can start without the database.
     pub cache_file: Option<PathBuf>,
     /// How often the tables are asked whether they changed, should no notification come; default

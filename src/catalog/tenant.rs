@@ -81,6 +81,8 @@ pub struct Tenant {
     pub roles: BTreeMap<Box<str>, Arc<Tenant>>,
     /// The role of credentials that name none.
     pub default_role: Option<Box<str>>,
+    /// The role that is bound in that one's place while the tenant is `read_only`.
+    pub read_only_role: Option<Box<str>>,
     /// The tenant once more, writing nothing: see `face.rs`.
     pub(super) read_only_face: ArcSwapOption<Tenant>,
     /// Rises whenever anything above changes; a session looks its tenant up again when it does.
@@ -93,6 +95,7 @@ impl Tenant {
         let Self { id, isolation, state, route, context, tier, limits, pooling, .. } = self;
         let Self { prepare_threshold, report_only, service, issuer, roles, default_role, .. } =
             self;
+        let Self { read_only_role, .. } = self;
         let mut same_roles = roles
             .iter()
             .zip(&other.roles)
@@ -110,6 +113,7 @@ impl Tenant {
             && *service == other.service
             && *issuer == other.issuer
             && *default_role == other.default_role
+            && *read_only_role == other.read_only_role
             && roles.len() == other.roles.len()
             && same_roles.all(|same| same)
     }
@@ -147,6 +151,7 @@ impl Tenant {
             issuer: self.issuer.clone(),
             roles: roles.collect(),
             default_role: self.default_role.clone(),
+            read_only_role: self.read_only_role.clone(),
             read_only_face: ArcSwapOption::empty(),
             version,
         }
@@ -210,11 +215,16 @@ impl Pooling {
     }
 }
 
-/// Whether a tenant may connect.
+/// What a tenant may do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum TenantState {
     Active,
+    /// Transactions do not write, unless they ask for it where no login keeps them from it.
+    ReadOnly,
+    /// Requests wait.
+    Paused,
+    /// Logins are refused, sessions end.
     Disabled,
 }
 
@@ -223,6 +233,8 @@ impl TenantState {
     pub fn name(self) -> &'static str {
         match self {
             Self::Active => "active",
+            Self::ReadOnly => "read_only",
+            Self::Paused => "paused",
             Self::Disabled => "disabled",
         }
     }
@@ -256,6 +268,9 @@ pub struct Cluster {
     pub linger: Duration,
     /// Longest a bind or scrub may take before the server is closed; default 5 s.
     pub scrub_timeout: Duration,
+    /// Longest rest between two tries at a host that is down, or of a login that is turned away;
+    /// default 15 s.
+    pub server_login_retry: Duration,
     /// The setting that row security policies read; default `app.tenant_id`.
     pub tenant_setting: String,
     /// Schemas that logins of schema tenants may use beside their own; default none.
@@ -282,6 +297,7 @@ impl Cluster {
             server_lifetime: Duration::from_secs(3600),
             linger: Duration::from_millis(10),
             scrub_timeout: Duration::from_secs(5),
+            server_login_retry: Duration::from_secs(15),
             tenant_setting: "app.tenant_id".to_owned(),
             shared_schemas: Vec::new(),
             level: Level::default(),

@@ -15,6 +15,7 @@ fn cluster(capacity: usize, connection_string: Option<&str>) -> ClusterPlan {
         names: NamesPlan::default(),
         roles: BTreeMap::new(),
         default_role: None,
+        read_only_role: None,
     }
 }
 
@@ -35,6 +36,7 @@ fn tenant(isolation: Isolation) -> TenantPlan {
         issuer: None,
         roles: BTreeMap::new(),
         default_role: None,
+        read_only_role: None,
     }
 }
 

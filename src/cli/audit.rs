@@ -27,7 +27,7 @@ pub(super) struct AuditCommand {
     /// Only this tenant
     #[arg(long)]
     tenant: Option<String>,
-    /// Only this kind: login, refusal, act_for, revocation
+    /// Only this kind: login, refusal, act_for, revocation, state, console
     #[arg(long, value_parser = what)]
     event: Option<What>,
     /// Only what is not older, such as 15m or 1d

@@ -4,6 +4,7 @@ use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::io::{Write as _, stderr};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use clap::Args;
@@ -78,7 +79,8 @@ fn report(command: &DoctorCommand, config: &Config) -> Result<Report, Failure> {
             return Err(Failure::Usage(message));
         }
     }
-    let admin = command.admin.as_deref().map(Conninfo::parse).transpose();
+    let read = |text| Conninfo::read(text, Path::new(""));
+    let admin = command.admin.as_deref().map(read).transpose();
     let admin = admin.map_err(|error| Failure::Usage(format!("--admin: {error}")))?;
     let plan = Plan {
         catalog: &config.catalog,

@@ -392,6 +392,10 @@ impl Exchange<'_> {
                 Some((name, _)) if is_hidden(name) => Ok(Fate::Keep),
                 Some((PATH, _)) if self.talk.tenant.context.owns(PATH) => Ok(Fate::Keep),
                 Some((name, value)) => {
+                    let own = self.lease.bound().is_some_and(|it| it.facts().reported(name, value));
+                    if own {
+                        self.lease.leaves_trace();
+                    }
                     if name == "application_name" {
                         *self.talk.shared.application_name.borrow_mut() = value.to_owned();
                     }

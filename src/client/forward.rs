@@ -121,6 +121,10 @@ impl Exchange<'_> {
             // The session ends at its next boundary: nothing new is begun.
             return true;
         }
+        if boundary && shared.is_held() && (relay.status == b'I' || !relay.due.is_empty()) {
+            // Nothing new is begun here: see first whether the transaction ends.
+            return true;
+        }
         if boundary && shared.cancels.get() > 0 {
             // It is meant for what runs now and must not hit what comes next.
             return true;

@@ -108,7 +108,9 @@ pub struct Shared {
     pub shows: RefCell<Option<Rc<Identity>>>,
     /// The catalog has news of the tenant.
     pub news: RefCell<Option<Arc<Tenant>>>,
-    /// The console holds the tenant's requests back.
+    /// Something of the tenant changed: a request that waits for a server is looked at again.
+    pub look_again: Cell<bool>,
+    /// The tenant's requests are held back.
     pub paused: Cell<bool>,
     /// A server is being bound for it: not to be interrupted.
     pub binding: Cell<bool>,
@@ -143,6 +145,7 @@ impl Default for Shared {
             acts_for: RefCell::default(),
             shows: RefCell::default(),
             news: RefCell::default(),
+            look_again: Cell::new(false),
             paused: Cell::new(false),
             binding: Cell::new(false),
             quiet_since: Cell::new(None),
@@ -172,6 +175,21 @@ impl Shared {
         if let Some(waker) = self.waker.borrow().as_ref() {
             waker.wake_by_ref();
         }
+    }
+
+    /// Whether no server may be leased as things stand: requests wait, or their tenant is another.
+    #[inline]
+    pub fn is_held(&self) -> bool {
+        self.paused.get() || self.look_again.get()
+    }
+
+    /// The tenant has news, which the session takes over before it sends anything more.
+    pub fn tell_news(&self, news: Option<Arc<Tenant>>) {
+        if news.is_some() {
+            *self.news.borrow_mut() = news;
+        }
+        self.look_again.set(true);
+        self.wake();
     }
 
     /// Holds requests back from the next transaction on, or lets them go on.

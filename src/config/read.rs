@@ -414,6 +414,7 @@ fn cluster(
             server_lifetime: shape.server_lifetime.unwrap_or(default.server_lifetime),
             linger: shape.linger.unwrap_or(default.linger),
             scrub_timeout: shape.scrub_timeout.unwrap_or(default.scrub_timeout),
+            server_login_retry: shape.server_login_retry.unwrap_or(default.server_login_retry),
             shared_schemas: shape.shared_schemas,
             level: shape.level.unwrap_or(default.level),
             allow_shared_login: shape.allow_shared_login.unwrap_or(default.allow_shared_login),
@@ -431,6 +432,7 @@ fn cluster(
         },
         roles: credentials::roles(shape.roles),
         default_role: shape.default_role,
+        read_only_role: shape.read_only_role,
     }
 }
 
@@ -451,13 +453,15 @@ fn tenant(shape: TenantShape) -> TenantPlan {
         issuer: shape.issuer,
         roles: credentials::roles(shape.roles),
         default_role: shape.default_role,
+        read_only_role: shape.read_only_role,
     }
 }
 
 /// Where connection strings and console verifiers stand, at any depth.
 fn find_secrets(table: &DeTable<'_>, secrets: &mut Vec<Range<usize>>) {
     for (key, value) in table {
-        let telling = ["connection_string", "users", "scram", "verifier"];
+        let telling =
+            ["connection_string", "mover_connection_string", "users", "scram", "verifier"];
         let secret = telling.contains(&key.get_ref().as_ref());
         match value.get_ref() {
             DeValue::Array(inner) if !secret => {

@@ -25,6 +25,21 @@ pub(super) fn table(
     let conninfo = Conninfo::read(&shape.connection_string, reader.folder).map_err(|error| {
         reader.problem_at(&["catalog", "connection_string"], error.to_string(), None);
     });
+    let mover = shape.mover_connection_string.as_deref().map(|text| {
+        let mover = Conninfo::read(text, reader.folder).map_err(|error| error.to_string());
+        mover.and_then(|mover| match &conninfo {
+            Ok(own) if mover.dbname != own.dbname => {
+                Err("the mover's database is another than the reader's".to_owned())
+            }
+            Ok(own) if mover.user == own.user => {
+                Err("the mover is the reader, who may only read".to_owned())
+            }
+            _ => Ok(Arc::new(mover)),
+        })
+    });
+    let mover = mover.transpose().map_err(|message| {
+        reader.problem_at(&["catalog", "mover_connection_string"], message, None);
+    });
     let poll = shape.poll.unwrap_or(TableSettings::POLL_DEFAULT);
     if !POLL.contains(&poll) {
         let message = "poll is out of range, allowed: 1s to 1h".to_owned();
@@ -46,6 +61,7 @@ pub(super) fn table(
     let place = |path: PathBuf| reader.folder.join(path);
     let settings = TableSettings {
         conninfo,
+        mover: mover.ok()?,
         cache_file: shape.cache_file.map(place),
         poll,
         hosts: shape.hosts,

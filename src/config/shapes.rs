@@ -113,9 +113,12 @@ pub(super) struct ClusterShape {
     pub linger: Option<Duration>,
     #[serde(default, deserialize_with = "units::duration")]
     pub scrub_timeout: Option<Duration>,
+    #[serde(default, deserialize_with = "units::duration")]
+    pub server_login_retry: Option<Duration>,
     #[serde(default)]
     pub roles: BTreeMap<String, RoleShape>,
     pub default_role: Option<String>,
+    pub read_only_role: Option<String>,
 }
 
 #[derive(Default, Deserialize)]
@@ -200,6 +203,7 @@ pub(super) struct TenantShape {
     #[serde(default)]
     pub roles: BTreeMap<String, RoleShape>,
     pub default_role: Option<String>,
+    pub read_only_role: Option<String>,
     #[serde(default)]
     pub credentials: Vec<CredentialPlan>,
     #[serde(default)]
@@ -279,6 +283,7 @@ impl From<ServiceShape> for ServicePlan {
 #[serde(deny_unknown_fields)]
 pub(super) struct CatalogShape {
     pub connection_string: String,
+    pub mover_connection_string: Option<String>,
     pub cache_file: Option<PathBuf>,
     #[serde(default, deserialize_with = "units::duration")]
     pub poll: Option<Duration>,

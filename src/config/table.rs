@@ -125,6 +125,8 @@ fn catalog(table: &TableSettings) -> Vec<Setting> {
         restart(key("connection_string"), place, None),
         restart(key("poll"), time(table.poll), Some(time(TableSettings::POLL_DEFAULT))),
     ];
+    let mover = table.mover.iter().map(|mover| format!("{} of {}", mover.dbname, mover.user));
+    settings.extend(mover.map(|place| restart(key("mover_connection_string"), place, None)));
     settings.push(live(key("hosts"), table.hosts.join(", "), Some(String::new())));
     settings.extend(file.map(|file| restart(key("cache_file"), file, None)));
     let folder = table.secrets_folder.as_ref().map(|folder| folder.display().to_string());
@@ -241,6 +243,7 @@ fn cluster(cluster: &Cluster) -> Vec<Setting> {
             ("server_lifetime", cluster.server_lifetime),
             ("linger", cluster.linger),
             ("scrub_timeout", cluster.scrub_timeout),
+            ("server_login_retry", cluster.server_login_retry),
         ]
     };
     let mut table = vec![live(key("capacity"), cluster.capacity.to_string(), None)];

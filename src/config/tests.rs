@@ -117,7 +117,16 @@ fn the_annotated_sample_names_every_key() {
     let text = fs::read_to_string(full).unwrap();
     for line in text.lines().filter(|line| !line.starts_with(['#', '[', ']', ' '])) {
         let told = ["live;", "restart;"].iter().any(|mark| line.contains(mark));
-        let long = ["connection_string", "tokens", "roles", "admin", "watcher", "rules", "cred"];
+        let long = [
+            "connection_string",
+            "mover_connection_string",
+            "tokens",
+            "roles",
+            "admin",
+            "watcher",
+            "rules",
+            "cred",
+        ];
         let repeated = ["isolation", "cluster", "schema", "certificates"];
         let elsewhere = long.iter().chain(&repeated).any(|key| line.starts_with(key));
         assert!(line.is_empty() || told || elsewhere, "{line}");

@@ -5,6 +5,7 @@
 use std::fmt;
 
 use crate::console::command::{Verb, Word};
+use crate::console::moves::{self, MoveOrder};
 
 /// An order to the gate.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,6 +19,9 @@ pub enum Act {
     Reconnect(Target),
     Disable(Target),
     Enable(Target),
+    ReadOnly(Target),
+    ReadWrite(Target),
+    Move(Box<MoveOrder>),
     Budget(Box<BudgetOrder>),
     Drain,
     Shutdown(Wait),
@@ -62,7 +66,7 @@ pub struct Order {
 }
 
 /// Every order, in the order of SHOW HELP.
-pub const ORDERS: [Order; 13] = [
+pub const ORDERS: [Order; 17] = [
     order("RELOAD", Verb::Reload, "read the settings file again"),
     order("PAUSE [TARGET]", Verb::Pause, "hold requests back, close server connections"),
     order("RESUME [TARGET]", Verb::Resume, "undo PAUSE, KILL and DRAIN"),
@@ -71,6 +75,19 @@ pub const ORDERS: [Order; 13] = [
     order("KILL_CLIENT ID", Verb::Kill, "end one client now"),
     order("DISABLE TARGET", Verb::Disable, "refuse logins, end sessions at their boundary"),
     order("ENABLE TARGET", Verb::Enable, "undo DISABLE"),
+    order("READ_ONLY TARGET", Verb::State, "have transactions write nothing, from the next one on"),
+    order("READ_WRITE TARGET", Verb::State, "undo READ_ONLY"),
+    order(
+        "MOVE TENANT ID TO ISOLATION ON CLUSTER [CONNECTION_STRING 'TEXT'] [SCHEMA 'NAME'] \
+         [ROLE 'NAME'] [WITHIN 'TIME']",
+        Verb::Move,
+        "have a tenant of the tables on another route, while its requests wait",
+    ),
+    order(
+        "MOVE TENANT ID [WITHIN 'TIME']",
+        Verb::Move,
+        "have a tenant of the settings file on the route that stands there now",
+    ),
     order(
         "SET BUDGET TENANT KIND = 'VALUE' FOR 'TIME'",
         Verb::Budget,
@@ -101,6 +118,8 @@ impl Act {
             Self::Reconnect(_) => Verb::Reconnect,
             Self::Disable(_) => Verb::Disable,
             Self::Enable(_) => Verb::Enable,
+            Self::ReadOnly(_) | Self::ReadWrite(_) => Verb::State,
+            Self::Move(_) => Verb::Move,
             Self::Budget(_) => Verb::Budget,
             Self::Drain => Verb::Drain,
             Self::Shutdown(_) => Verb::Shutdown,
@@ -118,10 +137,35 @@ impl Act {
             Self::Reconnect(_) => "RECONNECT",
             Self::Disable(_) => "DISABLE",
             Self::Enable(_) => "ENABLE",
+            Self::ReadOnly(_) => "READ_ONLY",
+            Self::ReadWrite(_) => "READ_WRITE",
+            Self::Move(_) => "MOVE",
             Self::Budget(order) if order.value.is_some() => "SET BUDGET",
             Self::Budget(_) => "RESET BUDGET",
             Self::Drain => "DRAIN",
             Self::Shutdown(_) => "SHUTDOWN",
+        }
+    }
+}
+
+impl Act {
+    /// The one tenant it names, for the audit.
+    pub fn tenant(&self) -> Option<&str> {
+        match self {
+            Self::Move(order) => Some(&order.tenant),
+            Self::Budget(order) => Some(&order.tenant),
+            Self::Pause(target)
+            | Self::Resume(target)
+            | Self::Kill(target)
+            | Self::Reconnect(target)
+            | Self::Disable(target)
+            | Self::Enable(target)
+            | Self::ReadOnly(target)
+            | Self::ReadWrite(target) => match target {
+                Target::Named(name) | Target::Tenant(name) => Some(name),
+                Target::All | Target::Database(_) => None,
+            },
+            Self::Reload | Self::KillClient(_) | Self::Drain | Self::Shutdown(_) => None,
         }
     }
 }
@@ -136,7 +180,10 @@ impl fmt::Display for Act {
             | Self::Kill(target)
             | Self::Reconnect(target)
             | Self::Disable(target)
-            | Self::Enable(target) => target.fmt(f),
+            | Self::Enable(target)
+            | Self::ReadOnly(target)
+            | Self::ReadWrite(target) => target.fmt(f),
+            Self::Move(order) => order.fmt(f),
             Self::KillClient(id) => write!(f, " {id}"),
             Self::Budget(order) => order.fmt(f),
             Self::Shutdown(Wait::Servers) => f.write_str(" WAIT_FOR_SERVERS"),
@@ -182,6 +229,9 @@ pub fn read(verb: &Word, rest: &[Word]) -> Option<Result<Act, String>> {
         "KILL_CLIENT" => client(rest),
         "DISABLE" => named(rest).map(Act::Disable),
         "ENABLE" => named(rest).map(Act::Enable),
+        "READ_ONLY" => named(rest).map(Act::ReadOnly),
+        "READ_WRITE" => named(rest).map(Act::ReadWrite),
+        "MOVE" => moves::read(rest).map(|order| Act::Move(Box::new(order))),
         "SET" if is_budget(rest) => set_budget(rest),
         "RESET" if is_budget(rest) => reset_budget(rest),
         "DRAIN" => alone(rest).map(|()| Act::Drain),
@@ -317,6 +367,12 @@ mod tests {
             ("KILL_CLIENT 7", Act::KillClient(7), "KILL_CLIENT 7"),
             ("KILL client", Act::Kill(Target::Named(name("client"))), "KILL \"client\""),
             ("DISABLE 'x\n'", Act::Disable(Target::Named(name("x\n"))), "DISABLE \"x\\n\""),
+            ("read_only acme", Act::ReadOnly(Target::Named(name("acme"))), "READ_ONLY \"acme\""),
+            (
+                "READ_WRITE TENANT acme",
+                Act::ReadWrite(Target::Tenant(name("acme"))),
+                "READ_WRITE TENANT \"acme\"",
+            ),
             ("ENABLE TENANT x", Act::Enable(Target::Tenant(name("x"))), "ENABLE TENANT \"x\""),
             (
                 "set budget Acme database_time = '5s/1m' FOR '10 min';",
@@ -356,6 +412,8 @@ mod tests {
             ("KILL", ""),
             ("DISABLE", ""),
             ("ENABLE", ""),
+            ("READ_ONLY", ""),
+            ("READ_WRITE", ""),
             ("KILL_CLIENT", ""),
             ("KILL_CLIENT x", "x"),
             ("KILL CLIENT 7 8", "8"),
@@ -380,6 +438,7 @@ mod tests {
     fn every_order_of_the_list_is_one_of_the_grammar() {
         for order in &ORDERS {
             let usage = order.usage.replace("TARGET", "x").replace("ID", "1");
+            let usage = usage.replace("CLUSTER", "x").replace("ISOLATION", "silo");
             let usage = usage.replace(['[', ']'], "");
             let text = usage.split('|').next().unwrap();
             let statements = read(text).unwrap_or_else(|near| panic!("{text}: {near}"));

@@ -21,7 +21,15 @@ fn acting_console(rights: Rights) -> (Client, Arc<Live<ConsoleSettings>>) {
     let (login, settings) = admin("admin", LOCAL);
     let user = ConsoleUser { rights, ..settings.load().users[0].clone() };
     settings.replace(ConsoleSettings { users: vec![user], ..ConsoleSettings::default() });
-    tokio::spawn(run(theirs, login, ConsoleEnv { settings: settings.clone(), control }));
+    tokio::spawn(run(
+        theirs,
+        login,
+        ConsoleEnv {
+            settings: settings.clone(),
+            control,
+            audit: crate::telemetry::Audit::default(),
+        },
+    ));
     tokio::spawn(async move {
         while let Some(control) = controls.recv().await {
             match control {

@@ -27,6 +27,7 @@ pub enum Subject {
     Lists,
     Mem,
     Pools,
+    Hosts,
     Servers,
     Sockets,
     Stats,
@@ -41,13 +42,14 @@ pub enum Subject {
 }
 
 /// Every SHOW command, in the order of SHOW HELP.
-pub const COMMANDS: [Command; 21] = [
+pub const COMMANDS: [Command; 22] = [
     show("TENANTS", Subject::Tenants, "tenants of the catalog: isolation, route, tier, state"),
     show("CATALOG", Subject::Catalog, "the catalog's version, and how it stands with its tables"),
     show("CATALOG_FAULTS", Subject::CatalogFaults, "rows of the catalog's tables at fault"),
     show("POOLS", Subject::Pools, "server connections by cluster, database and login"),
     show("CLIENTS", Subject::Clients, "client connections"),
     show("SERVERS", Subject::Servers, "server connections"),
+    show("HOSTS", Subject::Hosts, "hosts of the clusters: which are down, and the next try"),
     show("SOCKETS", Subject::Sockets, "clients and servers in one table"),
     show("DATABASES", Subject::Databases, "databases of the catalog's routes"),
     show("USERS", Subject::Users, "roles the gate logs in with, and the console's users"),
@@ -79,13 +81,15 @@ pub enum Verb {
     Reconnect,
     Disable,
     Enable,
+    State,
+    Move,
     Budget,
     Drain,
     Shutdown,
 }
 
 /// Who may use which verb. A verb or rights that are not here may not.
-const PERMISSIONS: [(Verb, &[Rights]); 12] = [
+const PERMISSIONS: [(Verb, &[Rights]); 14] = [
     (Verb::Show, &[Rights::Admin, Rights::Stats]),
     (Verb::Session, &[Rights::Admin, Rights::Stats]),
     (Verb::Reload, &[Rights::Admin]),
@@ -95,6 +99,8 @@ const PERMISSIONS: [(Verb, &[Rights]); 12] = [
     (Verb::Reconnect, &[Rights::Admin]),
     (Verb::Disable, &[Rights::Admin]),
     (Verb::Enable, &[Rights::Admin]),
+    (Verb::State, &[Rights::Admin]),
+    (Verb::Move, &[Rights::Admin]),
     (Verb::Budget, &[Rights::Admin]),
     (Verb::Drain, &[Rights::Admin]),
     (Verb::Shutdown, &[Rights::Admin]),
@@ -391,6 +397,9 @@ mod tests {
             ("RECONNECT", Verb::Reconnect, ADMIN),
             ("DISABLE x", Verb::Disable, ADMIN),
             ("ENABLE x", Verb::Enable, ADMIN),
+            ("READ_ONLY x", Verb::State, ADMIN),
+            ("READ_WRITE x", Verb::State, ADMIN),
+            ("MOVE TENANT x", Verb::Move, ADMIN),
             ("SET BUDGET a clients = 5 FOR '1h'", Verb::Budget, ADMIN),
             ("RESET BUDGET a", Verb::Budget, ADMIN),
             ("DRAIN", Verb::Drain, ADMIN),
@@ -431,6 +440,10 @@ mod tests {
             "DEALLOCATE",
             "SET BUDGET ",
             "RESET BUDGET ",
+            "MOVE TENANT ",
+            " TO silo ON ",
+            " SCHEMA ",
+            " WITHIN ",
             " a",
             " = ",
             " FOR ",

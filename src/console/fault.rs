@@ -56,6 +56,10 @@ pub enum Fault {
     OutOfPlace {
         what: String,
     },
+    /// A move that failed: everything is as it was.
+    NotMoved {
+        what: String,
+    },
     /// A budget, or a value of one, that there is not.
     InvalidBudget {
         what: String,
@@ -88,6 +92,7 @@ impl Fault {
             Self::AmbiguousTarget { .. } => "42P09",
             Self::UnknownClient { .. } => "42704",
             Self::OutOfPlace { .. } => "55000",
+            Self::NotMoved { .. } => "55000",
             Self::InvalidBudget { .. } => "22023",
             Self::BadSettings { .. } => "F0000",
             Self::InTransaction => "25001",
@@ -126,6 +131,7 @@ impl Fault {
             }
             Self::UnknownClient { id } => format!("no client has the id {id}").into(),
             Self::OutOfPlace { what } | Self::InvalidBudget { what } => what.clone().into(),
+            Self::NotMoved { what } => format!("the tenant was not moved: {what}").into(),
             Self::BadSettings { .. } => "reload rejected, everything stays as it was".into(),
             Self::InTransaction => "this command cannot run inside a transaction block".into(),
         }

@@ -12,6 +12,7 @@ mod field;
 mod figures;
 mod login;
 mod message;
+mod moves;
 mod session;
 mod settings;
 mod show;
@@ -32,14 +33,16 @@ use crate::console::connection::{Connection, Stop};
 use crate::console::session::Session;
 use crate::error::Error;
 use crate::net::Peer;
+use crate::telemetry::Audit;
 
 pub use act::{Act, BudgetOrder, Target, Wait};
 pub use fault::Fault;
+pub use moves::{MoveOrder, NewRoute};
 pub use settings::{ConsoleSettings, ConsoleUser, Rights};
 pub use snapshot::{
     BudgetRow, CatalogRow, CatalogRows, ClientRow, ConfigRow, DatabaseRow, FaultRow, Figures,
-    MemoryRow, PoolRow, ServerRow, Snapshot, SocketRow, StatsRow, TenantRow, TopRow, UserRow,
-    WouldRefuseRow,
+    HostRow, MemoryRow, PoolRow, ServerRow, Snapshot, SocketRow, StatsRow, TenantRow, TopRow,
+    UserRow, WouldRefuseRow,
 };
 
 /// The name of the console's database.
@@ -65,6 +68,7 @@ pub struct ConsoleEnv {
     pub settings: Arc<Live<ConsoleSettings>>,
     /// To the gate. When its other end is gone, sessions end with 57P01.
     pub control: mpsc::Sender<Control>,
+    pub audit: Audit,
 }
 
 /// What the console asks of the gate.

@@ -15,6 +15,7 @@ use pgwire::messages::response::{
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::oneshot;
 
+use crate::console;
 use crate::console::act::Act;
 use crate::console::command::{self, Statement};
 use crate::console::connection::{Connection, Frame, Stop};
@@ -25,6 +26,7 @@ use crate::console::snapshot::Snapshot;
 use crate::console::table::{self, Cell, Column, Formats, Kind, Table};
 use crate::console::{ConsoleEnv, ConsoleLogin, Control, show};
 use crate::error::Error;
+use crate::telemetry::{Event, What};
 
 /// Longest message: no command has more than a line, drivers add little.
 const MESSAGE_BYTES_MAX: usize = 16 * 1024;
@@ -426,6 +428,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
 
     fn note(&self, act: &Act, outcome: &str) {
         let (user, peer) = (&self.login.user, self.login.peer);
+        let event = Event::new(What::Console).login(user, console::DATABASE).peer(&peer);
+        let event = event.reason(&format!("{act}: {outcome}"));
+        self.env.audit.record(&match act.tenant() {
+            Some(tenant) => event.tenant(tenant),
+            None => event,
+        });
         tracing::info!(?user, %peer, command = %act, outcome, "console command");
     }
 

@@ -6,8 +6,8 @@ use crate::console::command::{COMMANDS, Subject};
 use crate::console::field::{Field, count, field, filled, heads, large, text};
 use crate::console::figures;
 use crate::console::snapshot::{
-    BudgetRow, CatalogRow, ClientRow, ConfigRow, DatabaseRow, FaultRow, PoolRow, ServerRow,
-    Snapshot, SocketRow, TenantRow, UserRow, WouldRefuseRow,
+    BudgetRow, CatalogRow, ClientRow, ConfigRow, DatabaseRow, FaultRow, HostRow, PoolRow,
+    ServerRow, Snapshot, SocketRow, TenantRow, UserRow, WouldRefuseRow,
 };
 use crate::console::table::{Cell, Column, Kind, Table};
 
@@ -47,6 +47,18 @@ const CATALOG_FAULTS: &[Field<FaultRow>] = &[
     field("column", Kind::Text, |row| text(&row.column)),
     field("message", Kind::Text, |row| text(&row.message)),
     field("hint", Kind::Text, |row| text(&row.hint)),
+];
+
+const HOSTS: &[Field<HostRow>] = &[
+    field("cluster", Kind::Text, |row| text(&row.cluster)),
+    field("host", Kind::Text, |row| text(&row.host)),
+    field("port", Kind::Int4, |row| Cell::Int4(row.port.into())),
+    field("state", Kind::Text, |row| text(row.state)),
+    field("since", Kind::Text, |row| text(&row.since)),
+    field("failures", Kind::Int4, |row| count(row.failures)),
+    field("last_error", Kind::Text, |row| row.last_error.as_deref().map_or(Cell::Null, text)),
+    field("next_try_ms", Kind::Int8, |row| row.next_try_ms.map_or(Cell::Null, large)),
+    field("attempts", Kind::Int4, |row| count(row.attempts)),
 ];
 
 const POOLS: &[Field<PoolRow>] = &[
@@ -222,6 +234,7 @@ pub fn columns(subject: Subject) -> Vec<Column> {
         Subject::Help => heads(HELP),
         Subject::Lists => heads(figures::LISTS),
         Subject::Mem => heads(figures::MEM),
+        Subject::Hosts => heads(HOSTS),
         Subject::Pools => heads(POOLS),
         Subject::Servers => heads(SERVERS),
         Subject::Sockets => heads(SOCKETS),
@@ -249,6 +262,7 @@ pub fn table(subject: Subject, snapshot: Snapshot) -> Table {
         Subject::Help => filled(HELP, help()),
         Subject::Lists => filled(figures::LISTS, figures::lists(&snapshot)),
         Subject::Mem => filled(figures::MEM, snapshot.memory),
+        Subject::Hosts => filled(HOSTS, snapshot.hosts),
         Subject::Pools => filled(POOLS, snapshot.pools),
         Subject::Servers => filled(SERVERS, snapshot.servers),
         Subject::Sockets => filled(SOCKETS, sockets(snapshot)),
@@ -297,6 +311,7 @@ mod tests {
             pools: vec![pool],
             clients: vec![client],
             servers: vec![ServerRow::default()],
+            hosts: vec![HostRow::default()],
             budgets: vec![budget],
             would_refuse: vec![WouldRefuseRow::default()],
             config: vec![ConfigRow::default()],

@@ -8,6 +8,7 @@ pub struct Snapshot {
     pub pools: Vec<PoolRow>,
     pub clients: Vec<ClientRow>,
     pub servers: Vec<ServerRow>,
+    pub hosts: Vec<HostRow>,
     pub budgets: Vec<BudgetRow>,
     pub would_refuse: Vec<WouldRefuseRow>,
     pub config: Vec<ConfigRow>,
@@ -43,7 +44,7 @@ pub struct TenantRow {
     /// The role the context sets, if it sets one.
     pub role: Option<String>,
     pub tier: String,
-    /// `active`, `paused` or `disabled`.
+    /// `active`, `read_only`, `paused` or `disabled`.
     pub state: String,
     /// Client connections at the moment.
     pub clients: u64,
@@ -89,6 +90,25 @@ pub struct FaultRow {
     pub column: String,
     pub message: String,
     pub hint: String,
+}
+
+/// A host of a cluster that somebody asked for.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct HostRow {
+    pub cluster: String,
+    pub host: String,
+    pub port: u16,
+    /// `up`, `unsure` or `down`.
+    pub state: &'static str,
+    /// Since when, UTC.
+    pub since: String,
+    /// Failures in a row.
+    pub failures: u64,
+    pub last_error: Option<String>,
+    /// Milliseconds to the next try, where it is down.
+    pub next_try_ms: Option<u64>,
+    /// Connections being opened there.
+    pub attempts: u64,
 }
 
 /// The server connections of one login to one database.

@@ -24,6 +24,7 @@ use crate::console::{
     ConsoleEnv, ConsoleLogin, ConsoleSettings, ConsoleUser, Control, Rights, run, show,
 };
 use crate::net::Peer;
+use crate::telemetry::Audit;
 
 /// The client's end: what comes is kept as short texts, one per message.
 pub(super) struct Client {
@@ -164,7 +165,7 @@ pub(super) fn silent_console(user: &str, peer: &str) -> (Client, mpsc::Receiver<
     let (ours, theirs) = tokio::io::duplex(64 * 1024);
     let (control, controls) = mpsc::channel(1);
     let (login, settings) = admin(user, peer);
-    tokio::spawn(run(theirs, login, ConsoleEnv { settings, control }));
+    tokio::spawn(run(theirs, login, ConsoleEnv { settings, control, audit: Audit::default() }));
     (Client::over(ours), controls)
 }
 
@@ -257,11 +258,15 @@ async fn random_bytes_at_any_stage_end_in_an_answer_and_not_in_a_panic() {
         let serving = if round % 2 == 0 {
             let (login, settings) = admin("admin", LOCAL);
             let access = Access { name: "admin".to_owned(), scram: Some(VERIFIER.to_owned()) };
-            let env = ConsoleEnv { settings, control };
+            let env = ConsoleEnv { settings, control, audit: Audit::default() };
             tokio::spawn(Session::new(Connection::new(theirs), env, access, login).run())
         } else {
             let (login, settings) = admin("admin", LOCAL);
-            tokio::spawn(run(theirs, login, ConsoleEnv { settings, control }))
+            tokio::spawn(run(
+                theirs,
+                login,
+                ConsoleEnv { settings, control, audit: Audit::default() },
+            ))
         };
         let mut bytes = BytesMut::new();
         for _ in 0..random.usize(1..6) {
@@ -433,6 +438,7 @@ fn the_manual_lists_the_errors_of_commands() {
         Fault::Syntax { near: name() },
         Fault::SeveralCommands,
         Fault::Forbidden,
+        Fault::NotMoved { what: name() },
         Fault::NoAnswer,
         Fault::UnknownStatement { name: name() },
         Fault::UnknownPortal { name: name() },

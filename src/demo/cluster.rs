@@ -157,6 +157,37 @@ impl Cluster {
         Ok(cluster)
     }
 
+    /// Copies a running server with pg_basebackup and starts the copy as its standby. The server
+    /// must let its superuser in for replication.
+    pub fn standby(primary: &Self) -> Result<Self> {
+        let keeper = Keeper::new("standby", &["data/postmaster.pid"])?;
+        if let Some(user) = primary.user {
+            user.own(keeper.folder())?;
+        }
+        let mut cluster = Self {
+            binaries: primary.binaries.clone(),
+            user: primary.user,
+            password: primary.password.clone(),
+            port: free_port()?,
+            server: None,
+            keeper,
+        };
+        let program = cluster.binaries.program("pg_basebackup");
+        let output = keeper::command(&program, cluster.user)
+            .args(["--checkpoint=fast", "--no-sync", "--write-recovery-conf", "--dbname"])
+            .arg(primary.superuser_conninfo("postgres"))
+            .arg("-D")
+            .arg(cluster.data())
+            .current_dir("/")
+            .output()
+            .context("cannot run pg_basebackup")?;
+        if !output.status.success() {
+            bail!("pg_basebackup: {}", String::from_utf8_lossy(&output.stderr).trim());
+        }
+        cluster.launch()?;
+        Ok(cluster)
+    }
+
     /// Ends the server as a crash would: clients are cut off, no checkpoint is written.
     pub fn crash(&mut self) {
         let Some(mut server) = self.server.take() else { return };
@@ -287,7 +318,7 @@ impl Cluster {
     /// The eighth line of postmaster.pid is the server's state, which pg_ctl waits for as well.
     fn says_ready(&self) -> bool {
         let text = fs::read_to_string(self.data().join("postmaster.pid")).unwrap_or_default();
-        text.lines().nth(7).is_some_and(|state| state.trim() == "ready")
+        text.lines().nth(7).is_some_and(|state| ["ready", "standby"].contains(&state.trim()))
     }
 
     fn last_words(&self) -> String {

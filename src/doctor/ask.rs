@@ -255,25 +255,12 @@ fn schema(tenant: &Tenant) -> Option<String> {
 }
 
 async fn open(conninfo: &Conninfo, dbname: &str) -> Result<Client, String> {
-    let mut last = "no host to connect to".to_owned();
-    for host in 0..conninfo.hosts.len() {
-        match tokio::time::timeout(conninfo.connect_timeout, open_at(conninfo, host, dbname)).await
-        {
-            Ok(Ok(client)) => return Ok(client),
-            Ok(Err(error)) => last = error,
-            Err(_) => last = format!("no login within {} s", conninfo.connect_timeout.as_secs()),
-        }
-    }
-    Err(last)
-}
-
-async fn open_at(conninfo: &Conninfo, host: usize, dbname: &str) -> Result<Client, String> {
     let password = conninfo.password.as_ref().map(Secret::expose);
-    let program = Program { name: "tenantgate doctor", dbname, password, also: Also::Peer };
-    let opened = server::open(conninfo, host, program).await;
+    let (name, limit, also) = ("tenantgate doctor", conninfo.connect_timeout, Also::Peer);
+    let opened = server::open(conninfo, Program { name, dbname, password, limit, also }).await;
     let (client, connection) = opened.map_err(|error| match error {
         OpenError::Postgres(error) => told(&error),
-        other => other.to_string(),
+        error => error.to_string(),
     })?;
     // Its end shows in the client's next answer.
     tokio::spawn(connection);

@@ -248,8 +248,8 @@ async fn ask(bound: &mut Bound, sql: &str) -> Result<Reply, String> {
 }
 
 /// Says goodbye; who does not listen is cut off.
-async fn close(server: Server, room: &mut Room<'_>) {
-    if !retire(server, false).await {
+async fn close(mut server: Server, room: &mut Room<'_>) {
+    if !retire(&mut server, false).await {
         room.unseen("the end of our connection", "the server did not close it");
     }
 }

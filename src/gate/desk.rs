@@ -16,7 +16,9 @@ use tokio_util::sync::CancellationToken;
 use crate::catalog::{Live, Tenant};
 use crate::config::{Config, Setting};
 use crate::console::{self, ConsoleEnv, ConsoleLogin, ConsoleSettings, Control, Fault, Snapshot};
+use crate::gate::act::Moves;
 use crate::gate::budgets::Overridden;
+use crate::gate::door::Closing;
 use crate::gate::ledger::Ledger;
 use crate::gate::listen::Terms;
 use crate::gate::service::ServiceManager;
@@ -72,6 +74,7 @@ pub struct Desk {
     changes_seen: Cell<u64>,
     /// Limits that were set for a while.
     pub overridden: Overridden,
+    pub moves: Moves,
 }
 
 /// The process is to end.
@@ -105,6 +108,7 @@ impl Desk {
             stopped: RefCell::new(Some(stopped)),
             changes_seen: Cell::new(0),
             overridden: Overridden::default(),
+            moves: Moves::default(),
         }
     }
 
@@ -115,7 +119,7 @@ impl Desk {
         signals: stop::Signals,
         http: Option<TcpListener>,
         arrivals: mpsc::Receiver<ConsoleArrival>,
-        doors: CancellationToken,
+        doors: Closing,
     ) -> anyhow::Result<()> {
         let ending = CancellationToken::new();
         let (scrape, scrapes) = mpsc::channel(1);
@@ -135,7 +139,7 @@ impl Desk {
         let Stop { limit } = self.serve(signals, arrivals, scrapes).await;
         self.manager.stopping(limit);
         self.ready.store(false, Ordering::Relaxed);
-        doors.cancel();
+        doors.close().await;
         stop::drain(&self.common, &self.workers, limit).await;
         ending.cancel();
         Ok(())
@@ -160,6 +164,7 @@ impl Desk {
                     stop::Signal::Stop => return Stop { limit: self.drain_timeout.get() },
                 },
                 Some(stop) = stopped.recv() => return stop,
+                Some(switch) = self.moves.switched() => self.switch(switch),
                 Some(arrival) = arrivals.recv() => self.open_console(arrival, &control, &consoles),
                 Some(control) = controls.recv() => match control {
                     Control::Snapshot(reply) => {
@@ -274,7 +279,11 @@ impl Desk {
         let user = startup.parameter("user").unwrap_or_default().to_owned();
         let secure = stream.is_secure();
         let login = ConsoleLogin { user, peer, secure, parameters: startup.parameters };
-        let env = ConsoleEnv { settings: self.console.clone(), control: control.clone() };
+        let env = ConsoleEnv {
+            settings: self.console.clone(),
+            control: control.clone(),
+            audit: self.common.audit.clone(),
+        };
         let consoles = consoles.clone();
         tokio::spawn(async move {
             console::run(stream, login, env).await;

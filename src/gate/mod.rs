@@ -32,7 +32,6 @@ use anyhow::Context as _;
 use parking_lot::Mutex;
 use tokio::runtime::Builder;
 use tokio::sync::mpsc;
-use tokio_util::sync::CancellationToken;
 
 use crate::auth::{Authenticator, Throttle};
 use crate::budget::Accounts;
@@ -44,7 +43,7 @@ use crate::pool::Arbiters;
 use crate::telemetry::{Audit, Metrics, logging};
 use crate::wire::startup::Startup;
 use desk::{Desk, Parts};
-use door::Doors;
+use door::{Closing, Doors};
 use inherited::Inherited;
 use service::ServiceManager;
 use table::Table;
@@ -143,7 +142,7 @@ pub fn run(config: Config, path: PathBuf) -> anyhow::Result<()> {
     let table = follow(config.table.as_ref(), &common, &workers)?;
     let (consoles, arrivals) = mpsc::channel(CONSOLES_MAX);
     let terms = listeners.iter().map(|listener| listener.terms.clone()).collect();
-    let closing = CancellationToken::new();
+    let closing = Closing::default();
     let doors = Doors {
         listeners: listeners.into_iter().map(Arc::new).collect(),
         common: common.clone(),
@@ -157,6 +156,7 @@ pub fn run(config: Config, path: PathBuf) -> anyhow::Result<()> {
     let threads = threads.context("could not start a door thread")?;
     drop(doors);
     let audit = common.audit.clone();
+    let last = workers.clone();
     let parts = Parts { common, workers, path, renderer, started, table, terms, log, manager };
     let desk = Desk::new(parts, config.console);
     runtime.block_on(desk.work(signals, http, arrivals, closing))?;
@@ -164,6 +164,7 @@ pub fn run(config: Config, path: PathBuf) -> anyhow::Result<()> {
         // A door has nothing left to do; a panic in it was logged where it happened.
         let _ = thread.join();
     }
+    runtime.block_on(stop::see_off(&last));
     audit.flush();
     usage.end();
     tracing::info!("stopped");

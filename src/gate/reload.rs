@@ -3,7 +3,9 @@
 
 use std::sync::atomic::Ordering;
 
+use crate::catalog::Moved;
 use crate::config::{self, Config};
+use crate::gate::act;
 use crate::gate::desk::Desk;
 use crate::gate::listen::Terms;
 use crate::gate::table;
@@ -13,7 +15,18 @@ impl Desk {
     /// Reads settings and catalog again. Says which changed settings need a restart. An error is
     /// the text for the person who wrote the file; then nothing has changed.
     pub fn apply_settings(&self) -> Result<Vec<String>, String> {
+        if let Some(tenant) = self.moves.under_way() {
+            return Err(format!(
+                "tenant \"{tenant}\" is being moved: try again when it is done, or end that with \
+                 RESUME TENANT"
+            ));
+        }
         let loaded = config::load(&self.path).map_err(|error| error.to_string())?;
+        self.take_over(loaded)
+    }
+
+    /// Has settings and catalog that were read in force.
+    pub fn take_over(&self, loaded: Config) -> Result<Vec<String>, String> {
         let former = self.common.authenticator.load();
         let mut authenticator = former.next(&loaded.issuers).map_err(|error| error.to_string())?;
         let terms = self.terms_of(&loaded)?;
@@ -35,11 +48,17 @@ impl Desk {
         }
         let common = &self.common;
         let mut composer = common.composer.lock();
+        let before = composer.catalog();
         composer.reload(loaded.catalog);
         let next = composer.catalog();
         let (tenants, faults) = (next.tenants().len(), next.faults().len());
         common.catalog.share(next.clone());
         drop(composer);
+        let pairs = before.tenants().map(|tenant| Moved {
+            before: Some(tenant.clone()),
+            after: next.known(tenant.id.as_str()).cloned(),
+        });
+        act::note_changes(&common.audit, "the settings file", pairs);
         next.faults().for_each(|(id, faults)| table::tell(id, faults));
         if let Some(table) = &self.table {
             table.read_again();

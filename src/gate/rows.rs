@@ -7,7 +7,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crate::catalog::{Database, Pooling, Tenant};
 use crate::client::Phase;
-use crate::console::{ClientRow, MemoryRow, PoolRow, ServerRow, SocketRow};
+use crate::console::{ClientRow, HostRow, MemoryRow, PoolRow, ServerRow, SocketRow};
 use crate::gate::worker::{Floor, Guest};
 use crate::guard;
 use crate::isolation::Isolation;
@@ -21,6 +21,7 @@ pub struct WorkerRows {
     pub pools: Vec<PoolRow>,
     pub clients: Vec<ClientRow>,
     pub servers: Vec<ServerRow>,
+    pub hosts: Vec<HostRow>,
     pub would_refuse: Vec<guard::Entry>,
     /// For how long a server has worked on what runs now, by tenant; in microseconds.
     pub working: Vec<(String, u64)>,
@@ -30,6 +31,7 @@ pub struct WorkerRows {
 pub fn rows(floor: &Floor) -> WorkerRows {
     let mut rows = WorkerRows::default();
     floor.book_bytes();
+    rows.hosts = host_rows(floor);
     rows.would_refuse = floor.env.counts.would_refuse.borrow().entries();
     // By database and login: what the sessions of a pool are doing.
     let mut doing: HashMap<(Database, String), Doing> = HashMap::new();
@@ -236,6 +238,29 @@ fn server_rows(pool: &Rc<Pool>, floor: &Floor) -> Vec<ServerRow> {
         ServerRow { socket, cluster: cluster.clone(), kind: facts.rights.name().to_owned() }
     };
     leased.chain(idle).map(row).collect()
+}
+
+fn host_rows(floor: &Floor) -> Vec<HostRow> {
+    let mut rows = Vec::new();
+    for (cluster, health) in floor.env.pools.health() {
+        rows.extend(health.hosts().into_iter().map(|facts| {
+            let (host, port) = host(Some(&facts.host));
+            let next = facts.next.map(|next| next.saturating_duration_since(Instant::now()));
+            HostRow {
+                cluster: cluster.clone(),
+                host,
+                port,
+                state: facts.standing.name(),
+                since: utc(at(facts.since)),
+                failures: facts.failures.into(),
+                last_error: facts.last_error,
+                next_try_ms: next.map(|next| micros(next) / 1000),
+                attempts: facts.attempts.into(),
+            }
+        }));
+    }
+    rows.sort_by(|a, b| (&a.cluster, &a.host, a.port).cmp(&(&b.cluster, &b.host, b.port)));
+    rows
 }
 
 fn place(facts: &ServerFacts) -> (String, u16) {

@@ -39,6 +39,8 @@ pub async fn take(common: &Common, workers: &[Worker]) -> Snapshot {
             snapshot.pools.append(&mut rows.pools);
             snapshot.clients.append(&mut rows.clients);
             snapshot.servers.append(&mut rows.servers);
+            // They are the process's: every worker says the same.
+            snapshot.hosts = rows.hosts;
             would_refuse.append(&mut rows.would_refuse);
             snapshot.working.append(&mut rows.working);
         }
@@ -182,11 +184,14 @@ fn rename_databases(catalog: &Catalog, snapshot: &mut Snapshot) {
 
 fn tenant_row(tenant: &Tenant, holds: &Holds, clients: u32, servers: u32) -> TenantRow {
     let disabled = holds.disabled.covers(tenant) || tenant.state == TenantState::Disabled;
-    let state = match (disabled, holds.paused.covers(tenant)) {
-        (true, _) => TenantState::Disabled.name(),
-        (false, true) => "paused",
-        (false, false) => tenant.state.name(),
+    let paused = holds.wait(tenant) || tenant.state == TenantState::Paused;
+    let state = match () {
+        () if disabled => TenantState::Disabled,
+        () if paused => TenantState::Paused,
+        () if holds.read_only.covers(tenant) => TenantState::ReadOnly,
+        () => tenant.state,
     };
+    let state = state.name();
     let conninfo = &tenant.route.conninfo;
     TenantRow {
         tenant: tenant.id.to_string(),
@@ -278,6 +283,7 @@ impl Report {
             (counts.time_exceeded.get(), &metrics.query_time_exceeded),
             (pools.connects.get(), &metrics.server_connects),
             (pools.connect_failures.get(), &metrics.server_connect_failures),
+            (pools.probes.get(), &metrics.host_probes),
             (pools.level_shortfalls.get(), &metrics.level_shortfalls),
             (pools.binds.get(), &metrics.binds),
             (pools.bind_failures.get(), &metrics.bind_failures),
@@ -328,6 +334,9 @@ impl Report {
         metrics.clients.set(floor.common.clients.load(Ordering::Relaxed) as f64);
         for (cluster, servers) in floor.env.pools.servers() {
             metrics.servers(&cluster).set(servers as f64);
+        }
+        for (cluster, health) in floor.env.pools.health() {
+            metrics.hosts_down(&cluster).set(health.down() as f64);
         }
     }
 }

@@ -64,6 +64,13 @@ pub async fn drain(common: &Common, workers: &[Worker], limit: Duration) {
     tokio::time::sleep(SERVERS_FAREWELL).await;
 }
 
+/// Ends those whom a closing door let in while the workers had said already that nobody is left.
+pub async fn see_off(workers: &[Worker]) {
+    if tokio::time::timeout(FAREWELL, end(workers, false)).await.is_err() {
+        tracing::warn!("some sessions that began at the end were cut off");
+    }
+}
+
 async fn end(workers: &[Worker], now: bool) {
     let mut endings = Vec::new();
     for worker in workers {

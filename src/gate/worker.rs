@@ -275,6 +275,9 @@ impl Floor {
                 self.adopt(*newcomer);
                 // The catalog may have changed since the door looked the tenant up.
                 self.refresh(id, &self.common.catalog.load()).await;
+                if let Some(guest) = self.guests.borrow().get(&id) {
+                    self.hold(guest);
+                }
             }
             Order::Cancel { session, done } => {
                 if let Some(guest) = self.guests.borrow().get(&session) {
@@ -356,6 +359,7 @@ impl Floor {
         self.refresh_all(&catalog).await;
         self.env.pools.reload(catalog.tenants().flat_map(Tenant::faces).chain(catalog.services()));
         self.hold_all();
+        self.close_servers_of(catalog.tenants().filter(|it| it.state == TenantState::Paused));
     }
 
     /// Looks those up again who are of one of these tenants.
@@ -369,6 +373,8 @@ impl Floor {
             }
         }
         self.env.pools.change(moved, &catalog);
+        let after = moved.iter().filter_map(|moved| moved.after.as_ref());
+        self.close_servers_of(after.filter(|it| it.state == TenantState::Paused));
     }
 
     fn guests_of(&self, tenants: &HashSet<&str>) -> Vec<SessionId> {
@@ -393,11 +399,10 @@ impl Floor {
         let Some(guest) = guests.get(&id) else { return };
         self.look_after_acting(id, guest, catalog);
         match self.still(guest, found, catalog) {
-            Ok(found) if found.version == tenant.version => {}
+            Ok(found) if found.version == tenant.version && found.binds_as(&tenant) => {}
             Ok(found) => {
                 *guest.tenant.borrow_mut() = found.clone();
-                *guest.shared.news.borrow_mut() = Some(found);
-                guest.shared.wake();
+                guest.shared.tell_news(Some(found));
             }
             Err(why) => self.revoke(id, guest, why),
         }
@@ -408,7 +413,7 @@ impl Floor {
     fn look_after_acting(&self, id: SessionId, guest: &Guest, catalog: &Catalog) {
         let Some(tenant) = guest.shared.acts_for.borrow().clone() else { return };
         let known = catalog.known(tenant.id.as_str());
-        let stands = known.is_some_and(|it| it.state == TenantState::Active)
+        let stands = known.is_some_and(|it| it.state != TenantState::Disabled)
             && !self.common.holds.load().disabled.covers(&tenant);
         let authenticator = self.common.authenticator.load();
         let shown = guest.shared.shows.borrow().clone();
@@ -421,7 +426,7 @@ impl Floor {
                 _ => {}
             }
         }
-        guest.shared.wake();
+        guest.shared.tell_news(None);
     }
 
     /// Whether a service's session could choose today whom it acts for, by what it showed for the
@@ -450,8 +455,8 @@ impl Floor {
         catalog: &Catalog,
     ) -> Result<Arc<Tenant>, Error> {
         let found = found.ok_or(Error::Ended(Ending::TenantEnded))?;
-        let held = || self.common.holds.load().disabled.covers(&found);
-        if found.state == TenantState::Disabled || held() {
+        let holds = self.common.holds.load();
+        if found.state == TenantState::Disabled || holds.disabled.covers(&found) {
             return Err(Error::Ended(Ending::TenantDisabled));
         }
         let identity = &guest.identity;
@@ -459,7 +464,7 @@ impl Floor {
             && identity.is_of_the_tenants_issuer(&found);
         // Where its clients may come from is asked as at the login.
         let counts = counts && catalog.credentials().may_come(&found.id, &guest.peer);
-        let seen = found.seen_by(&identity.face).filter(|_| counts);
+        let seen = found.seen_under(&identity.face, &holds).filter(|_| counts);
         seen.ok_or(Error::Ended(Ending::CredentialRevoked))
     }
 

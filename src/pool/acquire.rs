@@ -12,10 +12,12 @@ use tokio::sync::oneshot;
 use crate::budget::{Account, ServerSlot};
 use crate::catalog::Tenant;
 use crate::pool::arbiter::Place;
+use crate::pool::health::{Outage, Why};
 use crate::pool::lease::{self, Lease};
 use crate::pool::line::Waiter;
+use crate::pool::trial::Trial;
 use crate::pool::{Idle, Parked, Pool, SessionId, count};
-use crate::server::{BindError, Bound, Clean, Failed, Settings, connect};
+use crate::server::{BindError, Blame, Bound, Clean, ConnectError, Failed, Settings};
 use crate::wire::backend::ReadError;
 
 /// Who needs a server, and as whom.
@@ -34,9 +36,8 @@ pub struct Want<'want> {
 pub enum AcquireError {
     /// Nothing became free in time.
     Timeout(Duration),
-    Unreachable,
-    /// The cluster answered and refused, or its login is not fit; the log has the reason.
-    Refused,
+    /// No connection can be had now, and none will be before the next try.
+    Outage(Outage),
     /// The server did not accept what it was bound with.
     Bind(ReadError),
     /// The context could not be confirmed.
@@ -137,6 +138,9 @@ impl Pool {
         want: Want<'_>,
         started: Instant,
     ) -> Result<Granted, AcquireError> {
+        if let Some(outage) = self.outage() {
+            return Err(AcquireError::Outage(outage));
+        }
         let (waiter, answer) = Waiter::new(self, &want);
         let mut waiting = Waiting { waiter, answer };
         self.cluster.join(&waiting.waiter, &want.tenant.limits);
@@ -208,6 +212,10 @@ impl Pool {
     /// Closes a server in an unknown state; its place is free when it is gone.
     pub(super) fn close_failed(&self, failed: Box<Failed>, place: Place) -> BindError {
         let Failed { error, server } = *failed;
+        if matches!(error, BindError::Io(_)) {
+            let facts = &server.facts;
+            self.cluster.arbiter.health.doubt(&facts.conninfo, facts.host);
+        }
         lease::close_soon(server, place, true, self.cluster.counts.clone());
         error
     }
@@ -259,13 +267,13 @@ impl Pool {
 
     /// Connects for whoever waits. The task outlives the waiter: a handshake that was paid for is
     /// not thrown away because one client hung up.
-    pub(super) fn start_connecting(self: &Rc<Self>, mut place: Place) {
+    pub(super) fn start_connecting(self: &Rc<Self>, mut place: Place, mut trial: Trial) {
         self.connecting.set(self.connecting.get() + 1);
         let pool = self.clone();
         tokio::task::spawn_local(async move {
-            let connected = connect(&pool.plan, &pool.cluster.buffers, &pool.cluster.clock).await;
+            let connected = pool.connect(&mut trial).await;
+            let (why, news) = trial.end(connected.as_ref().map(drop));
             pool.connecting.set(pool.connecting.get() - 1);
-            let cluster = pool.cluster.settings.borrow().name.clone();
             match connected {
                 Ok(server) => {
                     count(&pool.cluster.counts.connects);
@@ -277,18 +285,29 @@ impl Pool {
                     pool.note(server.facts());
                     pool.offer(Idle { server, place, since: Instant::now(), fresh: true });
                 }
+                Err(ConnectError::Busy) => {
+                    drop(place);
+                    pool.cluster.pump();
+                }
                 Err(error) => {
                     count(&pool.cluster.counts.connect_failures);
-                    let login = &pool.plan.conninfo.user;
-                    tracing::error!(cluster, login, %error, "could not connect to a cluster");
-                    let refused = match error.is_refusal() {
-                        true => AcquireError::Refused,
-                        false => AcquireError::Unreachable,
-                    };
-                    pool.cluster.fail_one(&pool, refused);
+                    pool.tell_of_failure(&error, news);
+                    let next = pool.outage().map_or_else(Instant::now, |outage| outage.next);
+                    let outage = Outage { why: why.unwrap_or(Why::Down), next };
+                    pool.cluster.fail_one(&pool, AcquireError::Outage(outage));
                 }
             }
         });
+    }
+
+    /// Once per change: of hosts that are down their record tells.
+    fn tell_of_failure(&self, error: &ConnectError, news: bool) {
+        let cluster = self.cluster.settings.borrow().name.clone();
+        let login = &self.plan.conninfo.user;
+        match news && error.blame() != Blame::Host {
+            true => tracing::error!(cluster, login, %error, "could not connect to a cluster"),
+            false => tracing::debug!(cluster, login, %error, "could not connect to a cluster"),
+        }
     }
 }
 

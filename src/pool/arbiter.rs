@@ -14,6 +14,7 @@ use tokio::sync::mpsc;
 
 use crate::catalog::Cluster;
 use crate::pool::gift::Gift;
+use crate::pool::health::Health;
 use crate::server::ConnectPlan;
 
 /// How much earlier somebody elsewhere must have come to be served before those of a worker's own.
@@ -46,6 +47,8 @@ pub struct PoolId {
 pub enum Post {
     /// Of this cluster a place is free, or somebody elsewhere needs a server: look who is next.
     Look(Arc<str>),
+    /// It stands otherwise with a host of this cluster.
+    Hosts(Arc<str>),
     Gift(Box<Gift>),
 }
 
@@ -76,6 +79,12 @@ impl Arbiters {
         made.clone()
     }
 
+    /// Every cluster's name and hosts.
+    pub fn health(&self) -> Vec<(String, Arc<Health>)> {
+        let clusters = self.clusters.lock();
+        clusters.iter().map(|(name, it)| (name.clone(), it.health.clone())).collect()
+    }
+
     /// Sends a server to another worker. If that is gone, the server and its place are given up.
     pub fn send(&self, worker: usize, gift: Box<Gift>) {
         if let Some(mail) = self.mail.get(worker) {
@@ -96,6 +105,8 @@ pub struct Arbiter {
     cluster: Arc<str>,
     mail: Arc<[mpsc::UnboundedSender<Post>]>,
     book: Mutex<Book>,
+    /// Which of its hosts answer.
+    pub health: Arc<Health>,
     /// Sessions that keep their servers, or may.
     pub pinned: AtomicUsize,
 }
@@ -183,8 +194,9 @@ impl Arbiter {
     fn new(cluster: &Cluster, mail: Arc<[mpsc::UnboundedSender<Post>]>) -> Self {
         let seats = mail.iter().map(|_| Seat::default()).collect();
         let book = Book { places: cluster.capacity, taken: 0, seats, queues: HashMap::default() };
-        let (cluster, book) = (cluster.name.as_str().into(), Mutex::new(book));
-        Self { cluster, mail, book, pinned: AtomicUsize::new(0) }
+        let (cluster, book): (Arc<str>, _) = (cluster.name.as_str().into(), Mutex::new(book));
+        let health = Arc::new(Health::new(cluster.clone(), mail.clone()));
+        Self { cluster, mail, book, health, pinned: AtomicUsize::new(0) }
     }
 
     /// Changes how many places there are; what is taken above that comes back by itself.

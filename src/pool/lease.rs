@@ -11,7 +11,7 @@ use crate::catalog::TenantId;
 use crate::net::Connection;
 use crate::pool::arbiter::Place;
 use crate::pool::{Counts, Idle, LeaseFacts, Parked, Pool, SessionId, Want, count};
-use crate::server::{Bound, Server, retire};
+use crate::server::{Bound, Server, retire, watch};
 use crate::wire::frame::{self, Header};
 
 /// A leased server connection.
@@ -144,8 +144,11 @@ impl Drop for Lease {
         }
         drop(leased);
         if let Some(Held { bound, place }) = self.held.take() {
-            let counts = self.pool.cluster.counts.clone();
-            close_soon(bound.into_server(), place, true, counts);
+            // The pool lives until it is gone: see `Pool::at_work_for`.
+            let (pool, server) = (self.pool.clone(), bound.into_server());
+            tokio::task::spawn_local(async move {
+                close(server, place, true, &pool.cluster.counts).await;
+            });
         }
     }
 }
@@ -156,12 +159,15 @@ pub fn close_soon(server: Server, place: Place, busy: bool, counts: Rc<Counts>) 
 }
 
 /// Closes a server and gives its place back.
-pub async fn close(server: Server, place: Place, busy: bool, counts: &Counts) {
-    if !retire(server, busy).await {
+pub async fn close(mut server: Server, place: Place, busy: bool, counts: &Counts) {
+    let gone = retire(&mut server, busy).await;
+    drop(place);
+    if !gone {
         count(&counts.abandoned);
         tracing::warn!("a server connection did not end in time, its place is given back");
+        // It may still write: until it is gone nobody who used it is at rest.
+        watch(&mut server).await;
     }
-    drop(place);
 }
 
 /// Whether an idle server is still there and has said nothing but what it may say at any time. Not

@@ -6,17 +6,23 @@
 
 mod acquire;
 mod arbiter;
+mod aside;
 mod capped;
 mod gift;
+mod health;
 mod hold;
 mod janitor;
 mod lease;
 mod line;
+mod logins;
 mod pin;
+mod probe;
 mod pump;
 mod shelf;
 #[cfg(test)]
 mod tests;
+mod trial;
+mod verify;
 
 use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, VecDeque};
@@ -26,15 +32,17 @@ use std::time::{Duration, Instant};
 
 pub use acquire::{AcquireError, Want};
 pub use arbiter::{Arbiters, Mail, Post};
+pub use health::{Health, HostFacts, Outage, Standing, Why};
 pub use lease::Lease;
 pub use pin::Pin;
+pub use verify::verify;
 
 use crate::catalog::{Catalog, Cluster, Moved, Tenant, TenantId};
 use crate::isolation::Isolation;
 use crate::net::{Buffers, Clock};
 use crate::pool::arbiter::{Arbiter, Place, PoolId, Ticket};
 use crate::pool::capped::Capped;
-use crate::pool::line::Line;
+use crate::pool::line::{Line, Waiter};
 use crate::server::{Bound, Clean, ConnectPlan, ServerFacts, Settings};
 
 /// Which session; unique in the process.
@@ -76,6 +84,8 @@ pub struct Counts {
     pub waits: RefCell<Vec<Duration>>,
     pub connects: Cell<u64>,
     pub connect_failures: Cell<u64>,
+    /// How often a host that was down was knocked at.
+    pub probes: Cell<u64>,
     /// Servers opened in a database that lacks something of its level, which is not enforced.
     pub level_shortfalls: Cell<u64>,
     pub binds: Cell<u64>,
@@ -119,6 +129,8 @@ pub struct ClusterPools {
     asking: Cell<bool>,
     /// The line will be looked at again in a moment.
     looking: Cell<bool>,
+    /// Those beside the line will be looked at when a login may be tried again.
+    waking: Cell<bool>,
     /// The capacity may be less than what is taken.
     shrunk: Cell<bool>,
     closing: Rc<Cell<bool>>,
@@ -139,6 +151,8 @@ pub struct ClusterPools {
     line: RefCell<Line>,
     /// Who waits for others of its own tenant.
     capped: Capped,
+    /// Who could be served and waits for a host that cannot be connected now.
+    aside: RefCell<Vec<Rc<Waiter>>>,
     buffers: Buffers,
     clock: Clock,
     counts: Rc<Counts>,
@@ -156,6 +170,8 @@ pub struct Pool {
     /// Every server there is, in whatever place.
     servers: RefCell<Vec<Weak<ServerFacts>>>,
     connecting: Cell<usize>,
+    /// Of those who wait for it, how many stand beside the line.
+    aside: Cell<usize>,
     /// It is in its cluster's list of pools with something idle.
     listed: Cell<bool>,
     /// No tenant of the catalog has this route any more.
@@ -232,8 +248,19 @@ impl Pools {
                     cluster.pump();
                 }
             }
+            Post::Hosts(cluster) => {
+                let cluster = self.clusters.borrow().get(&*cluster).cloned();
+                if let Some(cluster) = cluster {
+                    cluster.look_at_hosts();
+                }
+            }
             Post::Gift(gift) => self.accept(*gift),
         }
+    }
+
+    /// Every cluster's hosts, in the whole process.
+    pub fn health(&self) -> Vec<(String, Arc<Health>)> {
+        self.arbiters.health()
     }
 
     /// The pool of a tenant's route; made when first asked for.
@@ -255,6 +282,7 @@ impl Pools {
             leased: RefCell::default(),
             servers: RefCell::default(),
             connecting: Cell::new(0),
+            aside: Cell::new(0),
             listed: Cell::new(false),
             obsolete: Cell::new(false),
             stale: Cell::new(None),
@@ -269,7 +297,10 @@ impl Pools {
     /// Clients who wait for a server.
     pub fn waiting(&self) -> usize {
         let clusters = self.clusters.borrow();
-        clusters.values().map(|it| it.line.borrow().len() + it.capped.len()).sum()
+        let waiting = |it: &Rc<ClusterPools>| {
+            it.line.borrow().len() + it.aside.borrow().len() + it.capped.len()
+        };
+        clusters.values().map(waiting).sum()
     }
 
     /// Every pool of this worker, for the console.
@@ -287,6 +318,7 @@ impl Pools {
             if let Some(cluster) = self.clusters.borrow().get(&route.cluster.name) {
                 let known = cluster.settings.replace(route.cluster.clone());
                 if !Arc::ptr_eq(&known, &route.cluster) {
+                    cluster.arbiter.health.set_rest_max(route.cluster.server_login_retry);
                     cluster.resize(route.cluster.capacity);
                 }
                 cluster.recap(tenant);
@@ -300,8 +332,7 @@ impl Pools {
         for pool in self.all() {
             let same_key = wanted.get(&key(&pool.plan));
             if !same_key.is_some_and(|plans| plans.contains(&*pool.plan)) {
-                pool.obsolete.set(true);
-                pool.close_idle();
+                pool.abandon();
             }
             pool.cluster.pump();
         }
@@ -325,8 +356,7 @@ impl Pools {
                 let Some(pool) = pool.filter(|_| !after.iter().any(has)) else { continue };
                 let is_its_own = face.isolation != Isolation::Row && !face.may_share_login();
                 if is_its_own || !catalog.tenants().any(has) {
-                    pool.obsolete.set(true);
-                    pool.close_idle();
+                    pool.abandon();
                     pool.cluster.pump();
                 }
             }
@@ -336,14 +366,17 @@ impl Pools {
     fn cluster(&self, settings: &Arc<Cluster>) -> Rc<ClusterPools> {
         let mut clusters = self.clusters.borrow_mut();
         let made = clusters.entry(settings.name.clone()).or_insert_with(|| {
+            let arbiter = self.arbiters.of(settings);
+            arbiter.health.set_rest_max(settings.server_login_retry);
             Rc::new(ClusterPools {
                 settings: RefCell::new(settings.clone()),
                 worker: self.worker,
-                arbiter: self.arbiters.of(settings),
+                arbiter,
                 arbiters: self.arbiters.clone(),
                 asked: Cell::new(false),
                 asking: Cell::new(false),
                 looking: Cell::new(false),
+                waking: Cell::new(false),
                 shrunk: Cell::new(true),
                 closing: self.closing.clone(),
                 shortfall_told: Cell::new(None),
@@ -353,6 +386,7 @@ impl Pools {
                 listed: RefCell::default(),
                 orphans: RefCell::default(),
                 capped: Capped::default(),
+                aside: RefCell::default(),
                 line: RefCell::default(),
                 buffers: self.buffers.clone(),
                 clock: self.clock.clone(),
@@ -505,6 +539,9 @@ impl Pool {
     fn waiting(&self) -> Vec<Ticket> {
         let mut tickets = self.cluster.line.borrow().waiting_for(self);
         tickets.extend(self.cluster.capped.waiting_for(self));
+        let aside = self.cluster.aside.borrow();
+        let of_pool = aside.iter().filter(|it| std::ptr::eq(&*it.pool, self));
+        tickets.extend(of_pool.map(|waiter| waiter.ticket));
         tickets
     }
 

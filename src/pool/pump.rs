@@ -11,6 +11,17 @@ use crate::pool::line::Waiter;
 use crate::pool::{ClusterPools, Idle, Pool, count};
 use crate::server::{Bound, Clean};
 
+/// What was done for one who found nothing.
+#[derive(Debug)]
+pub(super) enum Procured {
+    /// Something is on its way.
+    Underway,
+    /// It is not in line any more.
+    Gone,
+    /// There is no way yet.
+    Nothing,
+}
+
 impl ClusterPools {
     /// Puts one in line if its tenant may have one more server and nobody of the tenant waits for
     /// that; else behind those.
@@ -34,9 +45,10 @@ impl ClusterPools {
 
     /// Takes one out, wherever it waits; its slot is another's if it is dropped.
     pub(super) fn forget(&self, waiter: &Waiter) -> Option<ServerSlot> {
-        match self.line.borrow_mut().remove(waiter) {
-            true => self.arbiter.leave(waiter.pool.id, waiter.ticket),
-            false => self.capped.remove(waiter),
+        if self.line.borrow_mut().remove(waiter) {
+            self.arbiter.leave(waiter.pool.id, waiter.ticket);
+        } else if !self.leave_aside(waiter) {
+            self.capped.remove(waiter);
         }
         waiter.take_slot()
     }
@@ -59,10 +71,12 @@ impl ClusterPools {
                 if let Err(Some(back)) = waiter.answer(Ok((grant, slot))) {
                     waiter.pool.take_back(back.0);
                 }
-            } else if self.procure(&waiter) {
-                at += 1;
             } else {
-                break;
+                match self.procure(&waiter) {
+                    Procured::Underway => at += 1,
+                    Procured::Gone => {}
+                    Procured::Nothing => break,
+                }
             }
         }
         self.give(None);
@@ -95,35 +109,42 @@ impl ClusterPools {
     }
 
     /// Sees to it that something is on its way to one who found nothing: a new connection, or the
-    /// place of an idle server of another pool. False if there is no way yet.
-    fn procure(self: &Rc<Self>, waiter: &Waiter) -> bool {
+    /// place of an idle server of another pool. Unless its hosts are down.
+    fn procure(self: &Rc<Self>, waiter: &Rc<Waiter>) -> Procured {
         let pool = &waiter.pool;
+        if !self.may_connect(waiter) {
+            return Procured::Gone;
+        }
         match self.arbiter.take(pool.id, waiter.ticket) {
-            Take::Covered => true,
-            Take::Place(place) => {
-                pool.start_connecting(place);
-                true
-            }
+            Take::Covered => Procured::Underway,
+            Take::Place(place) => match self.admit(waiter) {
+                Some(trial) => {
+                    pool.start_connecting(place, trial);
+                    Procured::Underway
+                }
+                // The place is the next one's.
+                None => Procured::Gone,
+            },
             Take::Later => {
                 self.look_again();
-                false
+                Procured::Nothing
             }
             Take::Full { alone } => {
                 if self.arbiter.ask_elder(self.worker, self.longest_idle()) {
                     // It may be in use again by now: then one of our own goes, in a moment.
                     self.look_again();
-                    return false;
+                    return Procured::Nothing;
                 }
                 if let Some((server, mut place)) = self.pop_idle() {
                     place.carry(self.arbiter.pledge(pool.id));
                     close_soon(server, place, false, self.counts.clone());
-                    return true;
+                    return Procured::Underway;
                 }
                 match alone {
                     true => self.arbiter.ask(self.worker),
                     false => self.ask_soon(),
                 }
-                false
+                Procured::Nothing
             }
         }
     }
@@ -159,6 +180,10 @@ impl ClusterPools {
     /// Tells the first who waits for this pool that it cannot be served.
     pub(super) fn fail_one(self: &Rc<Self>, pool: &Pool, error: AcquireError) {
         let first = self.line.borrow().first_for(pool);
+        let aside = self.aside.borrow();
+        let of_pool = aside.iter().filter(|it| std::ptr::eq(&*it.pool, pool));
+        let first = first.into_iter().chain(of_pool.cloned()).min_by_key(|it| it.ticket);
+        drop(aside);
         if let Some(waiter) = first {
             drop(self.forget(&waiter));
             // Who gave up in this moment need not know.

@@ -13,6 +13,9 @@ impl Pool {
     pub(super) fn shelve_clean(self: &Rc<Self>, idle: Idle<Clean>) {
         self.with_clean(|clean| clean.push(idle));
         self.list();
+        if self.aside.get() > 0 {
+            self.call_first();
+        }
     }
 
     /// Puts a bound one there.
@@ -20,6 +23,9 @@ impl Pool {
     pub(super) fn shelve_parked(self: &Rc<Self>, parked: Parked) {
         self.with_parked(|all| all.push(parked));
         self.list();
+        if self.aside.get() > 0 {
+            self.call_first();
+        }
     }
 
     /// Has the cluster know that something may be idle here. It is taken off that list by

@@ -42,6 +42,7 @@ impl Mute {
             names: NamesPlan::default(),
             roles: Default::default(),
             default_role: None,
+            read_only_role: None,
         };
         let tenant = TenantPlan {
             isolation: Isolation::Row,
@@ -59,6 +60,7 @@ impl Mute {
             issuer: None,
             roles: Default::default(),
             default_role: None,
+            read_only_role: None,
         };
         let plan = CatalogPlan {
             clusters: [("main".to_owned(), cluster)].into(),
@@ -256,5 +258,33 @@ fn a_greeting_outlives_its_pool_and_not_its_route() {
             mute.cluster(0).leave_behind(Orphan { plan: Arc::new(plan), greetings: Vec::new() });
         }
         assert_eq!(mute.cluster(0).orphans.borrow().len(), ORPHANS_MAX);
+    });
+}
+
+#[test]
+fn clients_that_are_refused_keep_their_host_knocked_at() {
+    run(async || {
+        let mute = Mute::new(1, LONG);
+        let (tenant, account) = (mute.tenant(9), Arc::new(Account::default()));
+        let pool = mute.pools[0].of(&tenant);
+        let health = mute.cluster(0).arbiter.health.clone();
+        let mut trial = health.admit(&pool.plan, 100).unwrap();
+        assert!(trial.begin(0));
+        let error = crate::server::ConnectError::Timeout(Duration::from_secs(1));
+        drop(trial.heard(Err(&error)));
+        drop(trial);
+        // Its probe is lost, and nobody has tried for long.
+        let long_ago = Instant::now().checked_sub(Duration::from_secs(200)).unwrap();
+        let look = |work: &dyn Fn(&mut health::Record)| {
+            work(health.book.lock().record(&pool.plan.conninfo, 0).unwrap());
+        };
+        look(&|record| (record.asked, record.probed) = (long_ago, false));
+        let (settings, binding) = (Rc::default(), Cell::new(false));
+        let (tenant, account, settings) = (&tenant, &account, &settings);
+        let want = Want { tenant, account, session: 1, settings, binding: &binding };
+        let refused = pool.acquire(want).await;
+        assert!(matches!(refused, Err(AcquireError::Outage(_))), "{refused:?}");
+        look(&|record| assert!(record.probed && record.asked > long_ago));
+        assert_eq!(health.hosts()[0].attempts, 0, "that took no place");
     });
 }

@@ -13,7 +13,8 @@ use crate::isolation::{Context, Seal};
 use crate::net::{Clock, Connection};
 use crate::server::simple::{self, Reply, reply};
 use crate::server::{Server, ServerFacts, Statements};
-use crate::wire::backend::ReadError;
+use crate::wire::backend::{self, ReadError};
+use crate::wire::frame::HEADER_BYTES;
 use crate::wire::frontend;
 
 /// A server connection without a tenant: its last scrub, or its login, was confirmed.
@@ -229,7 +230,7 @@ impl Bound {
             put_all(server, sweep);
             server.connection.send().await?;
             confirm_all(server, sweep).await?;
-            settled(&mut server.connection)
+            settled(server)
         };
         match within(&clock, limit, scrub).await {
             Ok(()) => Ok(Clean(self.server)),
@@ -313,17 +314,33 @@ async fn confirm_all(server: &mut Server, queries: &[&str]) -> Result<Vec<u8>, B
         if reply.completed != wanted {
             return Err(BindError::Unconfirmed { wanted, done: reply.completed });
         }
+        note(&server.facts, &reply.parameters);
         heard.append(&mut reply.heard);
     }
+    server.facts.scrubbed();
     Ok(heard)
+}
+
+/// Takes down what a server reports of itself; it does so once, with whatever answer is next.
+fn note(facts: &ServerFacts, parameters: &[(String, String)]) {
+    for (name, value) in parameters {
+        facts.reported(name, value);
+    }
 }
 
 /// Bytes that nobody asked for mean that the two sides do not agree on where they are, unless they
 /// are what a server may say at any time: a parameter that a reload changed, a notice, or FATAL.
-fn settled(connection: &mut Connection) -> Result<(), BindError> {
+fn settled(server: &mut Server) -> Result<(), BindError> {
+    let Server { connection, facts } = server;
     while let Some(header) = connection.peek()? {
         match header.tag {
             b'S' | b'N' | b'A' if header.length <= connection.input.len() => {
+                let body = connection.input.data().get(HEADER_BYTES..header.length);
+                if let (b'S', Some(body)) = (header.tag, body)
+                    && let Some((name, value)) = backend::read_parameter_status(body)
+                {
+                    facts.reported(name, value);
+                }
                 connection.input.consume(header.length);
             }
             // It has gone, or nobody knows yet what it says: another one serves as well.
@@ -366,7 +383,7 @@ pub(super) async fn try_seal(server: &mut Server) -> Result<(), BindError> {
     let entered = simple::called(&mut server.connection).await?;
     confirm_all(server, scrub).await?;
     confirm_entry(&confirmed(entered)?, NOBODY)?;
-    settled(&mut server.connection)
+    settled(server)
 }
 
 fn confirm_entry(entered: &Reply, tenant: &str) -> Result<(), BindError> {
@@ -406,6 +423,7 @@ async fn bind(
     if let Some((_, tenant)) = entering {
         let mut entered = confirmed(simple::called(&mut server.connection).await?)?;
         confirm_entry(&entered, tenant)?;
+        note(&facts, &entered.parameters);
         bound.reported = entered.parameters;
         bound.heard.append(&mut entered.heard);
     }
@@ -423,11 +441,18 @@ async fn bind(
         if done != wanted || made.rows != 0 {
             return Err(BindError::Unconfirmed { wanted, done });
         }
+        note(&facts, &made.parameters);
         bound.reported.append(&mut made.parameters);
         bound.heard.append(&mut made.heard);
     }
     if !matches!(ahead, Ahead::Reset) {
-        settled(&mut server.connection)?;
+        settled(server)?;
+    }
+    let is_writing = |name: &str| name.eq_ignore_ascii_case(Context::READ_ONLY);
+    let set = context.owns(Context::READ_ONLY) || carried.iter().any(|(name, _)| is_writing(name));
+    if matches!(ahead, Ahead::Nothing) && !set {
+        // It was clean, and the bind sets nothing of the kind: what was reported is its own.
+        facts.scrubbed();
     }
     Ok(bound)
 }

@@ -8,7 +8,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::net::Clock;
 use crate::server::conninfo::Conninfo;
-use crate::server::dial::{DialError, Way, dial};
+use crate::server::dial::{DialError, Spot, Way, dial};
 use crate::wire::frontend::cancel_request;
 
 /// Whose statement to cancel.
@@ -16,6 +16,8 @@ use crate::wire::frontend::cancel_request;
 pub struct CancelTarget {
     pub conninfo: Arc<Conninfo>,
     pub host: usize,
+    /// The address of the host that the server is at: another may be another server.
+    pub spot: Spot,
     pub pid: i32,
     pub secret: Vec<u8>,
     /// Whether the server's own connection has TLS: then so has the cancel's.
@@ -32,7 +34,7 @@ const LIMIT: Duration = Duration::from_secs(10);
 pub async fn cancel(target: &CancelTarget) -> Result<(), DialError> {
     let way = if target.secure { Way::Tls } else { Way::Plain };
     let deliver = async {
-        let (mut stream, _) = dial(&target.conninfo, target.host, way).await?;
+        let (mut stream, _) = dial(&target.conninfo, target.host, &target.spot, way).await?;
         stream.write_all(&cancel_request(target.pid, &target.secret)).await?;
         stream.flush().await?;
         let mut sink = [0; 64];

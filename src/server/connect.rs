@@ -15,10 +15,10 @@ use crate::server::bound;
 use crate::server::check::{self, CheckError, CheckPlan};
 use crate::server::check_level::{self, Standing, check_level};
 use crate::server::check_schema::{Reach, check_schema};
-use crate::server::conninfo::Conninfo;
-use crate::server::dial::{DialError, Way, dial};
-use crate::server::login::{LoginError, Welcome, login};
-use crate::server::{Clean, Server, ServerFacts};
+use crate::server::conninfo::{Conninfo, Target};
+use crate::server::dial::{DialError, Spot, Way, dial, spots};
+use crate::server::login::{FRAME_BYTES_MAX, LoginError, Welcome, login};
+use crate::server::{Clean, Role, Server, ServerFacts};
 use crate::wire::startup;
 
 /// What a connection to a server is for.
@@ -51,14 +51,92 @@ pub enum ConnectError {
     Login(#[from] LoginError),
     #[error("{0}")]
     Check(#[from] CheckError),
+    #[error("{0}, target_session_attrs wants another")]
+    Role(&'static str),
     #[error("no answer within {} s", .0.as_secs_f32())]
     Timeout(Duration),
+    #[error("every host is down")]
+    AllDown,
+    #[error("a host is being tried by others")]
+    Busy,
+    /// On a route without a password: the server's first words may wait for its database.
+    #[error("connected, and no answer within {} s", .0.as_secs_f32())]
+    Unheard(Duration),
+    /// The server had begun to answer: what keeps it may concern this login or database alone.
+    #[error("login not complete within {} s", .0.as_secs_f32())]
+    Stuck(Duration),
+    /// The same, and the connection ended.
+    #[error("{0} in the middle of the login")]
+    Broken(io::Error),
+}
+
+/// Whom an attempt that failed speaks against.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Blame {
+    /// Nobody answers there, or nobody is let in now: no other login would fare better.
+    Host,
+    /// The host is well and not what `target_session_attrs` asks for.
+    Role,
+    /// It may be either's: another host may do.
+    Unknown,
+    /// The host is well. This login is not let in, is not fit, or was not answered to the end.
+    Login,
+}
+
+/// What is heard of a host in the course of an attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sign {
+    /// It took a connection of a route without a password. What it says next may come only when it
+    /// has opened the database, so it need not be the host's fault if that takes long.
+    Taken,
+    /// Its first words were none of refusal.
+    Spoke,
+}
+
+/// What an attempt has heard, and who else hears it.
+struct Heard<'heard> {
+    sign: Cell<Option<Sign>>,
+    tell: &'heard dyn Fn(Sign),
+}
+
+impl Heard<'_> {
+    fn hear(&self, sign: Sign) {
+        // The second way of an sslmode takes nothing back.
+        if self.sign.get() != Some(Sign::Spoke) {
+            self.sign.set(Some(sign));
+            (self.tell)(sign);
+        }
+    }
 }
 
 impl ConnectError {
-    /// Whether the cluster answered and is not fit, rather than not reachable.
-    pub fn is_refusal(&self) -> bool {
-        matches!(self, Self::Check(_) | Self::Login(_))
+    /// Whom it speaks against. After [`Blame::Login`] no other host is tried, as in libpq; a server
+    /// that starts or stops (57P03) counts as down, as there.
+    pub fn blame(&self) -> Blame {
+        match self {
+            Self::Io(_) | Self::Dial(_) | Self::Timeout(_) | Self::AllDown => Blame::Host,
+            Self::Login(LoginError::Io(_)) => Blame::Host,
+            Self::Login(LoginError::Server { sqlstate, .. }) if sqlstate == "57P03" => Blame::Host,
+            Self::Role(_) => Blame::Role,
+            Self::Busy | Self::Unheard(_) => Blame::Unknown,
+            Self::Login(_) | Self::Check(_) | Self::Stuck(_) | Self::Broken(_) => Blame::Login,
+        }
+    }
+
+    /// What it is once the server has begun to answer.
+    fn in_mid_login(self) -> Self {
+        match self {
+            Self::Timeout(limit) => Self::Stuck(limit),
+            Self::Io(error)
+            | Self::Login(LoginError::Io(error))
+            | Self::Check(CheckError::Io(error)) => Self::Broken(error),
+            other => other,
+        }
+    }
+
+    /// Whether the server itself turned the login away: its words, its password, its limits.
+    pub fn is_of_login(&self) -> bool {
+        matches!(self, Self::Login(_) | Self::Stuck(_) | Self::Broken(_))
     }
 
     /// Whether it may be about TLS, or its absence: libpq goes the second way of an sslmode that
@@ -68,33 +146,77 @@ impl ConnectError {
     }
 }
 
-/// Tries the conninfo's hosts in order; the error is the last one's.
+/// Tries the conninfo's hosts as libpq does; the error is the last one's.
 pub async fn connect(
     plan: &ConnectPlan,
     buffers: &Buffers,
     clock: &Clock,
 ) -> Result<Clean, ConnectError> {
-    let limit = plan.conninfo.connect_timeout;
-    let mut last = ConnectError::Timeout(limit);
-    for host in 0..plan.conninfo.hosts.len() {
-        let attempt = connect_host(plan, host, buffers, clock);
-        match clock.timeout(limit, attempt).await {
-            Ok(Ok(server)) => return Ok(Clean::new(server)),
-            Ok(Err(error)) => last = error,
-            Err(_) => last = ConnectError::Timeout(limit),
+    let conninfo = &plan.conninfo;
+    let mut last = ConnectError::Timeout(conninfo.connect_timeout);
+    for target in conninfo.target.rounds() {
+        for host in conninfo.order() {
+            match connect_host(plan, (host, *target), &|_| {}, buffers, clock).await {
+                Ok(server) => return Ok(server),
+                Err(error) if error.blame() == Blame::Login => return Err(error),
+                Err(error) => last = error,
+            }
         }
     }
     Err(last)
 }
 
-async fn connect_host(
+/// Tries the addresses of one host, each for at most `connect_timeout`, up to the first that
+/// answers. `tell` is called with what is heard of the host on the way.
+///
+/// # Errors
+///
+/// Of the last that was tried.
+pub async fn connect_host(
     plan: &ConnectPlan,
-    host: usize,
+    to: (usize, Target),
+    tell: &dyn Fn(Sign),
     buffers: &Buffers,
     clock: &Clock,
+) -> Result<Clean, ConnectError> {
+    let limit = plan.conninfo.connect_timeout;
+    let spots = clock.timeout(limit, spots(&plan.conninfo, to.0)).await;
+    let spots = spots.map_err(|_| ConnectError::Timeout(limit))??;
+    let mut last = ConnectError::Timeout(limit);
+    for spot in &spots {
+        let heard = Heard { sign: Cell::new(None), tell };
+        let attempt = connect_spot(plan, to, (spot, &heard), (buffers, clock));
+        let error = match clock.timeout(limit, attempt).await {
+            Ok(Ok(server)) => return Ok(Clean::new(server)),
+            Ok(Err(error)) => error,
+            Err(_) => ConnectError::Timeout(limit),
+        };
+        last = match (heard.sign.get(), error) {
+            (Some(Sign::Spoke), error) => error.in_mid_login(),
+            (Some(Sign::Taken), ConnectError::Timeout(limit)) => ConnectError::Unheard(limit),
+            (_, error) => error,
+        };
+        if matches!(last.blame(), Blame::Role | Blame::Login) {
+            break;
+        }
+    }
+    Err(last)
+}
+
+async fn connect_spot(
+    plan: &ConnectPlan,
+    (host, target): (usize, Target),
+    (spot, heard): (&Spot, &Heard<'_>),
+    (buffers, clock): (&Buffers, &Clock),
 ) -> Result<Server, ConnectError> {
     let conninfo = &plan.conninfo;
-    let (mut connection, secure, welcome) = welcomed(plan, host, buffers).await?;
+    let (mut connection, secure, welcome) = welcomed(plan, (host, spot), heard, buffers).await?;
+    let told = |name: &str| {
+        let found = welcome.greeting.iter().rfind(|(key, _)| key == name);
+        found.map(|(_, value)| value.as_str())
+    };
+    target.accept(told).map_err(ConnectError::Role)?;
+    let read_only = Cell::new(told("default_transaction_read_only") == Some("on"));
     let checks = CheckPlan {
         isolation: plan.isolation,
         tenant_setting: &plan.tenant_setting,
@@ -111,9 +233,11 @@ async fn connect_host(
         && check_level::has_stand_in(&mut connection, &plan.tenant_setting).await?;
     let Welcome { pid, secret, greeting } = welcome;
     let (conninfo, since, clock) = (conninfo.clone(), Instant::now(), clock.clone());
+    let role = Role { read_only, ..Role::default() };
     let facts = ServerFacts {
         conninfo,
         host,
+        spot: spot.clone(),
         pid,
         session: Cell::new(0),
         secret,
@@ -127,6 +251,7 @@ async fn connect_host(
         secure,
         since,
         clock,
+        role,
     };
     let mut server = Server { connection, facts: Rc::new(facts) };
     bound::try_seal(&mut server).await.map_err(CheckError::Seal)?;
@@ -136,12 +261,13 @@ async fn connect_host(
 /// Logs in, in each way that the sslmode has.
 async fn welcomed(
     plan: &ConnectPlan,
-    host: usize,
+    place: (usize, &Spot),
+    heard: &Heard<'_>,
     buffers: &Buffers,
 ) -> Result<(Connection, bool, Welcome), ConnectError> {
     let mut first = None;
-    for way in Way::all(&plan.conninfo, host) {
-        match welcomed_by(plan, host, buffers, *way).await {
+    for way in Way::all(&plan.conninfo, place.0) {
+        match welcomed_by(plan, place, (*way, heard), buffers).await {
             Ok(done) => return Ok(done),
             // The second way's error says less: the first is the one that was meant.
             Err(error) if error.is_before_login() => first = first.or(Some(error)),
@@ -153,14 +279,20 @@ async fn welcomed(
 
 async fn welcomed_by(
     plan: &ConnectPlan,
-    host: usize,
+    (host, spot): (usize, &Spot),
+    (way, heard): (Way, &Heard<'_>),
     buffers: &Buffers,
-    way: Way,
 ) -> Result<(Connection, bool, Welcome), ConnectError> {
-    let (stream, end_point) = dial(&plan.conninfo, host, way).await?;
+    let (stream, end_point) = dial(&plan.conninfo, host, spot, way).await?;
+    if plan.conninfo.require_auth.none {
+        heard.hear(Sign::Taken);
+    }
     let secure = stream.is_secure();
     let mut connection = Connection::new(stream, buffers.clone());
     introduce(&mut connection, plan).await?;
+    if connection.frame(FRAME_BYTES_MAX).await?.tag != b'E' {
+        heard.hear(Sign::Spoke);
+    }
     let welcome = login(&mut connection, &plan.conninfo, end_point).await?;
     Ok((connection, secure, welcome))
 }

@@ -1,7 +1,8 @@
 //! The way to a server: a socket, and TLS as libpq's sslmode says.
 
 use std::io;
-use std::path::Path;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bytes::BytesMut;
@@ -9,7 +10,7 @@ use postgres_protocol::message::frontend;
 use rustls::pki_types::ServerName;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpStream, UnixStream};
+use tokio::net::{TcpStream, UnixStream, lookup_host};
 
 use crate::net::tls::{self, ConnectorPlan, TlsError, Verify};
 use crate::net::{Socket, Stream};
@@ -58,20 +59,58 @@ impl Way {
     }
 }
 
+/// Where exactly a server listens: one address of a host.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Spot {
+    Tcp(SocketAddr),
+    Unix(PathBuf),
+}
+
+/// Most addresses of one name that are tried; each costs up to `connect_timeout`.
+const SPOTS_MAX: usize = 16;
+
+/// The addresses of a host, in the order in which they are tried. A name is looked up on a thread
+/// beside the runtime's, so a resolver that does not answer holds up nobody else.
+///
+/// # Errors
+///
+/// The name is not known, or leads only where connections of a row must not.
+pub async fn spots(conninfo: &Conninfo, host: usize) -> io::Result<Vec<Spot>> {
+    let host = conninfo.hosts.get(host).ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
+    let mut found: Vec<SocketAddr> = match host {
+        Host::Unix { folder, port } => {
+            return Ok(vec![Spot::Unix(folder.join(format!(".s.PGSQL.{port}")))]);
+        }
+        Host::Tcp { address: Some(address), port, .. } => vec![(*address, *port).into()],
+        Host::Tcp { name, port, .. } => {
+            lookup_host((name.as_str(), *port)).await?.take(SPOTS_MAX).collect()
+        }
+    };
+    if conninfo.guarded {
+        found.retain(|address| !is_special(address.ip()));
+        if found.is_empty() {
+            let message = "host turned out to be a link-local or special address";
+            return Err(io::Error::other(message));
+        }
+    }
+    if conninfo.balanced {
+        fastrand::shuffle(&mut found);
+    }
+    Ok(found.into_iter().map(Spot::Tcp).collect())
+}
+
 /// A connected stream and the hash of the server's certificate, if there is one.
 pub async fn dial(
     conninfo: &Conninfo,
     host: usize,
+    spot: &Spot,
     way: Way,
 ) -> Result<(Stream, Option<Vec<u8>>), DialError> {
     let host = conninfo.hosts.get(host).ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
-    let socket = socket(host, &conninfo.tcp).await?;
-    if let (true, Socket::Tcp(stream)) = (conninfo.guarded, &socket)
-        && is_special(stream.peer_addr()?.ip())
-    {
-        let message = "host turned out to be a link-local or special address";
-        return Err(io::Error::other(message).into());
-    }
+    let socket = match spot {
+        Spot::Unix(path) => Socket::Unix(UnixStream::connect(path).await?),
+        Spot::Tcp(address) => tcp(TcpStream::connect(address).await?, &conninfo.tcp)?,
+    };
     let (Host::Tcp { name, .. }, Way::Offered | Way::Tls) = (host, way) else {
         return Ok((Stream::Plain(socket), None));
     };
@@ -80,21 +119,6 @@ pub async fn dial(
         (Err(plain), Way::Offered) => Ok((Stream::Plain(plain), None)),
         (Err(_), _) => {
             Err(io::Error::other("server does not support TLS, sslmode requires it").into())
-        }
-    }
-}
-
-async fn socket(host: &Host, wish: &TcpWish) -> io::Result<Socket> {
-    match host {
-        Host::Unix { folder, port } => {
-            let path = folder.join(format!(".s.PGSQL.{port}"));
-            Ok(Socket::Unix(UnixStream::connect(path).await?))
-        }
-        Host::Tcp { address: Some(address), port, .. } => {
-            tcp(TcpStream::connect((*address, *port)).await?, wish)
-        }
-        Host::Tcp { name, port, .. } => {
-            tcp(TcpStream::connect((name.as_str(), *port)).await?, wish)
         }
     }
 }

@@ -18,7 +18,7 @@ use crate::wire::frame::HEADER_BYTES;
 use crate::wire::startup::SECRET_BYTES;
 
 /// Longest message a server may send before it has accepted the login.
-const FRAME_BYTES_MAX: usize = 64 * 1024;
+pub(super) const FRAME_BYTES_MAX: usize = 64 * 1024;
 
 /// Most messages before ReadyForQuery.
 const FRAMES_MAX: usize = 1000;

@@ -11,6 +11,7 @@ mod connect;
 mod conninfo;
 mod crossing;
 mod dial;
+mod knock;
 mod login;
 mod pins;
 mod program;
@@ -30,17 +31,18 @@ pub use cancel::{CancelTarget, cancel};
 pub use check::{CheckError, POISON, Rights};
 pub use check_level::{shortfalls, standing_sql};
 pub use check_schema::Reach;
-pub use connect::{ConnectError, ConnectPlan, connect};
+pub use connect::{Blame, ConnectError, ConnectPlan, Sign, connect, connect_host};
 pub use conninfo::{
-    ChannelBinding, Conninfo, ConninfoError, Host, RequireAuth, SslMode, SslNegotiation, TcpWish,
-    TlsWish, is_special,
+    ChannelBinding, Conninfo, ConninfoError, Host, RequireAuth, SslMode, SslNegotiation, Target,
+    TcpWish, TlsWish, is_special,
 };
 pub use crossing::Crossing;
-pub use dial::{DialError, Way, dial};
+pub use dial::{DialError, Spot, Way, dial, spots};
+pub use knock::knock;
 pub use pins::Pins;
 pub use program::{Also, OpenError, Program, open};
 pub use read_back::Question;
-pub use retire::retire;
+pub use retire::{retire, watch};
 pub use simple::{Reply, reply};
 pub use stand_ins::{StandIn, StandIns};
 pub use statements::{Held, Statement, Statements, UNSURE};
@@ -61,6 +63,8 @@ pub struct ServerFacts {
     pub conninfo: Arc<Conninfo>,
     /// Which of the conninfo's hosts answered.
     pub host: usize,
+    /// At which address of it.
+    pub spot: Spot,
     /// The server process, as it names itself for cancels.
     pub pid: i32,
     /// The number in the cancel key of the session that used it last; 0 before the first.
@@ -85,12 +89,54 @@ pub struct ServerFacts {
     pub since: Instant,
     /// For everything that has a limit.
     clock: Clock,
+    role: Role,
+}
+
+/// What a server said last of its role; a standby that was promoted says so with its next answer.
+#[derive(Debug, Default)]
+struct Role {
+    read_only: Cell<bool>,
+    /// It is not what it was at login, and that was asked for.
+    changed: Cell<bool>,
 }
 
 impl ServerFacts {
     /// The value of a parameter the server reported at login.
     pub fn parameter(&self, name: &str) -> Option<&str> {
         self.greeting.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
+    }
+
+    /// Takes a parameter down that the server reported. True if only a scrub will show whether it
+    /// speaks of the server or of what a client set.
+    pub fn reported(&self, name: &str, value: &str) -> bool {
+        if self.conninfo.target == Target::Any {
+            return false;
+        }
+        match name {
+            "in_hot_standby" => {
+                self.role.changed.set(true);
+                false
+            }
+            "default_transaction_read_only" => {
+                self.role.read_only.set(value == "on");
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// Everything a client set is gone: what was reported last is the server's own.
+    fn scrubbed(&self) {
+        let at_login = self.parameter("default_transaction_read_only") == Some("on");
+        let by_writing = matches!(self.conninfo.target, Target::ReadWrite | Target::ReadOnly);
+        if by_writing && self.role.read_only.get() != at_login {
+            self.role.changed.set(true);
+        }
+    }
+
+    /// Whether `target_session_attrs` may ask for another server by now.
+    pub fn has_changed_role(&self) -> bool {
+        self.role.changed.get()
     }
 
     /// For everything that has a limit.
@@ -101,7 +147,8 @@ impl ServerFacts {
     /// Where and how to ask for a cancel of what this server runs.
     pub fn cancel_target(&self) -> CancelTarget {
         let (conninfo, secret) = (self.conninfo.clone(), self.secret.clone());
-        let (host, pid, clock) = (self.host, self.pid, self.clock.clone());
-        CancelTarget { conninfo, host, pid, secret, secure: self.secure, clock }
+        let (host, spot) = (self.host, self.spot.clone());
+        let (pid, secure, clock) = (self.pid, self.secure, self.clock.clone());
+        CancelTarget { conninfo, host, spot, pid, secret, secure, clock }
     }
 }

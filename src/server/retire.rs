@@ -9,10 +9,20 @@ use crate::wire::frontend;
 /// back although it may still run: a server that ignores cancels must not take the gate down.
 const LIMIT: Duration = Duration::from_secs(30);
 
+/// How long it is waited for all the same, by those who must know that nothing runs any more.
+const WATCHED: Duration = Duration::from_secs(3600);
+
+/// Waits until the backend of a connection that could not be closed in time is gone, for an hour.
+pub async fn watch(server: &mut Server) {
+    let clock = server.facts.clock.clone();
+    // A line that breaks says as much as can be known.
+    let _ = clock.timeout(WATCHED, server.connection.drain()).await;
+}
+
 /// Closes a connection. If the server may be at work (`busy`), the work is cancelled first and the
 /// function returns when the backend is gone, so that the cluster's capacity is never exceeded.
 /// Returns false if it had to give up waiting.
-pub async fn retire(mut server: Server, busy: bool) -> bool {
+pub async fn retire(server: &mut Server, busy: bool) -> bool {
     let clock = server.facts.clock.clone();
     if !busy {
         frontend::put_terminate(&mut server.connection.output);

@@ -1,5 +1,6 @@
 //! The audit: one line of JSON for each login, each refusal with its true reason, each tenant a
-//! session acts for, each session whose credential ended. Written by a thread of its own, so that
+//! session acts for, each session whose credential ended, each change of a tenant's state or route
+//! and each order of the console. Written by a thread of its own, so that
 //! a slow disk holds up nobody; what could not be written is counted and told in the log.
 
 use std::fs::{File, OpenOptions};
@@ -46,6 +47,10 @@ pub enum What {
     ActFor,
     /// A session ended because its credential or its tenant did.
     Revocation,
+    /// A tenant's state or route is another; `reason` says from what to what, and who said so.
+    State,
+    /// An order of the console, with what came of it.
+    Console,
 }
 
 /// One event. Holds names and reasons, never a secret.
@@ -163,6 +168,11 @@ impl Audit {
         thread::Builder::new().name("audit".to_owned()).spawn(move || writer.work(&posts))?;
         let required = settings.required;
         Ok(Self(Some(Arc::new(Desk { post, lost, required, failing, waiting }))))
+    }
+
+    /// Whether events go anywhere.
+    pub fn is_kept(&self) -> bool {
+        self.0.is_some()
     }
 
     /// Writes an event. Never waits.

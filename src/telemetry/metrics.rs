@@ -32,7 +32,7 @@ pub enum Kind {
 }
 
 /// The series of the whole process.
-pub const METRICS: [Metric; 33] = [
+pub const METRICS: [Metric; 35] = [
     gauge("tenantgate_build_info", "", &["version"], "Always 1; the label carries the version."),
     gauge(
         "tenantgate_start_time_seconds",
@@ -64,6 +64,7 @@ pub const METRICS: [Metric; 33] = [
         &["cluster"],
         "Server connections that are open or being opened.",
     ),
+    gauge("tenantgate_hosts_down", "", &["cluster"], "Hosts that are down and were asked for."),
     counter("tenantgate_logins_total", "", &[], "Clients that logged in."),
     counter(
         "tenantgate_login_failures_total",
@@ -99,6 +100,7 @@ pub const METRICS: [Metric; 33] = [
         &[],
         "Server connections that could not be opened.",
     ),
+    counter("tenantgate_host_probes_total", "", &[], "Tries at hosts of clusters that were down."),
     counter(
         "tenantgate_level_shortfalls_total",
         "",
@@ -252,6 +254,7 @@ pub struct Metrics {
     pub client_sent_bytes: Counter,
     pub server_connects: Counter,
     pub server_connect_failures: Counter,
+    pub host_probes: Counter,
     pub level_shortfalls: Counter,
     pub server_moves: Counter,
     pub binds: Counter,
@@ -330,6 +333,7 @@ impl Metrics {
             client_sent_bytes: counter!("tenantgate_client_sent_bytes_total"),
             server_connects: counter!("tenantgate_server_connects_total"),
             server_connect_failures: counter!("tenantgate_server_connect_failures_total"),
+            host_probes: counter!("tenantgate_host_probes_total"),
             level_shortfalls: counter!("tenantgate_level_shortfalls_total"),
             server_moves: counter!("tenantgate_server_moves_total"),
             binds: counter!("tenantgate_binds_total"),
@@ -356,6 +360,12 @@ impl Metrics {
     pub fn servers(&self, cluster: &str) -> Gauge {
         let cluster = cluster.to_owned();
         self.record(|| metrics::gauge!("tenantgate_servers", "cluster" => cluster))
+    }
+
+    /// The gauge of a cluster's hosts that are down.
+    pub fn hosts_down(&self, cluster: &str) -> Gauge {
+        let cluster = cluster.to_owned();
+        self.record(|| metrics::gauge!("tenantgate_hosts_down", "cluster" => cluster))
     }
 
     /// Counts a refusal under its name and side, both from the table of errors.
@@ -471,6 +481,7 @@ mod tests {
     fn the_registered_series_are_those_of_the_table() {
         let (metrics, renderer) = Metrics::new();
         metrics.servers("main").set(3.0);
+        metrics.hosts_down("main").set(0.0);
         metrics.refusal("over_rate", "tenant");
         metrics.login_failure("authentication_failed");
         metrics.would_refuse("lock-table").increment(1);

@@ -69,6 +69,18 @@ impl Tables {
         command.args(more).output().unwrap()
     }
 
+    /// Makes the login that moves tenants, and says its connection string.
+    pub fn with_mover(&self) -> String {
+        let mover = self.conninfo.replace(&self.reader, &format!("mover_{}", self.dbname));
+        let path = self.folder.path().join("gate.toml");
+        let settings = fs::read_to_string(&path).unwrap();
+        let line = format!("mover_connection_string = \"{mover}\"\n");
+        fs::write(path, settings + &line).unwrap();
+        let said = self.install(&[]);
+        assert!(said.status.success(), "{said:?}");
+        mover
+    }
+
     /// An estate's settings with the tables in them. Lines of `more` go to `[catalog]`.
     pub fn settings(&self, estate: &Estate, more: &str) -> String {
         let text = format!("[catalog]\nconnection_string = \"{}\"\n{more}", self.conninfo);

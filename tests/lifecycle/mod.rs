@@ -3,6 +3,8 @@
 
 mod cancels;
 mod drain;
+mod failover;
+mod hosts;
 mod kept;
 mod pool;
 mod reload;

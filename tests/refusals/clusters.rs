@@ -56,6 +56,10 @@ async fn a_cluster_that_is_down_is_named_and_served_again_when_it_is_up() {
     let mut late = Wire::connect(gate.port).await;
     assert_eq!(Refusal::among(&late.authenticate(&login).await).brief(), "08001 FATAL");
     cluster.restart().unwrap();
+    eventually("it is served again", async || {
+        (wire.query("SELECT 1").await == "T D(1) C(SELECT 1) Z(I)").then_some(())
+    })
+    .await;
     is_in_step(&mut wire).await;
 }
 

@@ -161,26 +161,19 @@ pub(in crate::cli) fn lost(error: &tokio_postgres::Error) -> Failure {
     }
 }
 
-/// The administrator's connection to one database. Hosts are tried in order.
+/// The administrator's connection to one database.
 pub(in crate::cli) async fn connect(admin: &Conninfo, dbname: &str) -> Result<Client, Failure> {
-    let mut last = "no host to connect to".to_owned();
-    for host in 0..admin.hosts.len() {
-        match tokio::time::timeout(LOGIN_TIMEOUT, connect_at(admin, host, dbname)).await {
-            Ok(Ok(client)) => return Ok(client),
-            Ok(Err(error)) => last = format!("{error:#}"),
-            Err(_) => last = format!("no answer within {} s", LOGIN_TIMEOUT.as_secs()),
-        }
-    }
-    Err(Failure::Ran(format!("cannot connect to database {dbname}: {last}")))
+    let opened = connect_as(admin, dbname).await;
+    opened.map_err(|e| Failure::Ran(format!("cannot connect to database {dbname}: {e:#}")))
 }
 
-async fn connect_at(admin: &Conninfo, host: usize, dbname: &str) -> anyhow::Result<Client> {
+async fn connect_as(admin: &Conninfo, dbname: &str) -> anyhow::Result<Client> {
     let password = admin.password.as_ref().map(Secret::expose);
-    let program = Program { name: "tenantgate install", dbname, password, also: Also::Peer };
-    let opened = open(admin, host, program).await;
+    let (name, limit, also) = ("tenantgate install", LOGIN_TIMEOUT, Also::Peer);
+    let opened = open(admin, Program { name, dbname, password, limit, also }).await;
     let (client, connection) = opened.map_err(|error| match error {
         OpenError::Postgres(error) => said(error),
-        other => other.into(),
+        error => error.into(),
     })?;
     // Its end shows in the client's next answer.
     tokio::spawn(connection);

@@ -10,9 +10,13 @@ use crate::catalog::TableSettings;
 use crate::cli::{Failure, File, print};
 use crate::isolation::quote;
 use crate::isolation::tenancy::verifier;
+use crate::server::Conninfo;
 
 /// The whole of it, with names in place of `@…@`.
 const SQL: &str = include_str!("tables.sql");
+
+/// What makes the login that moves tenants.
+const MOVER_SQL: &str = include_str!("mover.sql");
 
 #[derive(Args)]
 #[command(group = clap::ArgGroup::new("how").required(true).args(["print", "admin"]))]
@@ -49,7 +53,14 @@ impl TablesCommand {
             client.batch_execute(&text).await.map_err(|error| apply::lost(&error))?;
             print(&format!("database {dbname}"))?;
             print(&apply::line("schema tenantgate_catalog", "in place"))?;
-            print(&apply::line(&format!("login {reader}, which reads it"), "in place"))
+            print(&apply::line(&format!("login {reader}, which reads it"), "in place"))?;
+            let mover = table.mover.as_ref().map(|mover| {
+                print(&apply::line(
+                    &format!("login {}, which moves tenants", mover.user),
+                    "in place",
+                ))
+            });
+            mover.unwrap_or(Ok(()))
         })
     }
 }
@@ -67,19 +78,32 @@ fn statements(table: &TableSettings) -> Result<String, Failure> {
     let (dbname, reader) = (&conninfo.dbname, &conninfo.user);
     // The bodies of DO blocks are not quoted, so names must not be able to end them.
     let plain = |name: &str| !name.contains(['$', '@']) && !name.chars().any(char::is_control);
-    if !plain(dbname) || !plain(reader) {
+    let mover = table.mover.as_deref();
+    if !plain(dbname) || !plain(reader) || mover.is_some_and(|mover| !plain(&mover.user)) {
         let message = "a name has control characters, a $ or an @ in it, which this SQL cannot \
                        carry";
         return Err(Failure::Usage(message.to_owned()));
     }
     let login = quote::identifier(reader);
     // As PostgreSQL keeps it, with a new salt each time; without one it is left as it is.
-    let password = conninfo.password.as_ref().map(|password| {
-        format!("ALTER ROLE {login} PASSWORD {};\n", quote::literal(&verifier(password)))
+    let password = |conninfo: &Conninfo| {
+        let login = quote::identifier(&conninfo.user);
+        let verifier = conninfo.password.as_ref().map(verifier);
+        let sql = |verifier: String| {
+            format!("ALTER ROLE {login} PASSWORD {};\n", quote::literal(&verifier))
+        };
+        verifier.map(sql).unwrap_or_default()
+    };
+    let mover = mover.map(|mover| {
+        MOVER_SQL
+            .replace("@MOVER_TEXT@", &quote::literal(&mover.user))
+            .replace("@MOVER@", &quote::identifier(&mover.user))
+            .replace("@MOVER_PASSWORD@", &password(mover))
     });
     Ok(SQL
+        .replace("@MOVER_SQL@", mover.as_deref().unwrap_or_default())
         .replace("@READER_TEXT@", &quote::literal(reader))
         .replace("@READER@", &login)
         .replace("@DATABASE@", &quote::identifier(dbname))
-        .replace("@PASSWORD@", password.as_deref().unwrap_or_default()))
+        .replace("@PASSWORD@", &password(conninfo)))
 }

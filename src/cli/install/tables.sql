@@ -42,7 +42,7 @@ CREATE TABLE IF NOT EXISTS tenantgate_catalog.tenants (
     CONSTRAINT tenants_role CHECK (octet_length(role) <= 63),
   tier text,
   state text NOT NULL DEFAULT 'active'
-    CONSTRAINT tenants_state CHECK (state IN ('active', 'disabled')),
+    CONSTRAINT tenants_state CHECK (state IN ('active', 'read_only', 'paused', 'disabled')),
   overrides jsonb NOT NULL DEFAULT '{}'
     CONSTRAINT tenants_overrides CHECK (jsonb_typeof(overrides) = 'object'
       AND octet_length(overrides::text) <= 16384),
@@ -52,6 +52,16 @@ CREATE TABLE IF NOT EXISTS tenantgate_catalog.tenants (
   updated_at timestamptz NOT NULL DEFAULT now(),
   placed bigint NOT NULL DEFAULT 0
 );
+-- An older one had fewer states.
+DO $do$ BEGIN
+  IF NOT EXISTS (SELECT FROM pg_catalog.pg_constraint WHERE conname = 'tenants_state'
+    AND conrelid = 'tenantgate_catalog.tenants'::pg_catalog.regclass
+    AND pg_catalog.pg_get_constraintdef(oid) LIKE '%read_only%') THEN
+    ALTER TABLE tenantgate_catalog.tenants DROP CONSTRAINT IF EXISTS tenants_state,
+      ADD CONSTRAINT tenants_state
+        CHECK (state IN ('active', 'read_only', 'paused', 'disabled'));
+  END IF;
+END $do$;
 CREATE UNIQUE INDEX IF NOT EXISTS tenants_twins ON tenantgate_catalog.tenants (lower(id));
 
 CREATE TABLE IF NOT EXISTS tenantgate_catalog.credentials (
@@ -168,7 +178,31 @@ BEGIN
   RETURN NULL;
 END $fn$;
 
-REVOKE ALL ON FUNCTION tenantgate_catalog.begin_change(), tenantgate_catalog.place_tenant(),
+-- Another route for a tenant that still has the former one; twice is as good as once. One UPDATE,
+-- because it waits for whoever changes the tables before it looks. Says the number of the change.
+CREATE OR REPLACE FUNCTION tenantgate_catalog.move_tenant(tenant text, former jsonb, new jsonb)
+RETURNS bigint
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $fn$
+BEGIN
+  UPDATE tenantgate_catalog.tenants t SET isolation = new ->> 'isolation',
+      cluster = new ->> 'cluster', connection_string = new ->> 'connection_string',
+      schema = new ->> 'schema', role = new ->> 'role'
+    WHERE t.id = tenant AND (t.isolation, t.cluster, t.connection_string, t.schema, t.role)
+      IS NOT DISTINCT FROM (former ->> 'isolation', former ->> 'cluster',
+        former ->> 'connection_string', former ->> 'schema', former ->> 'role');
+  IF NOT FOUND AND NOT EXISTS (SELECT FROM tenantgate_catalog.tenants t WHERE t.id = tenant
+    AND (t.isolation, t.cluster, t.connection_string, t.schema, t.role)
+      IS NOT DISTINCT FROM (new ->> 'isolation', new ->> 'cluster',
+        new ->> 'connection_string', new ->> 'schema', new ->> 'role'))
+  THEN
+    RAISE EXCEPTION 'the row of tenant % was changed meanwhile', pg_catalog.quote_ident(tenant)
+      USING ERRCODE = 'serialization_failure';
+  END IF;
+  RETURN (SELECT number FROM tenantgate_catalog.version);
+END $fn$;
+
+REVOKE ALL ON FUNCTION tenantgate_catalog.move_tenant(text, jsonb, jsonb),
+  tenantgate_catalog.begin_change(), tenantgate_catalog.place_tenant(),
   tenantgate_catalog.note_tenants(), tenantgate_catalog.note_credentials() FROM PUBLIC;
 
 CREATE OR REPLACE TRIGGER begin_change
@@ -238,3 +272,4 @@ GRANT SELECT (id, isolation, cluster, connection_string, schema, role, tier, sta
   region, placed) ON tenantgate_catalog.tenants TO @READER@;
 GRANT SELECT (id, kind, tenant, name, hash, scram_verifier, cert_name, role, read_only, acts_for,
   options, expires_at, revoked_at) ON tenantgate_catalog.credentials TO @READER@;
+@MOVER_SQL@

@@ -26,30 +26,14 @@ pub struct Failure {
     pub lost: bool,
 }
 
-/// Connects and logs in; hosts are tried in order, the fault is the last one's.
+/// Connects and logs in at the first host that will do; the fault is the last one's.
 pub async fn login(conninfo: &Conninfo, password: &[u8]) -> Result<Client, Fault> {
-    let mut last = Fault::of_connection("no host to connect to".to_owned());
-    for host in 0..conninfo.hosts.len() {
-        match tokio::time::timeout(LOGIN_TIMEOUT, login_at(conninfo, host, password)).await {
-            Ok(Ok(client)) => return Ok(client),
-            Ok(Err(fault)) => last = fault,
-            Err(_) => {
-                last =
-                    Fault::of_connection(format!("no login within {} s", LOGIN_TIMEOUT.as_secs()));
-            }
-        }
-    }
-    Err(last)
-}
-
-async fn login_at(conninfo: &Conninfo, host: usize, password: &[u8]) -> Result<Client, Fault> {
     let (name, dbname) = ("tenantgate load", conninfo.dbname.as_str());
-    let opened =
-        open(conninfo, host, Program { name, dbname, password: Some(password), also: Also::Token })
-            .await;
-    let (client, connection) = opened.map_err(|error| match error {
+    let (password, limit, also) = (Some(password), LOGIN_TIMEOUT, Also::Token);
+    let program = Program { name, dbname, password, limit, also };
+    let (client, connection) = open(conninfo, program).await.map_err(|error| match error {
         OpenError::Postgres(error) => fault(&error),
-        other => Fault::of_connection(other.to_string()),
+        error => Fault::of_connection(error.to_string()),
     })?;
     // Its end shows in the client's next answer.
     tokio::spawn(connection);

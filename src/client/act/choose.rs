@@ -167,7 +167,7 @@ impl Session {
         value: &str,
     ) -> Result<(Arc<Tenant>, Option<Identity>), Error> {
         let reception = &self.talk.env.reception;
-        let catalog = reception.catalog.load();
+        let (catalog, holds) = (reception.catalog.load(), reception.holds.load());
         let act = self.talk.act.as_ref().ok_or(Error::Internal)?;
         let own = act.home.clone();
         let service = own.service.as_deref().ok_or(Error::Internal)?;
@@ -177,12 +177,12 @@ impl Session {
                 let (token, now) = (value.as_bytes(), SystemTime::now());
                 let proved = authenticator.authenticate(&catalog, token, &[], now).await;
                 let proved = proved.map_err(|denied| denied.to_string());
-                proved.map(|identity| (identity.tenant.clone(), Some(identity)))
+                proved.map(|identity| (identity.seen_under(&catalog, &holds), Some(identity)))
             }
             Key::Tenant => match catalog.find(value).await {
                 Some(tenant) if act.may_name(service, &tenant) => {
                     // As a credential that names no role.
-                    let seen = tenant.seen_by(&Face::default());
+                    let seen = tenant.seen_under(&Face::default(), &holds);
                     seen.map(|tenant| (tenant, None)).ok_or("the tenant has no such role".into())
                 }
                 _ => Err("unknown tenant, or not in the service's list".to_owned()),
@@ -191,7 +191,7 @@ impl Session {
         let id = |tenant: &Tenant| tenant.id.to_string();
         let named = found.as_ref().ok().map(|(tenant, _)| id(tenant));
         let checked = found.and_then(|(tenant, identity)| {
-            let held = reception.holds.load().disabled.covers(&tenant);
+            let held = holds.disabled.covers(&tenant);
             let comes = catalog.credentials().may_come(&tenant.id, &act.peer);
             match () {
                 () if !comes => Err("not from where the tenant's clients may come".to_owned()),
@@ -227,7 +227,7 @@ impl Session {
     }
 
     /// Whether the settings that the session brings along are within the tenant's caps.
-    fn keeps_caps(&self, tenant: &Tenant) -> Result<(), Error> {
+    pub(super) fn keeps_caps(&self, tenant: &Tenant) -> Result<(), Error> {
         let cap = Denial::SettingCap;
         let capped = cap.is_for(tenant.watch()) && !tenant.report_only.contains(cap);
         let over = |(name, value): (&str, &str)| !caps::is_within(name, Some(value));
@@ -270,7 +270,8 @@ impl Session {
         talk.now = without(&talk.now, owned);
         let reception = &talk.env.reception;
         talk.account = reception.accounts.of(id);
-        talk.shared.pause(reception.holds.load().paused.covers(&tenant));
+        let waits = reception.holds.load().wait(&tenant);
+        talk.shared.pause(waits || tenant.state == TenantState::Paused);
         *talk.shared.acts_for.borrow_mut() = Some(tenant.clone());
         self.pool = talk.env.pools.of(&tenant);
         talk.tenant = tenant;
@@ -295,7 +296,7 @@ impl Session {
         talk.audience += 1;
         talk.account = act.account.clone();
         let reception = &talk.env.reception;
-        talk.shared.pause(reception.holds.load().paused.covers(&talk.tenant));
+        talk.shared.pause(reception.holds.load().wait(&talk.tenant));
         *talk.shared.acts_for.borrow_mut() = None;
         *talk.shared.shows.borrow_mut() = None;
         self.pool = talk.env.pools.of(&talk.tenant);
@@ -325,7 +326,11 @@ impl Session {
         };
         let limit = self.pool.cluster().scrub_timeout;
         let bound = lease.bound().ok_or(Error::ServerLost)?;
-        match bound.begin(sql, limit).await {
+        // From here on a transaction may be open: the tenant is not at rest.
+        talk.shared.binding.set(true);
+        let begun = bound.begin(sql, limit).await;
+        talk.shared.binding.set(false);
+        match begun {
             // A cancel came meanwhile, for what is not sent yet.
             Ok(Ok(())) if talk.shared.cancel_wanted.take() => return Err(Error::Cancelled),
             Ok(Ok(())) => chosen.begun = true,

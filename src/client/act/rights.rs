@@ -7,7 +7,9 @@ use std::time::{Duration, Instant, SystemTime};
 
 use crate::auth::{GuessLimits, Knocker};
 use crate::budget::Limits;
-use crate::catalog::{Tenant, TenantState};
+use crate::catalog::{Face, Tenant, TenantState};
+use crate::client::carry::carried::is_owned;
+use crate::client::carry::{idle, without};
 use crate::client::meter::refusal;
 use crate::client::session::{AHEAD_BYTES_MAX, Session};
 use crate::client::talk::{Phase, Talk};
@@ -59,6 +61,37 @@ impl Session {
         Some((knocker, GuessLimits { per_address: per_tenant, per_tenant }))
     }
 
+    /// Takes over what became of the tenant it acts for, as long as nothing has begun. Whether the
+    /// session may go on acting for it is asked before it does: see [`Self::still_acts`].
+    pub(in crate::client) fn follow_choice(&mut self) {
+        let talk = &self.talk;
+        let chosen = talk.act.as_ref().and_then(|act| act.chosen.as_ref());
+        let Some(chosen) = chosen.filter(|chosen| !chosen.begun) else { return };
+        let (catalog, holds) = (talk.env.reception.catalog.load(), talk.env.reception.holds.load());
+        let face = chosen.identity.as_ref().map(|it| it.face.clone()).unwrap_or_else(Face::default);
+        let known = catalog.known(talk.tenant.id.as_str());
+        let out = |it: &Tenant| it.state == TenantState::Disabled || holds.disabled.covers(it);
+        let Some(known) = known.filter(|it| !out(it)) else { return };
+        let Some(tenant) = known.seen_under(&face, &holds) else { return };
+        let same = tenant.version == talk.tenant.version && tenant.binds_as(&talk.tenant);
+        if same || self.keeps_caps(&tenant).is_err() {
+            return;
+        }
+        let waits = holds.wait(&tenant) || tenant.state == TenantState::Paused;
+        self.leave_behind(&tenant);
+        let talk = &mut self.talk;
+        if waits {
+            talk.shared.pause(true);
+        }
+        let owned = |name: &str| name != idle::OWN && is_owned(name, &tenant);
+        talk.start = without(&talk.start, owned);
+        talk.now = without(&talk.now, owned);
+        *talk.shared.acts_for.borrow_mut() = Some(tenant.clone());
+        self.pool = talk.env.pools.of(&tenant);
+        talk.tenant = tenant;
+        talk.audience += 1;
+    }
+
     /// Whether the session may go on acting for whom it does: the tenant is as it was
     /// when it chose, the service may choose it today, and what it showed still counts.
     pub(in crate::client) fn still_acts(&self) -> Result<(), Error> {
@@ -89,9 +122,12 @@ impl Session {
     }
 
     /// Why a session that has a tenant for good must end, if it must.
-    pub(in crate::client) fn lost_tenant(&self) -> Option<Error> {
-        let act = self.talk.act.as_ref()?;
-        act.is_session_wide().then(|| self.still_acts().err()).flatten()
+    pub(in crate::client) fn lost_tenant(&mut self) -> Option<Error> {
+        self.talk.act.as_ref().filter(|act| act.is_session_wide())?;
+        self.still_acts().err()?;
+        // It may be another by now of which the worker has not told yet.
+        self.follow_choice();
+        self.still_acts().err()
     }
 }
 

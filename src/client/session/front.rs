@@ -63,11 +63,12 @@ impl Session {
         stalled_since: &mut Option<Instant>,
     ) -> Poll<Front> {
         loop {
+            self.adopt_news();
+            let lost = self.lost_tenant();
             if let Some(error) = &*self.talk.shared.ending.borrow() {
                 return Poll::Ready(Front::End(error.clone()));
             }
-            self.adopt_news();
-            if let Some(error) = self.lost_tenant() {
+            if let Some(error) = lost {
                 return Poll::Ready(Front::End(error));
             }
             if self.pinned.as_ref().is_some_and(|lease| !lease.is_of(&self.pool)) {

@@ -17,7 +17,7 @@ use std::task::Poll;
 use std::time::{Duration, Instant, SystemTime};
 
 use crate::budget::{ClientSlot, Permit};
-use crate::catalog::Pooling;
+use crate::catalog::{Pooling, Tenant};
 use crate::client::act::Acting;
 use crate::client::carry::carried::is_owned;
 use crate::client::carry::{Touched, idle, without};
@@ -163,7 +163,12 @@ impl Session {
         self.talk.probes.set(false);
         self.talk.meter_bytes(self.client.transmitted);
         let (permit, lease) = match self.admit_and_acquire(request).await {
-            Ok(admitted) => admitted,
+            Ok(Some(admitted)) => admitted,
+            // It is read and judged anew, for the tenant as it is now.
+            Ok(None) => {
+                self.talk.shared.phase.set(Phase::Idle);
+                return Ok(());
+            }
             Err(Ok(end)) => return Err(end),
             Err(Err(error)) => {
                 self.talk.shared.phase.set(Phase::Idle);
@@ -208,32 +213,44 @@ impl Session {
     }
 
     /// Nearly always there is nothing to wait for; where there is, the wait is boxed, so that an
-    /// idle session is small.
+    /// idle session is small. Nothing comes back if the tenant changed meanwhile.
     async fn admit_and_acquire(
         &mut self,
         request: &Request,
-    ) -> Result<(Option<Permit>, Box<Lease>), Result<End, Error>> {
+    ) -> Result<Option<(Option<Permit>, Box<Lease>)>, Result<End, Error>> {
         if self.talk.shared.paused.get() {
             // Before it takes anything from the budget that others could use.
             Box::pin(self.resumed(Instant::now())).await?;
+            if self.talk.shared.look_again.get() {
+                return Ok(None);
+            }
         }
         let permit = match self.admit_now(request) {
             Some(permit) => permit,
             None => Box::pin(self.admit(request)).await?,
         };
+        if self.pinned.is_some() {
+            // It may have been held back while it waited for its budget.
+            while self.talk.shared.paused.get() {
+                Box::pin(self.resumed(Instant::now())).await?;
+            }
+            if self.talk.shared.look_again.get() {
+                return Ok(None);
+            }
+        }
         if let Some(lease) = self.pinned.take() {
             let kept = Box::pin(self.go_on(lease)).await;
-            return kept.map(|lease| (permit, lease)).map_err(Err);
+            return kept.map(|lease| lease.map(|lease| (permit, lease))).map_err(Err);
         }
-        let bound = match self.talk.shared.paused.get() {
+        let bound = match self.talk.shared.is_held() {
             true => None,
             false => self.pool.acquire_bound(want(&self.talk)),
         };
         let lease = match bound {
-            Some(lease) => lease,
+            Some(lease) => Some(lease),
             None => Box::pin(self.acquire()).await?,
         };
-        Ok((permit, lease))
+        Ok(lease.map(|lease| (permit, lease)))
     }
 
     /// The tenant's budget, if it lets the request through at once.
@@ -261,13 +278,17 @@ impl Session {
         }
     }
 
-    /// A server bound to the tenant. Who is paused on the way leaves the line and begins again.
+    /// A server bound to the tenant. Who is paused on the way leaves the line and begins again; who
+    /// has another tenant by then gets nothing: it must not go where that one was.
     /// What is polled is pinned here and lent: a future that is handed over is held twice.
-    async fn acquire(&mut self) -> Result<Box<Lease>, Result<End, Error>> {
+    async fn acquire(&mut self) -> Result<Option<Box<Lease>>, Result<End, Error>> {
         let started = Instant::now();
         self.client.compact();
         loop {
             self.resumed(started).await?;
+            if self.talk.shared.look_again.get() {
+                return Ok(None);
+            }
             let (talk, pool, client) = (&self.talk, &self.pool, &mut self.client);
             let work = async {
                 pool.acquire(want(talk)).await.map_err(|error| refused(error, &talk.tenant))
@@ -282,9 +303,9 @@ impl Session {
                 lease.park(true);
                 return Err(Err(Error::Cancelled));
             }
-            match self.talk.shared.paused.get() {
+            match self.talk.shared.is_held() {
                 true => lease.close(),
-                false => return Ok(lease),
+                false => return Ok(Some(lease)),
             }
         }
     }
@@ -335,16 +356,30 @@ impl Session {
 
     /// Takes the catalog's news of the tenant over, between two transactions.
     pub(super) fn adopt_news(&mut self) {
+        if self.talk.shared.look_again.replace(false) {
+            self.follow_choice();
+        }
         let Some(tenant) = self.talk.shared.news.take() else { return };
         if self.talk.act.as_mut().is_some_and(|act| act.take_news(&tenant)) {
             return;
         }
+        self.leave_behind(&tenant);
         self.pool = self.talk.env.pools.of(&tenant);
         let owned = |name: &str| name != idle::OWN && is_owned(name, &tenant);
         self.talk.start = without(&self.talk.start, owned);
         self.talk.now = without(&self.talk.now, owned);
         self.talk.tenant = tenant;
         self.talk.audience += 1;
+    }
+
+    /// Ends the session if the server it keeps holds what is not in its tenant's new schema.
+    /// Another pool is noticed by whoever looks for a request.
+    pub(in crate::client) fn leave_behind(&self, next: &Tenant) {
+        let (now, next) = (&self.talk.tenant.context, &next.context);
+        let elsewhere = now.value("search_path") != next.value("search_path");
+        if elsewhere && self.pinned.is_some() {
+            self.talk.shared.end(Error::Ended(Ending::TenantEnded), false);
+        }
     }
 
     /// Start-up settings are tried on a server before the client is told that it is in; what the
@@ -393,7 +428,9 @@ impl Session {
                 start.remove("application_name");
             }
         }
-        self.talk.start = Rc::new(start);
+        let (tenant, moved) = (&self.talk.tenant, self.talk.audience > 0);
+        let owned = |name: &str| moved && name != idle::OWN && is_owned(name, tenant);
+        self.talk.start = without(&Rc::new(start), owned);
         self.talk.now = self.talk.start.clone();
         self.talk.idle = idle::limit(&self.talk.now);
         self.talk.greeting = greeting.clone();
@@ -415,11 +452,14 @@ impl Session {
     }
 
     async fn first_lease(&mut self) -> Result<Box<Lease>, Error> {
-        let acquired = self.acquire().await;
-        acquired.map_err(|refused| match refused {
-            Ok(_) => Error::ShuttingDown,
-            Err(error) => error,
-        })
+        loop {
+            match self.acquire().await {
+                Ok(Some(lease)) => return Ok(lease),
+                Ok(None) => self.adopt_news(),
+                Err(Ok(_)) => return Err(Error::ShuttingDown),
+                Err(Err(error)) => return Err(error),
+            }
+        }
     }
 
     /// Tells the client why, as far as it listens, and leaves.
@@ -497,7 +537,7 @@ async fn attended<T>(
 /// when it hangs up.
 pub(super) const AHEAD_BYTES_MAX: usize = 64 * 1024;
 
-/// What comes of `work`, or nothing if the console pauses the tenant first. Not while a server is
+/// What comes of `work`, or nothing if the tenant is paused or changes first. Not while a server is
 /// being bound.
 async fn or_paused<T>(
     talk: &Talk,
@@ -505,7 +545,7 @@ async fn or_paused<T>(
 ) -> Result<Option<T>, Error> {
     let either = poll_fn(|cx| match work.as_mut().poll(cx) {
         Poll::Ready(done) => Poll::Ready(done.map(Some)),
-        Poll::Pending if talk.shared.paused.get() && !talk.shared.binding.get() => {
+        Poll::Pending if talk.shared.is_held() && !talk.shared.binding.get() => {
             Poll::Ready(Ok(None))
         }
         Poll::Pending => Poll::Pending,

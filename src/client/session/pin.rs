@@ -213,14 +213,18 @@ impl Session {
         Ok(pins)
     }
 
-    /// The server this session kept, with what the session wants in force.
+    /// The server this session kept, with what the session wants in force. None if its requests
+    /// were held back meanwhile, or its tenant changed: it is kept then.
     pub(in crate::client) async fn go_on(
         &mut self,
         mut lease: Box<Lease>,
-    ) -> Result<Box<Lease>, Error> {
+    ) -> Result<Option<Box<Lease>>, Error> {
         lease.resume();
         if !lease.is_bound_as(want(&self.talk)) {
+            // Who waits for the tenant to be at rest waits for this as well.
+            self.talk.shared.binding.set(true);
             let refreshed = Box::pin(lease.refresh(want(&self.talk))).await;
+            self.talk.shared.binding.set(false);
             refreshed.map_err(|error| {
                 tracing::warn!(tenant = %self.talk.tenant.id, %error, "could not bind a pinned server");
                 Error::PinLost
@@ -231,7 +235,11 @@ impl Session {
             self.keep(lease);
             return Err(Error::Cancelled);
         }
-        Ok(lease)
+        if self.talk.shared.is_held() {
+            self.keep(lease);
+            return Ok(None);
+        }
+        Ok(Some(lease))
     }
 
     /// While the session is idle and keeps a server: passes on what that says. Ready when the

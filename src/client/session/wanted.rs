@@ -1,9 +1,11 @@
 //! What a session asks a pool for, and what its client hears when there is none.
 
+use std::time::Instant;
+
 use crate::catalog::Tenant;
 use crate::client::talk::Talk;
 use crate::error::Error;
-use crate::pool::{AcquireError, Want};
+use crate::pool::{AcquireError, Outage, Want, Why};
 
 pub(in crate::client) fn want(talk: &Talk) -> Want<'_> {
     let (tenant, account, settings) = (&talk.tenant, &talk.account, &talk.now);
@@ -15,8 +17,16 @@ pub(super) fn refused(error: AcquireError, tenant: &Tenant) -> Error {
     let cluster = tenant.route.cluster.name.clone();
     match error {
         AcquireError::Timeout(waited) => Error::NoServerInTime { waited },
-        AcquireError::Unreachable | AcquireError::Lost => Error::ClusterUnreachable { cluster },
-        AcquireError::Refused => Error::ClusterRefused { cluster },
+        AcquireError::Lost => Error::ClusterUnreachable { cluster, retry: None },
+        AcquireError::Outage(Outage { why, next }) => {
+            let retry = next.checked_duration_since(Instant::now());
+            match why {
+                Why::Down => Error::ClusterUnreachable { cluster, retry },
+                Why::Role => Error::ClusterRole(cluster),
+                Why::Login => Error::ClusterLogin(cluster),
+                Why::Unfit => Error::ClusterRefused(cluster),
+            }
+        }
         AcquireError::Unverified => Error::ContextUnverified,
         AcquireError::Bind(read) => {
             let what = read.message.into();

@@ -19,6 +19,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::catalog::Catalog;
 use crate::client::{self, Arrival, Ended, Hello, Proven, Turned, Wishes, put_refusal};
 use crate::console;
 use crate::error::{Error, Severity};
@@ -66,8 +67,27 @@ pub struct Doors {
     pub common: Arc<Common>,
     pub workers: Arc<Vec<Worker>>,
     pub consoles: mpsc::Sender<ConsoleArrival>,
-    pub closing: CancellationToken,
+    pub closing: Closing,
     pub strangers: Arc<AtomicUsize>,
+}
+
+/// Closes all doors.
+#[derive(Clone, Default)]
+pub struct Closing {
+    wanted: CancellationToken,
+    accepting: TaskTracker,
+}
+
+impl Closing {
+    /// Returns when no door accepts any more: who is told to go then, and comes again at once, is
+    /// not let in only to hear it once more.
+    pub async fn close(&self) {
+        self.wanted.cancel();
+        self.accepting.close();
+        if tokio::time::timeout(CLOSING, self.accepting.wait()).await.is_err() {
+            tracing::warn!("a door did not close in time");
+        }
+    }
 }
 
 impl Doors {
@@ -95,18 +115,18 @@ impl Doors {
     }
 }
 
-async fn open(listeners: Vec<Arc<Listener>>, door: Rc<Door>, closing: CancellationToken) {
+async fn open(listeners: Vec<Arc<Listener>>, door: Rc<Door>, closing: Closing) {
     for listener in listeners {
         let door = door.clone();
-        let closed = closing.clone();
-        tokio::task::spawn_local(async move {
-            if let Err(error) = closed.run_until_cancelled(accept(listener, door)).await.transpose()
+        let wanted = closing.wanted.clone();
+        tokio::task::spawn_local(closing.accepting.track_future(async move {
+            if let Err(error) = wanted.run_until_cancelled(accept(listener, door)).await.transpose()
             {
                 tracing::error!(%error, "a listener ended");
             }
-        });
+        }));
     }
-    closing.cancelled().await;
+    closing.wanted.cancelled().await;
     // Those who are in are let through or told why not; a silent end would look like a crash.
     door.inside.close();
     let _ = tokio::time::timeout(CLOSING, door.inside.wait()).await;
@@ -264,23 +284,17 @@ async fn login(mut stream: Stream, knock: Knock, door: &Door, slot: Slot) -> Res
     let (terms, rule, tried) = (&*terms, &rule, Cell::new(Instant::now()));
     let proving = Proving { terms, rule, authenticator, catalog, settings, throttle, peer, tried };
     let proof = proving.prove(&mut stream, &wishes);
-    let held = |proven: Proven| match common.holds.load().disabled.covers(&proven.identity.tenant) {
-        false => Ok(proven),
-        true => {
-            let reason = "disabled in the console".to_owned();
-            Err(Turned { error: Error::AuthenticationFailed, reason })
-        }
-    };
-    let Proven { identity, farewell } = match proof.await?.and_then(held) {
-        Ok(proven) => proven,
-        Err(turned) => {
-            let error = denied(door, &wishes, peer, turned);
-            if error == Error::AuthenticationFailed {
-                proving.pause().await;
+    let Proven { identity, farewell } =
+        match proof.await?.and_then(|proven| held(common, catalog, proven)) {
+            Ok(proven) => proven,
+            Err(turned) => {
+                let error = denied(door, &wishes, peer, turned);
+                if error == Error::AuthenticationFailed {
+                    proving.pause().await;
+                }
+                return refuse(stream, error);
             }
-            return refuse(stream, error);
-        }
-    };
+        };
     if !farewell.is_empty() {
         stream.write_all(&farewell).await?;
         stream.flush().await?;
@@ -317,6 +331,17 @@ async fn login(mut stream: Stream, knock: Knock, door: &Door, slot: Slot) -> Res
     let mut stream = back.arrival.stream;
     stream.attach()?;
     refuse(stream, Error::WorkerLost)
+}
+
+/// Who has proved to be somebody, as the console has that tenant at the moment.
+fn held(common: &Common, catalog: &Catalog, mut proven: Proven) -> Result<Proven, Turned> {
+    let holds = common.holds.load();
+    if holds.disabled.covers(&proven.identity.tenant) {
+        let reason = "disabled in the console".to_owned();
+        return Err(Turned { error: Error::AuthenticationFailed, reason });
+    }
+    proven.identity.tenant = proven.identity.seen_under(catalog, &holds);
+    Ok(proven)
 }
 
 /// Notes a login that was denied, with its true reason; gives back what the client is told.

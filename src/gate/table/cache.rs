@@ -1,7 +1,7 @@
 //! The last good copy of the tables on disk: a line with its number and how many tenants follow,
 //! then a line for each. It holds passwords, so it is for its owner only.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufRead, BufReader, BufWriter, Read, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
@@ -71,12 +71,13 @@ fn line(lines: &mut BufReader<File>) -> io::Result<Vec<u8>> {
     Ok(line)
 }
 
-/// Writes a new copy in the old one's place. Whoever reads meanwhile, or after a crash, sees one or
-/// the other.
+/// Writes a new copy, without some tenants, in the old one's place. Whoever reads meanwhile, or
+/// after a crash, sees one or the other.
 pub(super) fn write(
     path: &Path,
     version: i64,
     records: &BTreeMap<String, TenantRecord>,
+    but: &BTreeSet<String>,
 ) -> io::Result<()> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
     let folder = folder.unwrap_or(Path::new("."));
@@ -88,10 +89,11 @@ pub(super) fn write(
     }
     let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new)?;
     let mut out = BufWriter::new(file);
-    let head = Head { tenantgate_catalog: FORMAT, version, tenants: records.len() };
+    let records = || records.values().filter(|record| !but.contains(&record.id));
+    let head = Head { tenantgate_catalog: FORMAT, version, tenants: records().count() };
     serde_json::to_writer(&mut out, &head)?;
     out.write_all(b"\n")?;
-    for record in records.values() {
+    for record in records() {
         serde_json::to_writer(&mut out, record)?;
         out.write_all(b"\n")?;
     }
@@ -132,8 +134,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("catalog.copy");
         assert!(read(&path).unwrap().is_none());
-        write(&path, 4, &records(2)).unwrap();
-        write(&path, 5, &records(3)).unwrap();
+        write(&path, 4, &records(2), &BTreeSet::new()).unwrap();
+        write(&path, 5, &records(3), &BTreeSet::new()).unwrap();
         assert_eq!(fs::metadata(&path).unwrap().mode() & 0o7777, 0o600);
         let (version, read_back) = read(&path).unwrap().unwrap();
         assert!(version == 5 && read_back == records(3));
@@ -157,7 +159,7 @@ mod tests {
     fn any_bytes_are_read_without_a_panic() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("catalog.copy");
-        write(&path, 5, &records(3)).unwrap();
+        write(&path, 5, &records(3), &BTreeSet::new()).unwrap();
         let whole = fs::read(&path).unwrap();
         let mut random = fastrand::Rng::with_seed(11);
         for _ in 0..500 {

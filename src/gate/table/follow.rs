@@ -130,13 +130,20 @@ impl Follower {
 
     /// Writes the copy on disk, unless that was done just now.
     fn copy(&mut self) {
-        let Some(file) = self.settings.cache_file.as_ref().filter(|_| self.stale) else { return };
-        if self.copied.is_some_and(|copied| copied.elapsed() < COPY_EVERY) {
+        let Some(file) = self.settings.cache_file.as_ref() else { return };
+        let at_once = self.again.copy.swap(false, Ordering::AcqRel);
+        let recent = self.copied.is_some_and(|copied| copied.elapsed() < COPY_EVERY);
+        if !at_once && (!self.stale || recent) {
             return;
         }
         self.copied = Some(Instant::now());
-        match cache::write(file, self.version.unwrap_or_default(), &self.books.records) {
-            Ok(()) => self.stale = false,
+        let withheld = self.again.withheld.lock().clone();
+        let version = self.version.unwrap_or_default();
+        match cache::write(file, version, &self.books.records, &withheld) {
+            Ok(()) => {
+                self.stale = false;
+                self.books.state.copied();
+            }
             Err(error) => {
                 let file = file.display();
                 tracing::error!(%file, %error, "could not keep the copy of the catalog");

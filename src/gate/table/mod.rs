@@ -5,11 +5,12 @@
 mod alone;
 mod cache;
 mod follow;
+mod moving;
 mod read;
 mod records;
 mod state;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -17,13 +18,15 @@ use std::sync::mpsc::{RecvTimeoutError, sync_channel};
 use std::thread;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::runtime::Builder;
 use tokio::sync::Notify;
 
 use crate::catalog::{Catalog, Change, Composer, RowFault, TableSettings};
-use crate::gate::Common;
 use crate::gate::worker::{Order, Worker};
+use crate::gate::{Common, act};
 pub use alone::Alone;
+pub use moving::{MoveError, write};
 use records::TenantRecord;
 pub use records::{CredentialColumns, TenantColumns};
 pub use state::{TableFigures, TableState, shown};
@@ -33,15 +36,23 @@ pub use state::{TableFigures, TableState, shown};
 const FIRST_READ: Duration = Duration::from_secs(5);
 
 /// The handle on the thread that follows the tables.
+#[derive(Clone)]
 pub struct Table {
     pub state: Arc<TableState>,
     again: Arc<Again>,
+    /// A copy is kept on disk.
+    has_copy: bool,
 }
 
-/// Somebody wants all of the tables read again.
+/// What others want of the thread that follows the tables.
 #[derive(Default)]
 struct Again {
+    /// All of the tables are to be read again.
     wanted: AtomicBool,
+    /// The copy on disk is to be written now.
+    copy: AtomicBool,
+    /// Tenants that the copy must not have at the moment.
+    withheld: Mutex<BTreeSet<String>>,
     told: Notify,
 }
 
@@ -70,7 +81,7 @@ impl Table {
         if done.recv_timeout(FIRST_READ) == Err(RecvTimeoutError::Timeout) {
             tracing::warn!("the catalog's tables were not read in time; the gate starts without");
         }
-        Ok(Self { state, again })
+        Ok(Self { state, again, has_copy: settings.cache_file.is_some() })
     }
 
     /// Has all of the tables read again.
@@ -155,6 +166,7 @@ impl Books {
         }
         let (changed, version) = (moved.len(), catalog.version());
         tracing::info!(changed, tenants, version, "took changes of the catalog's tables over");
+        act::note_changes(&common.audit, "the catalog's tables", moved.iter());
         if !moved.is_empty() {
             let moved: Arc<[_]> = moved.into();
             self.workers.iter().for_each(|worker| worker.order(Order::Changed(moved.clone())));

@@ -70,18 +70,32 @@ pub struct Changes {
 impl Link {
     /// Connects to the first host that lets us in, and listens.
     pub async fn open(conninfo: &Conninfo) -> Result<Self, ReadError> {
-        let mut last = ReadError::Connect("no host to connect to".to_owned());
-        for host in 0..conninfo.hosts.len() {
-            match tokio::time::timeout(conninfo.connect_timeout, open_at(conninfo, host)).await {
-                Ok(Ok(link)) => return Ok(link),
-                Ok(Err(error)) => last = error,
-                Err(_) => {
-                    let limit = conninfo.connect_timeout.as_secs();
-                    last = ReadError::Connect(format!("no login within {limit} s"));
+        let password = conninfo.password.as_ref().map(Secret::expose);
+        let (name, limit, also) = ("tenantgate catalog", conninfo.connect_timeout, Also::Nothing);
+        let program = Program { name, dbname: &conninfo.dbname, password, limit, also };
+        let (client, mut connection) =
+            open(conninfo, program).await.map_err(|error| match error {
+                OpenError::Postgres(error) => error.into(),
+                error => ReadError::Connect(error.to_string()),
+            })?;
+        // A place for one: whoever hears it reads all there is.
+        let (heard, notices) = mpsc::channel(1);
+        tokio::spawn(async move {
+            let next = async |connection: &mut tokio_postgres::Connection<_, _>| {
+                std::future::poll_fn(|context| connection.poll_message(context)).await
+            };
+            while let Some(Ok(message)) = next(&mut connection).await {
+                if let AsyncMessage::Notification(_) = message {
+                    // Full: somebody has been told and has not looked yet.
+                    let _ = heard.try_send(());
                 }
             }
-        }
-        Err(last)
+        });
+        let link = Self { client, notices };
+        let listen = format!("LISTEN {CHANNEL}");
+        bounded(async { Ok(link.client.batch_execute(OPENING).await?) }).await?;
+        bounded(async { Ok(link.client.batch_execute(&listen).await?) }).await?;
+        Ok(link)
     }
 
     /// Waits for a notification; several that have come count as one.
@@ -170,38 +184,6 @@ impl Link {
 
 async fn bounded<T>(asked: impl Future<Output = Result<T, ReadError>>) -> Result<T, ReadError> {
     tokio::time::timeout(ANSWER, asked).await.unwrap_or(Err(ReadError::Timeout))
-}
-
-async fn open_at(conninfo: &Conninfo, host: usize) -> Result<Link, ReadError> {
-    let password = conninfo.password.as_ref().map(Secret::expose);
-    let program = Program {
-        name: "tenantgate catalog",
-        dbname: &conninfo.dbname,
-        password,
-        also: Also::Nothing,
-    };
-    let opened = open(conninfo, host, program).await;
-    let (client, mut connection) = opened.map_err(|error| match error {
-        OpenError::Postgres(error) => error.into(),
-        other => ReadError::Connect(other.to_string()),
-    })?;
-    // A place for one: whoever hears it reads all there is.
-    let (heard, notices) = mpsc::channel(1);
-    tokio::spawn(async move {
-        let next = async |connection: &mut tokio_postgres::Connection<_, _>| {
-            std::future::poll_fn(|context| connection.poll_message(context)).await
-        };
-        while let Some(Ok(message)) = next(&mut connection).await {
-            if let AsyncMessage::Notification(_) = message {
-                // Full: somebody has been told and has not looked yet.
-                let _ = heard.try_send(());
-            }
-        }
-    });
-    let link = Link { client, notices };
-    bounded(async { Ok(link.client.batch_execute(OPENING).await?) }).await?;
-    bounded(async { Ok(link.client.batch_execute(&format!("LISTEN {CHANNEL}")).await?) }).await?;
-    Ok(link)
 }
 
 fn tenant(row: &Row, at: usize) -> Result<TenantRecord, ReadError> {

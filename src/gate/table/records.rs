@@ -104,9 +104,11 @@ impl TenantColumns {
         };
         let state = match self.state.as_str() {
             "active" => TenantState::Active,
+            "read_only" => TenantState::ReadOnly,
+            "paused" => TenantState::Paused,
             "disabled" => TenantState::Disabled,
             other => {
-                unknown("state", other, "active, disabled");
+                unknown("state", other, "active, read_only, paused, disabled");
                 TenantState::Disabled
             }
         };
@@ -140,6 +142,7 @@ impl TenantColumns {
             issuer: None,
             roles: BTreeMap::new(),
             default_role: None,
+            read_only_role: None,
         })
     }
 }

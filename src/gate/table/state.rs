@@ -1,12 +1,17 @@
 //! [`TableState`]: how it stands with the tables, for metrics, console and `/ready`.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::SystemTime;
 
 use parking_lot::Mutex;
 
 /// How it stands with the tables. Shared by the thread that follows them and those who ask.
 #[derive(Debug, Default)]
-pub struct TableState(Mutex<TableFigures>);
+pub struct TableState {
+    figures: Mutex<TableFigures>,
+    /// How often the copy on disk was written.
+    copies: AtomicU64,
+}
 
 /// The same at one moment.
 #[derive(Clone, Debug, Default)]
@@ -25,16 +30,25 @@ pub struct TableFigures {
 impl TableState {
     /// The figures of this moment.
     pub fn figures(&self) -> TableFigures {
-        self.0.lock().clone()
+        self.figures.lock().clone()
+    }
+
+    /// How often the copy on disk was written so far.
+    pub fn copies(&self) -> u64 {
+        self.copies.load(Ordering::Acquire)
+    }
+
+    pub(super) fn copied(&self) {
+        self.copies.fetch_add(1, Ordering::AcqRel);
     }
 
     pub(super) fn restored(&self, version: i64) {
-        let mut figures = self.0.lock();
+        let mut figures = self.figures.lock();
         (figures.version, figures.from_file) = (version, true);
     }
 
     pub(super) fn synced(&self, version: i64) {
-        *self.0.lock() = TableFigures {
+        *self.figures.lock() = TableFigures {
             connected: true,
             version,
             synced_at: Some(SystemTime::now()),
@@ -45,7 +59,7 @@ impl TableState {
 
     /// The connection is lost or cannot be had. Says whether that is news.
     pub(super) fn failed(&self, error: String) -> bool {
-        let mut figures = self.0.lock();
+        let mut figures = self.figures.lock();
         let is_news = figures.connected || figures.error != error;
         (figures.connected, figures.error) = (false, error);
         is_news

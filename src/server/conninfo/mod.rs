@@ -4,14 +4,17 @@
 mod keys;
 mod parse;
 mod split;
+mod target;
 #[cfg(test)]
 mod tests;
 
+use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 pub use parse::ConninfoError;
+pub use target::Target;
 
 use crate::net::tls::{Connectors, Pin};
 use crate::secret::{self, Secret};
@@ -23,6 +26,10 @@ use crate::secret::{self, Secret};
 pub struct Conninfo {
     /// Tried in order until one accepts. Never empty.
     pub hosts: Vec<Host>,
+    /// What a host must be.
+    pub target: Target,
+    /// Hosts, and the addresses of each, are tried in random order: libpq's `load_balance_hosts`.
+    pub balanced: bool,
     pub dbname: String,
     pub user: String,
     pub password: Option<Secret>,
@@ -30,7 +37,8 @@ pub struct Conninfo {
     pub channel_binding: ChannelBinding,
     /// Which ways of logging in this route allows its server to ask for.
     pub require_auth: RequireAuth,
-    /// How long one host may take to connect and log in; default 15 s.
+    /// How long one address of a host may take to connect and log in, and the look-up of its name;
+    /// default 15 s.
     pub connect_timeout: Duration,
     /// What the TCP socket is told; Unix sockets ignore it.
     pub tcp: TcpWish,
@@ -63,6 +71,26 @@ impl Conninfo {
         self
     }
 
+    /// The places of its hosts, in the order in which they are tried this time.
+    pub fn order(&self) -> Vec<usize> {
+        let mut order: Vec<usize> = (0..self.hosts.len()).collect();
+        if self.balanced {
+            fastrand::shuffle(&mut order);
+        }
+        order
+    }
+
+    /// Whether an attempt at the same host would be made in the same way, so that what happened to
+    /// one is known of the other. Who logs in, and where to, does not matter.
+    pub fn reaches_as(&self, other: &Self) -> bool {
+        self.tls == other.tls
+            && self.channel_binding == other.channel_binding
+            && self.connect_timeout == other.connect_timeout
+            && self.tcp == other.tcp
+            && self.protocol == other.protocol
+            && self.guarded == other.guarded
+    }
+
     /// Whether every host is on this machine: a Unix socket, `localhost`, a loopback address.
     pub fn is_local(&self) -> bool {
         self.hosts.iter().all(Host::is_local)
@@ -93,13 +121,24 @@ pub fn is_special(address: IpAddr) -> bool {
 }
 
 /// One place a server may be found at.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Host {
     /// `name` is what the certificate must match; `address` (libpq's `hostaddr`) skips the look-up.
     Tcp { name: String, address: Option<IpAddr>, port: u16 },
     /// The folder of the socket file `.s.PGSQL.<port>`; one that starts with `@` is in Linux's
     /// abstract namespace.
     Unix { folder: PathBuf, port: u16 },
+}
+
+/// For people: `db.internal:5432`, `/run/postgresql:5432`.
+impl fmt::Display for Host {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp { name, port, .. } if name.contains(':') => write!(out, "[{name}]:{port}"),
+            Self::Tcp { name, port, .. } => write!(out, "{name}:{port}"),
+            Self::Unix { folder, port } => write!(out, "{}:{port}", folder.display()),
+        }
+    }
 }
 
 impl Host {

@@ -11,8 +11,8 @@ use std::time::Duration;
 use super::keys::{self, Standing};
 use super::split;
 use super::{
-    ChannelBinding, Conninfo, Host, Protocol, RequireAuth, SslMode, SslNegotiation, TcpWish,
-    TlsWish,
+    ChannelBinding, Conninfo, Host, Protocol, RequireAuth, SslMode, SslNegotiation, Target,
+    TcpWish, TlsWish,
 };
 use crate::net::tls::{Connectors, Pin};
 use crate::secret::Secret;
@@ -98,6 +98,8 @@ impl Conninfo {
         };
         Ok(Self {
             hosts,
+            target: target(&values)?,
+            balanced: balanced(&values)?,
             dbname,
             user,
             password: values.get("password").map(Secret::new),
@@ -255,6 +257,25 @@ fn channel_binding(values: &Values) -> Result<ChannelBinding, ConninfoError> {
         Some(_) => {
             let allowed = "disable, prefer, require";
             Err(ConninfoError::Value { key: "channel_binding", allowed })
+        }
+    }
+}
+
+fn target(values: &Values) -> Result<Target, ConninfoError> {
+    let Some(text) = values.raw("target_session_attrs") else { return Ok(Target::Any) };
+    let found = Target::ALL.into_iter().find(|(name, _)| *name == text);
+    let allowed = "any, read-write, read-only, primary, standby, prefer-standby";
+    let wrong = ConninfoError::Value { key: "target_session_attrs", allowed };
+    found.map(|(_, target)| target).ok_or(wrong)
+}
+
+fn balanced(values: &Values) -> Result<bool, ConninfoError> {
+    match values.raw("load_balance_hosts") {
+        None | Some("disable") => Ok(false),
+        Some("random") => Ok(true),
+        Some(_) => {
+            let allowed = "disable, random";
+            Err(ConninfoError::Value { key: "load_balance_hosts", allowed })
         }
     }
 }

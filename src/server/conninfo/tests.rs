@@ -122,7 +122,9 @@ fn keys_that_cannot_be_honoured_are_named() {
     assert!(refused("host=h user=u sslmod=b").contains("did you mean \"sslmode\"?"));
     assert!(refused("host=h user=u options=-cx=1").contains("the gate sets it"));
     assert!(refused("host=h user=u sslcrl=x").contains("revocation"));
-    assert!(refused("host=h user=u target_session_attrs=primary").contains("any"));
+    assert!(refused("host=h user=u target_session_attrs=master").contains("prefer-standby"));
+    assert!(refused("host=h user=u target_session_attrs=").contains("any, read-write"));
+    assert!(refused("host=h user=u load_balance_hosts=yes").contains("disable, random"));
     assert!(refused("host=h user=u connect_timeout=0").contains("above zero"));
     assert!(refused("host=h user=u keepalives=yes").contains("0, 1"));
     assert!(refused("host=h").contains("user is missing"));
@@ -130,6 +132,24 @@ fn keys_that_cannot_be_honoured_are_named() {
     let quiet = parse("host=h user=u application_name=x keepalives_idle=9 tcp_user_timeout=250");
     assert_eq!(quiet.tcp.keepalives_idle, Some(Duration::from_secs(9)));
     assert_eq!(quiet.tcp.user_timeout, Some(Duration::from_millis(250)));
+}
+
+#[test]
+fn which_host_will_do_is_read_in_both_forms() {
+    for (name, target) in Target::ALL {
+        let keywords = parse(&format!("host=a,b port=1,2 user=u target_session_attrs={name}"));
+        let url = parse(&format!("postgres://u@a:1,b:2/?target_session_attrs={name}"));
+        assert_eq!((keywords.target, &keywords), (target, &url));
+    }
+    let plain = parse("host=a,b user=u load_balance_hosts=disable");
+    assert_eq!((plain.target, plain.balanced, plain.order()), (Target::Any, false, vec![0, 1]));
+    let random = parse("host=a,b,c user=u load_balance_hosts=random");
+    let firsts: std::collections::BTreeSet<_> = (0..200).map(|_| random.order()[0]).collect();
+    assert_eq!(firsts, [0, 1, 2].into());
+    let other = parse("host=x user=v password=p dbname=d target_session_attrs=primary");
+    assert!(plain.reaches_as(&parse("host=a user=u")) && other.reaches_as(&plain));
+    assert!(!plain.reaches_as(&parse("host=a user=u connect_timeout=1")));
+    assert!(!plain.reaches_as(&parse("host=a user=u sslmode=require")));
 }
 
 #[test]
@@ -173,13 +193,14 @@ fn no_string_panics() {
     let valid = [
         "postgresql://ann:p%40ss@[::1]:5433,b:6/app?sslmode=verify-ca&require_auth=!none",
         r"host=a,b port='5433' user=ann\ b password='p\'w' connect_timeout=10 sslsni=1",
+        "postgres://u@a:1,[::1]:2,c/?target_session_attrs=prefer-standby&load_balance_hosts=random",
     ];
     let seed = 0x7e4a_17ed;
     let mut random = fastrand::Rng::with_seed(seed);
     for _ in 0..5_000 {
-        let mut bytes: Vec<u8> = match random.usize(..4) {
+        let mut bytes: Vec<u8> = match random.usize(..6) {
             0 => (0..random.usize(..60)).map(|_| random.u8(..)).collect(),
-            pick => valid[pick % 2].bytes().collect(),
+            pick => valid[pick % 3].bytes().collect(),
         };
         for _ in 0..random.usize(..4) {
             let at = random.usize(..=bytes.len());
@@ -191,7 +212,12 @@ fn no_string_panics() {
         }
         let text = String::from_utf8_lossy(&bytes);
         if let Ok(conninfo) = Conninfo::parse(&text) {
-            assert!(!conninfo.hosts.is_empty(), "{text}");
+            let mut order = conninfo.order();
+            order.sort_unstable();
+            assert!(!order.is_empty() && order.len() == conninfo.hosts.len(), "{text}");
+            assert!(order.into_iter().enumerate().all(|(at, host)| at == host), "{text}");
+            let named = text.contains("target_session_attrs");
+            assert!(named || conninfo.target == Target::Any || text.contains('%'), "{text}");
         }
     }
 }

@@ -1,13 +1,19 @@
 //! The console's orders, carried out at the desk. What takes as long as transactions do is waited
 //! for in a task of its own: the desk goes on answering.
 
+mod changes;
+mod moves;
+
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::sync::oneshot;
 
-use crate::catalog::{Holds, Scope, TenantState};
+pub use crate::gate::act::changes::note_changes;
+pub use crate::gate::act::moves::Moves;
+
+use crate::catalog::{Holds, Scope, Tenant, TenantState};
 use crate::console::{Act, Done, Fault, Target, Wait};
 use crate::gate::desk::{Desk, Stop};
 use crate::gate::errand::{self, Errand, KILL_WAIT};
@@ -33,6 +39,9 @@ impl Desk {
                 Vec::new()
             }),
             Act::Enable(target) => self.enable(&target),
+            Act::ReadOnly(target) => self.read_only(&target, true),
+            Act::ReadWrite(target) => self.read_only(&target, false),
+            Act::Move(order) => return self.move_tenant(*order, reply),
             Act::Budget(order) => self.budget(*order),
             Act::Drain => return self.drain(reply),
             Act::Shutdown(wait) => return self.shutdown(wait, reply),
@@ -125,6 +134,15 @@ impl Desk {
         let scope = self.scope(target)?;
         let mut resumed = false;
         self.replace_holds(|holds| resumed = holds.paused.remove(&scope));
+        if let Scope::Tenant(id) = &scope
+            && !resumed
+        {
+            // Nothing else holds it back than a move, or one that was left in doubt.
+            resumed = self.moves.call_off(id);
+            if !resumed {
+                self.replace_holds(|holds| resumed = holds.moving.remove(&scope));
+            }
+        }
         if scope == Scope::All && self.draining.replace(false) {
             resumed = true;
             self.common.stopping.store(false, Ordering::Relaxed);
@@ -154,6 +172,27 @@ impl Desk {
             }
             (false, false) => {
                 Err(Fault::OutOfPlace { what: format!("nothing is disabled under{target}") })
+            }
+        }
+    }
+
+    /// What begins from here on does not write, or may again.
+    fn read_only(&self, target: &Target, on: bool) -> Done {
+        let scope = self.scope(target)?;
+        let mut undone = true;
+        self.replace_holds(|holds| match on {
+            true => holds.read_only.add(&scope),
+            false => undone = holds.read_only.remove(&scope),
+        });
+        self.workers.iter().for_each(|worker| worker.order(Order::Recheck));
+        let catalog = self.common.catalog.load();
+        let settings = |it: &&Arc<Tenant>| scope.covers(it) && it.state == TenantState::ReadOnly;
+        match (on, undone, catalog.tenants().any(|it| settings(&it))) {
+            (true, ..) | (false, true, false) => Ok(Vec::new()),
+            (false, true, true) => Ok(vec!["the settings still have it read-only".to_owned()]),
+            (false, false, _) => {
+                let what = format!("READ_ONLY was not said of{target}");
+                Err(Fault::OutOfPlace { what })
             }
         }
     }

@@ -1,6 +1,8 @@
 //! [`Composer`]: puts the file's tenants and those of a table together. The file's stand or fall as
 //! a whole; of the table's each stands for itself, and a change of one touches no other.
 
+mod moving;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -8,6 +10,7 @@ use crate::catalog::build::Builder;
 use crate::catalog::claims::{Claim, Claims};
 use crate::catalog::plan::{CatalogPlan, Fault, Place, TenantPlan};
 use crate::catalog::{Catalog, Tenant};
+pub use moving::{Relocated, RoutePlan};
 
 /// Most letters of a fault's words: what stands in a row may be long.
 const WORDS_MAX: usize = 400;

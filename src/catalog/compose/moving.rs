@@ -1,0 +1,270 @@
+//! A tenant on another route, before it is there: what the tables or the file would make of it,
+//! held against all other tenants.
+
+use std::sync::Arc;
+
+use crate::catalog::build::Builder;
+use crate::catalog::claims::Claim;
+use crate::catalog::compose::Change;
+use crate::catalog::plan::TenantPlan;
+use crate::catalog::{Catalog, Composer, Tenant, TenantState};
+use crate::isolation::Isolation;
+
+/// Most others that an error names.
+const NAMED_MAX: usize = 5;
+
+/// What a row says of its tenant's route.
+#[derive(Clone, PartialEq, Eq)]
+pub struct RoutePlan {
+    pub isolation: Isolation,
+    pub cluster: String,
+    pub connection_string: Option<String>,
+    pub schema: Option<String>,
+    pub role: Option<String>,
+}
+
+/// A tenant as it is, and as it would be.
+#[derive(Clone, Debug)]
+pub struct Relocated {
+    pub now: Arc<Tenant>,
+    pub then: Arc<Tenant>,
+}
+
+impl RoutePlan {
+    fn of(plan: &TenantPlan) -> Self {
+        Self {
+            isolation: plan.isolation,
+            cluster: plan.cluster.clone(),
+            connection_string: plan.connection_string.clone(),
+            schema: plan.schema.clone(),
+            role: plan.role.clone(),
+        }
+    }
+}
+
+impl Composer {
+    /// A tenant of the tables as it is, as it would be on another route, and the route that its row
+    /// has now.
+    ///
+    /// # Errors
+    ///
+    /// Why it cannot be moved there, for the operator.
+    pub fn on_route(
+        &mut self,
+        id: &str,
+        route: &RoutePlan,
+    ) -> Result<(Relocated, RoutePlan), String> {
+        if self.file.known(id).is_some() {
+            return Err("the tenant stands in the settings file: change its route there, and \
+                        leave out what follows its name here"
+                .to_owned());
+        }
+        let row = self.rows.get(id);
+        let (now, row) = self.catalog.known(id).cloned().zip(row).ok_or_else(|| {
+            "the tenant's row is at fault, or gone: see SHOW CATALOG_FAULTS".to_owned()
+        })?;
+        let plan = row.plan.as_ref().map_err(|_| "the tenant's row is at fault".to_owned())?;
+        let former = RoutePlan::of(plan);
+        let RoutePlan { isolation, cluster, connection_string, schema, role } = route.clone();
+        let words =
+            TenantPlan { isolation, cluster, connection_string, schema, role, ..(**plan).clone() };
+        let catalog = self.catalog.clone();
+        let mut builder = Builder::over(&catalog.words, &catalog.clusters);
+        let then = builder.tenant(id, &words).map_err(|faults| {
+            let told: Vec<String> = faults.into_iter().map(|fault| fault.message).collect();
+            told.join("; ")
+        })?;
+        let then = Arc::new(then);
+        self.stands(&now, &then)?;
+        builder.clear();
+        let heirs = self.heirs(&now, &mut builder);
+        if !heirs.is_empty() {
+            let heirs = heirs.join(", ");
+            return Err(format!(
+                "other rows would come into force with what it leaves, and its data is still \
+                 there: correct or delete them first: {heirs}"
+            ));
+        }
+        Ok((Relocated { now, then }, former))
+    }
+
+    /// Rows that are kept out only by what this tenant has. Five at most.
+    fn heirs(&mut self, now: &Arc<Tenant>, builder: &mut Builder<'_>) -> Vec<String> {
+        self.claims.release(Claim::of(now));
+        let mut heirs = Vec::new();
+        for (_, id) in &self.blocked {
+            let plan = self.rows.get(id).and_then(|row| row.plan.as_ref().ok());
+            let tenant = plan.and_then(|plan| builder.tenant(id, plan).ok()).map(Arc::new);
+            builder.clear();
+            let free = |it: &Arc<Tenant>| self.claims.check(it, &Claim::of(it)).is_ok();
+            if tenant.as_ref().is_some_and(free) && heirs.len() < NAMED_MAX {
+                heirs.push(id.escape_debug().to_string());
+            }
+        }
+        self.claims.take(Claim::of(now));
+        heirs
+    }
+
+    /// The route that the row of a tenant has; none where there is no such row, or it is at fault.
+    pub fn route_of(&self, id: &str) -> Option<RoutePlan> {
+        let plan = self.rows.get(id)?.plan.as_ref().ok()?;
+        Some(RoutePlan::of(plan))
+    }
+
+    /// The same for a tenant of the file, when that is read again. Nothing else of what tenants and
+    /// services are may change with it, be they of the file or of the tables: nobody else is held
+    /// back meanwhile.
+    ///
+    /// # Errors
+    ///
+    /// Why it cannot be moved there, for the operator.
+    pub fn in_file(&mut self, id: &str, file: &Catalog) -> Result<Relocated, String> {
+        let Some(now) = self.file.known(id).cloned() else {
+            return Err("the tenant stands in the catalog's tables: say TO what to move it".into());
+        };
+        let then = file.known(id).cloned().ok_or("the settings file has the tenant no more")?;
+        let changed = self.changed_by(file, &now);
+        if !changed.is_empty() {
+            let changed = changed.join(", ");
+            return Err(format!("others change with the settings file as well: {changed}"));
+        }
+        self.stands(&now, &then)?;
+        Ok(Relocated { now, then })
+    }
+
+    /// Who else would be another, gone, or there if this were the file. Five at most. A tenant that
+    /// the file alone has new takes nothing from anybody.
+    fn changed_by(&mut self, file: &Catalog, now: &Tenant) -> Vec<String> {
+        let mut composer = Self::new(file.clone());
+        // Lent, since there may be many.
+        let rows = std::mem::take(&mut self.rows);
+        composer.apply(rows.into_values().map(Change::Put).collect());
+        self.rows = std::mem::take(&mut composer.rows);
+        let (catalog, next) = (&self.catalog, &composer.catalog);
+        let is_other = |it: &Tenant, next: Option<&Arc<Tenant>>| {
+            it.id != now.id && !next.is_some_and(|next| next.same_facts(it))
+        };
+        let tenants = catalog.tenants().filter(|it| is_other(it, next.known(it.id.as_str())));
+        let services = catalog.services().filter(|it| is_other(it, next.service(it.id.as_str())));
+        let is_new = |it: &&Arc<Tenant>| {
+            let id = it.id.as_str();
+            catalog.known(id).is_none() && file.known(id).is_none()
+        };
+        let new = next.tenants().filter(is_new);
+        let changed = tenants.chain(services).chain(new);
+        changed.map(|it| it.id.to_string()).take(NAMED_MAX).collect()
+    }
+
+    /// Whether a tenant can take another's place: that it goes somewhere else, that it may be used
+    /// there, and that nobody has what it would have.
+    fn stands(&mut self, now: &Arc<Tenant>, then: &Arc<Tenant>) -> Result<(), String> {
+        if [now, then].iter().any(|it| it.state == TenantState::Disabled) {
+            return Err("the tenant is disabled".to_owned());
+        }
+        if now.is_routed_as(then) {
+            return Err("the tenant is on this route already".to_owned());
+        }
+        self.claims.release(Claim::of(now));
+        let checked = self.claims.check(then, &Claim::of(then));
+        self.claims.take(Claim::of(now));
+        checked.map_err(|fault| fault.message)
+    }
+}
+
+impl Tenant {
+    /// Whether it and its roles lead to the same servers, and are bound there in the same way.
+    pub fn is_routed_as(&self, other: &Self) -> bool {
+        let same = |one: &Self, other: &Self| {
+            one.isolation == other.isolation
+                && one.route == other.route
+                && one.context == other.context
+        };
+        same(self, other)
+            && self.roles.len() == other.roles.len()
+            && self
+                .roles
+                .iter()
+                .zip(&other.roles)
+                .all(|((name, one), (other_name, other))| name == other_name && same(one, other))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::catalog::plan::{CatalogPlan, ClusterPlan, LimitsPlan, NamesPlan, RolePlan};
+    use crate::catalog::{Cluster, Face, Holds, Scope};
+
+    fn tenant(state: TenantState, reader: &str) -> Result<Catalog, Vec<String>> {
+        let role = |user: &str, read_only: bool| RolePlan {
+            connection_string: Some(format!("host=127.0.0.1 user={user} dbname=app")),
+            role: Some(user.to_uppercase()),
+            read_only,
+        };
+        let roles = [("editor", role("e", false)), ("viewer", role("v", true))];
+        let roles = roles.into_iter().chain([("other", role("o", false))]);
+        let tenant = TenantPlan {
+            isolation: Isolation::Silo,
+            cluster: "main".to_owned(),
+            connection_string: None,
+            role: None,
+            schema: None,
+            tier: None,
+            state,
+            tokens: Vec::new(),
+            credentials: Vec::new(),
+            allow_from: Vec::new(),
+            limits: LimitsPlan::default(),
+            allow_superuser: false,
+            issuer: None,
+            roles: roles.map(|(name, role)| (name.to_owned(), role)).collect(),
+            default_role: Some("editor".to_owned()),
+            read_only_role: Some(reader.to_owned()),
+        };
+        let cluster = ClusterPlan {
+            cluster: Cluster::new("main".to_owned(), 5),
+            connection_string: Some("host=127.0.0.1 user=tg dbname=app".to_owned()),
+            tenant_setting: "app.tenant_id".to_owned(),
+            names: NamesPlan::default(),
+            roles: BTreeMap::new(),
+            default_role: None,
+            read_only_role: None,
+        };
+        let plan = CatalogPlan {
+            clusters: [("main".to_owned(), cluster)].into(),
+            tenants: [("acme".to_owned(), tenant)].into(),
+            ..CatalogPlan::default()
+        };
+        let told = |faults: Vec<crate::catalog::Fault>| {
+            faults.into_iter().map(|fault| fault.message).collect()
+        };
+        Catalog::build(&plan).map_err(told)
+    }
+
+    #[test]
+    fn the_read_only_role_takes_the_default_ones_place_and_no_other() {
+        let user = |state, role: Option<&str>, holds: &Holds| {
+            let catalog = tenant(state, "viewer").unwrap();
+            let face = Face { role: role.map(Box::from), read_only: false };
+            let seen = catalog.known("acme").unwrap().seen_under(&face, holds).unwrap();
+            (seen.route.conninfo.user.clone(), seen.is_read_only())
+        };
+        let mut said = Holds::default();
+        said.read_only.add(&Scope::Tenant("acme".to_owned()));
+        let (free, said) = (&Holds::default(), &said);
+        for (state, holds) in [(TenantState::ReadOnly, free), (TenantState::Active, said)] {
+            assert_eq!(user(state, None, holds), ("v".to_owned(), true));
+            assert_eq!(user(state, Some("editor"), holds), ("v".to_owned(), true));
+            // It would get more by it than it has.
+            assert_eq!(user(state, Some("other"), holds), ("o".to_owned(), true));
+        }
+        assert_eq!(user(TenantState::Active, None, free), ("e".to_owned(), false));
+        assert_eq!(user(TenantState::Paused, None, free), ("e".to_owned(), false));
+        for (reader, why) in [("editor", "is not read_only"), ("lost", "is none of its roles")] {
+            let faults = tenant(TenantState::Active, reader).err().unwrap();
+            assert!(faults.len() == 1 && faults[0].contains(why), "{faults:?}");
+        }
+    }
+}

@@ -1,0 +1,86 @@
+//! Who is held back: also a client that never waits for its answers, and a session that is about to
+//! go on with the server it keeps.
+
+use std::time::Duration;
+
+use super::{ONE, Stage, is_silent};
+use crate::console::{ADMIN, show, verifier};
+use crate::harness::cluster::shared;
+use crate::harness::faults::{Hop, Mode};
+use crate::harness::gate::Gate;
+use crate::harness::messages::{extended, query, transcript};
+use crate::harness::tenants::{Estate, Tweaks};
+use crate::harness::wire::Wire;
+use crate::harness::{eventually, unique};
+
+/// Goes on sending before it reads what came of it. True if that comes to a halt.
+async fn runs_dry(wire: &mut Wire, batch: &[u8], answers: usize) -> bool {
+    for _ in 0..60 {
+        wire.send(batch.to_vec()).await;
+        for _ in 0..answers {
+            let answer = tokio::time::timeout(Duration::from_secs(1), wire.until_ready());
+            if answer.await.is_err() {
+                return true;
+            }
+        }
+    }
+    false
+}
+
+#[tokio::test]
+async fn a_client_that_sends_ahead_is_held_back_at_its_next_boundary() {
+    let stage = Stage::new("").await;
+    let mut console = stage.console().await;
+    let sleep = "SELECT pg_sleep(0.05)::text";
+    let block = [query("BEGIN"), query(sleep), query("COMMIT")].concat();
+    let batches = [(extended(sleep, &[]), 1, "transaction"), (block, 3, "session")];
+    for (batch, answers, pooling) in batches {
+        let id = format!("ahead_{}", unique());
+        let token = stage.tables.add(&id).await;
+        let overrides = format!(r#"overrides = '{{"pooling": "{pooling}"}}'"#);
+        stage.tables.run(&format!("UPDATE tenants SET {overrides} WHERE id = '{id}'")).await;
+        let mut wire = stage.let_in(&token).await;
+        for _ in 0..3 {
+            wire.send(batch.clone()).await;
+        }
+        console.send(query(&format!("PAUSE TENANT {id}"))).await;
+        assert!(runs_dry(&mut wire, &batch, answers).await, "{pooling}: it ran past the pause");
+        assert_eq!(transcript(&console.until_ready().await), "C(PAUSE) Z(I)");
+        assert_eq!(console.query(&format!("RESUME TENANT {id}")).await, "C(RESUME) Z(I)");
+        wire.frame().await;
+    }
+}
+
+#[tokio::test]
+async fn a_kept_server_that_is_being_bound_counts_as_work() {
+    let (estate, hop) = (Estate::new().await, Hop::start(shared().await.port()).await);
+    let more = format!("[console.users]\nadmin = \"{}\"\n", verifier().await);
+    let settings = estate.settings(&Tweaks { more: &more, ..Tweaks::default() });
+    let real = format!("127.0.0.1:{}/", shared().await.port());
+    let through = settings.replace(&real, &format!("127.0.0.1:{}/", hop.port));
+    assert_ne!(settings, through);
+    let gate = Gate::start(&through).await;
+    let mut pinned = gate.wire(&estate.acme).await;
+    assert_eq!(pinned.query("CREATE TEMP TABLE own ()").await, "C(CREATE TABLE) Z(I)");
+    let mut console = Wire::login(gate.port, &ADMIN).await;
+    let mut pause = Wire::login(gate.port, &ADMIN).await;
+    let id = &estate.acme.id;
+    let read_only = format!("READ_ONLY TENANT {id}");
+    assert_eq!(console.query(&read_only).await, "C(READ_ONLY) Z(I)");
+    // When a worker answers this, it has told its sessions.
+    show(&mut console, "CLIENTS").await;
+    hop.set_to_client(Mode::Stall);
+    pinned.send(query("SELECT 1")).await;
+    eventually("its server is being bound", async || {
+        let clients = show(&mut console, "CLIENTS").await;
+        clients.iter().any(|row| row["state"] == "waiting").then_some(())
+    })
+    .await;
+    pause.send(query(&format!("PAUSE TENANT {id}"))).await;
+    assert!(is_silent(&mut pause).await, "PAUSE did not wait for it");
+    hop.set(Mode::Pass);
+    assert_eq!(transcript(&pause.until_ready().await), "C(PAUSE) Z(I)");
+    assert!(is_silent(&mut pinned).await, "it ran behind the pause");
+    assert_eq!(console.query(&format!("RESUME TENANT {id}")).await, "C(RESUME) Z(I)");
+    assert_eq!(transcript(&pinned.until_ready().await), ONE);
+}
