@@ -10,23 +10,16 @@ use tenantgate::catalog::{NewToken, new_token};
 use crate::Bench;
 use crate::driver::{self, Work};
 use crate::levels;
-use crate::lines::{self, Columns, Line, Outcome};
+use crate::lines::{self, Line, Outcome};
 use crate::sheet::Aim;
 use crate::stage::{Door, GatePlan, PASSWORD, PgBouncerPlan, Proxy, SERVICE, Stage, TENANTS};
-use crate::tenants::{LoggedIn, clients};
+use crate::tenants::{COLUMNS, LoggedIn, clients};
 
 /// Connections of the application's pool, and servers.
 const POOL: usize = 10;
 
 const SET: &str = "begin; set_config; select; commit";
 const OWN: &str = "begin; select; commit";
-
-const COLUMNS: Columns = Columns {
-    what: &["what a transaction is"],
-    rate: "tps",
-    proxy: "proxy CPU µs",
-    postgres: "PostgreSQL CPU µs",
-};
 
 pub fn run(bench: &mut Bench) -> Result<()> {
     let stage = &bench.stage;

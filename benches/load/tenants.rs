@@ -26,7 +26,7 @@ const AGAIN: f64 = 0.4;
 const SELECT: &str = "select";
 const AGAIN_SELECT: &str = "select, 40 % by the last one's tenant";
 
-const COLUMNS: Columns = Columns {
+pub const COLUMNS: Columns = Columns {
     what: &["what a transaction is"],
     rate: "tps",
     proxy: "proxy CPU µs",

@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 use crate::auth::claims::claim_at;
 use crate::auth::settings::{ClaimPaths, Vouching};
 use crate::auth::{Denied, Identity, Proof};
-use crate::catalog::{ActsFor, Tenant, TenantId};
+use crate::catalog::{ActsFor, Service, Tenant, TenantId};
 
 /// Most tenants in one token's list.
 const LISTED_MAX: usize = 1000;
@@ -67,10 +67,24 @@ impl Identity {
         vouched != Some(&ActsFor::Everybody) || own == Some(&ActsFor::Everybody)
     }
 
+    /// Whether a session of a service that logged in with this may act for a tenant today: by what
+    /// it showed for the tenant, or else by the tenant's name.
+    pub fn may_act_for(&self, own: &Tenant, tenant: &Tenant, shown: Option<&Self>) -> bool {
+        let Some(service) = own.service.as_deref() else { return false };
+        let named = || self.may_name(service, tenant);
+        let chosen = shown.map_or_else(named, |shown| shown.is_of_the_tenants_issuer(tenant));
+        chosen && service.reaches(own, tenant)
+    }
+
+    /// Whether both a service and what its session showed at the login let it name this tenant.
+    pub fn may_name(&self, service: &Service, tenant: &Tenant) -> bool {
+        service.acts_for.has(&tenant.id) && self.vouches_for(tenant)
+    }
+
     /// Whether what a session of a service showed at its login lets it act for a tenant by its
     /// name, beside the service's own list: the service's token does, an issuer's speaks for those
     /// that it lists and that take the issuer's tokens.
-    pub fn vouches_for(&self, tenant: &Tenant) -> bool {
+    fn vouches_for(&self, tenant: &Tenant) -> bool {
         match (&self.proof, self.proof.vouched()) {
             (Proof::Token(_), _) => true,
             (Proof::Bearer(bearer), Some(vouched)) => {

@@ -439,11 +439,7 @@ impl Floor {
         catalog: &Catalog,
     ) -> bool {
         let own = catalog.service(guest.tenant.borrow().id.as_str());
-        let may = own.zip(own.and_then(|own| own.service.as_deref())).is_some_and(|(own, it)| {
-            let listed = || it.acts_for.has(&tenant.id) && guest.identity.vouches_for(tenant);
-            let chosen = shown.map_or_else(listed, |shown| shown.is_of_the_tenants_issuer(tenant));
-            chosen && it.reaches(own, tenant)
-        });
+        let may = own.is_some_and(|own| guest.identity.may_act_for(own, tenant, shown));
         may && catalog.credentials().may_come(&tenant.id, &guest.peer)
     }
 

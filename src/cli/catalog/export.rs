@@ -9,7 +9,7 @@ use indicatif::ProgressBar;
 use tokio_postgres::Client;
 
 use super::format::{Format, Target};
-use super::sheet::{Column, Kind, Sheet};
+use super::sheet::{Column, Kind};
 use super::{Tables, progress};
 use crate::cli::Failure;
 use crate::cli::install::lost;
@@ -22,32 +22,26 @@ pub(in crate::cli) struct ExportCommand {
     /// it, so only its owner may read it
     #[arg(value_name = "FILE")]
     data: PathBuf,
-    /// The table
-    #[arg(long, value_enum, default_value = "tenants")]
-    table: Sheet,
-    /// In place of what the file's name says
-    #[arg(long, value_enum)]
-    format: Option<Format>,
 }
 
 impl ExportCommand {
     pub(super) fn run(&self) -> Result<(), Failure> {
-        let format = Format::of(&self.data, self.format)?;
+        let format = Format::of(&self.data, self.tables.format)?;
         let rows = self.tables.with(async |client| self.write(client, format).await)?;
-        let (path, table) = (self.data.display(), self.table.name());
+        let (path, table) = (self.data.display(), self.tables.table.name());
         // The standard output may be the file.
         eprintln!("{rows} rows of {table} written to {path}");
         Ok(())
     }
 
     async fn write(&self, client: &Client, format: Format) -> Result<u64, Failure> {
-        let (table, key) = (self.table.name(), self.table.key("t"));
+        let (table, key) = (self.tables.table.name(), self.tables.table.key("t"));
         // A list is JSON in either form.
         let name = |Column { name, kind }: &Column| match kind {
             Kind::List => format!("to_json(t.{name}) AS {name}"),
             _ => format!("t.{name}"),
         };
-        let names: Vec<String> = self.table.columns().iter().map(name).collect();
+        let names: Vec<String> = self.tables.table.columns().iter().map(name).collect();
         let rows =
             format!("SELECT {} FROM tenantgate_catalog.{table} t ORDER BY {key}", names.join(", "));
         let copy = match format {

@@ -33,12 +33,6 @@ pub(in crate::cli) struct ImportCommand {
     /// is
     #[arg(value_name = "FILE")]
     data: PathBuf,
-    /// The table
-    #[arg(long, value_enum, default_value = "tenants")]
-    table: Sheet,
-    /// In place of what the file's name says
-    #[arg(long, value_enum)]
-    format: Option<Format>,
     /// Show what would change, and change nothing
     #[arg(long)]
     dry_run: bool,
@@ -55,14 +49,14 @@ pub(in crate::cli) struct ImportCommand {
 
 impl ImportCommand {
     pub(super) fn run(&self) -> Result<(), Failure> {
-        let format = Format::of(&self.data, self.format)?;
+        let format = Format::of(&self.data, self.tables.format)?;
         let unreadable =
             |error| Failure::Usage(format!("cannot read {}: {error}", self.data.display()));
         let (file, length) = Rows::open(&self.data).map_err(unreadable)?;
         let bar = progress(ProgressBar::new(length), "bytes");
-        let rows = Rows::new(bar.wrap_read(file), format, self.table);
+        let rows = Rows::new(bar.wrap_read(file), format, self.tables.table);
         let rows = rows.map_err(|wrong| self.refused(&[wrong]))?;
-        let checker = Checker::new(self.tables.file.load()?, self.table, &rows.columns);
+        let checker = Checker::new(self.tables.file.load()?, self.tables.table, &rows.columns);
         self.tables.with(async |client| self.bring_in(client, rows, checker, &bar).await)
     }
 
@@ -75,7 +69,7 @@ impl ImportCommand {
     ) -> Result<(), Failure> {
         let columns = rows.columns.clone();
         let ran = |error: tokio_postgres::Error| lost(&error);
-        client.batch_execute(&stage(self.table, &columns)).await.map_err(ran)?;
+        client.batch_execute(&stage(self.tables.table, &columns)).await.map_err(ran)?;
         self.fill(client, rows, &mut checker).await?;
         bar.finish_and_clear();
         self.twice(client).await?;
@@ -84,7 +78,7 @@ impl ImportCommand {
             let lock = "UPDATE tenantgate_catalog.tenants SET id = id WHERE false";
             client.batch_execute(lock).await.map_err(ran)?;
         }
-        let diff = Diff { sheet: self.table, columns: &columns, delete: self.delete };
+        let diff = Diff { sheet: self.tables.table, columns: &columns, delete: self.delete };
         if !checker.sees_all() {
             let wrongs = checker.check_merged(client, &diff.merged()).await.map_err(ran)?;
             if !wrongs.is_empty() {
@@ -98,7 +92,7 @@ impl ImportCommand {
         if counts.all() > u64::from(self.show) {
             print(&format!("… and {} more", counts.all() - u64::from(self.show)))?;
         }
-        print(&counts.summary(self.table))?;
+        print(&counts.summary(self.tables.table))?;
         if self.dry_run {
             return print("nothing was written: a dry run");
         }
@@ -160,7 +154,7 @@ impl ImportCommand {
 
     /// Rows that stand for the same.
     async fn twice(&self, client: &Client) -> Result<(), Failure> {
-        let key = self.table.key("i");
+        let key = self.tables.table.key("i");
         let sql = format!(
             "SELECT max(i.line), {key}, min(i.line) FROM pg_temp.import i GROUP BY 2 \
              HAVING count(*) > 1 ORDER BY 1 LIMIT {FAULTS_MAX}"

@@ -14,6 +14,8 @@ use clap::{Args, Subcommand};
 use indicatif::{ProgressBar, ProgressStyle};
 use tokio_postgres::Client;
 
+use self::format::Format;
+use self::sheet::Sheet;
 use super::install::{self, TablesCommand, no_table};
 use super::{Failure, File, moves, print};
 use crate::catalog::RowFault;
@@ -38,7 +40,7 @@ pub(super) enum CatalogCommand {
     Import(Box<import::ImportCommand>),
 }
 
-/// Where the tables are, for who writes them or reads all of them.
+/// Where the tables are and which one is meant, for who writes it or reads all of it.
 #[derive(Args)]
 struct Tables {
     #[command(flatten)]
@@ -47,6 +49,12 @@ struct Tables {
     /// [catalog]
     #[arg(long, value_name = "CONNINFO", env = "TENANTGATE_ADMIN", hide_env_values = true)]
     admin: String,
+    /// The table
+    #[arg(long, value_enum, default_value = "tenants")]
+    table: Sheet,
+    /// In place of what the file's name says
+    #[arg(long, value_enum)]
+    format: Option<Format>,
 }
 
 impl Tables {

@@ -180,7 +180,7 @@ impl Session {
                 proved.map(|identity| (identity.seen_under(&catalog, &holds), Some(identity)))
             }
             Key::Tenant => match catalog.find(value).await {
-                Some(tenant) if act.may_name(service, &tenant) => {
+                Some(tenant) if act.login.may_name(service, &tenant) => {
                     // As a credential that names no role.
                     let seen = tenant.seen_under(&Face::default(), &holds);
                     seen.map(|tenant| (tenant, None)).ok_or("the tenant has no such role".into())

@@ -122,11 +122,6 @@ impl Acting {
         self.chosen.is_some()
     }
 
-    /// Whether both the service and what it logged in with let it name this tenant.
-    fn may_name(&self, service: &Service, tenant: &Tenant) -> bool {
-        service.acts_for.has(&tenant.id) && self.login.vouches_for(tenant)
-    }
-
     fn service(&self) -> Option<&Service> {
         self.home.service.as_deref()
     }

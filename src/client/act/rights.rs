@@ -107,9 +107,9 @@ impl Session {
         }
         let own = catalog.service(act.home.id.as_str());
         let own = own.filter(|own| own.state == TenantState::Active && !held(own));
-        let may = own.zip(own.and_then(|own| own.service.as_deref())).is_some_and(|(own, it)| {
-            let listed = chosen.identity.is_some() || act.may_name(it, tenant);
-            listed && (chosen.local || it.session_wide) && it.reaches(own, tenant)
+        let may = own.is_some_and(|own| {
+            let lasts = chosen.local || own.service.as_ref().is_some_and(|it| it.session_wide);
+            lasts && act.login.may_act_for(own, tenant, chosen.identity.as_deref())
         });
         let shown = chosen.identity.as_ref().is_none_or(|identity| {
             let authenticator = reception.authenticator.load();
