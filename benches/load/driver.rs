@@ -142,7 +142,7 @@ impl Client {
     }
 
     /// One transaction. What it counts for.
-    async fn transact(&mut self, work: Work) -> Result<f64> {
+    pub async fn transact(&mut self, work: Work) -> Result<f64> {
         let aid = fastrand::usize(1..=ROWS);
         let select = format!("SELECT abalance FROM accounts WHERE aid = {aid}");
         let open =
@@ -183,7 +183,7 @@ impl Client {
     }
 
     /// Says goodbye and waits until the other side has hung up.
-    async fn leave(mut self) -> Result<()> {
+    pub async fn leave(mut self) -> Result<()> {
         self.stream.write_all(b"X\0\0\0\x04").await?;
         self.stream.flush().await?;
         while self.stream.read_buf(&mut self.input).await.is_ok_and(|count| count > 0) {}

@@ -6,6 +6,7 @@ mod acting;
 mod bulk;
 mod count;
 mod driver;
+mod fairness;
 mod idle;
 mod levels;
 mod lines;
@@ -92,6 +93,8 @@ enum Part {
     Storm,
     /// Many tenants, beside an application that sets the tenant itself.
     Tenants,
+    /// One tenant beside another that takes ten times as much.
+    Fairness,
     /// One pool that acts for many tenants.
     Acting,
     /// What each level of protection costs.
@@ -177,6 +180,7 @@ impl Arguments {
             Part::Bulk => 16 * each,
             Part::Storm => 5 * each,
             Part::Tenants => 8 * each + 60,
+            Part::Fairness => 18 * each,
             Part::Acting => 7 * each + 30,
             Part::Levels => 12 * each + 30,
             Part::Idle => 120,
@@ -199,6 +203,7 @@ impl Part {
             Self::Bulk => bulk::run(bench),
             Self::Storm => storm::run(bench),
             Self::Tenants => tenants::run(bench),
+            Self::Fairness => fairness::run(bench),
             Self::Acting => acting::run(bench),
             Self::Levels => levels::take(bench),
             Self::Idle => idle::run(bench),

@@ -3,6 +3,7 @@
 
 use std::fmt::Write;
 
+use crate::fairness::RATIO;
 use crate::lines::BASELINE;
 use crate::sheet::{Sheet, Titled};
 
@@ -73,9 +74,17 @@ pub fn svg(sheet: &Sheet) -> String {
     out
 }
 
-/// The lines of a table with the two columns that hold them against PgBouncer.
+/// The lines of a table with the two columns that hold them against PgBouncer; of one about
+/// fairness those that hold them against the same tenant alone.
 fn compared(table: &Titled) -> Vec<(String, [Option<f64>; 2])> {
     let Some((header, rows)) = table.rows.split_first() else { return Vec::new() };
+    if let Some(at) = header.iter().position(|it| it == RATIO) {
+        let line = |row: &Vec<String>| {
+            let ratio = row.get(at)?.parse::<f64>().ok()?;
+            Some((row.get(..2)?.join(", "), [None, Some(ratio)]))
+        };
+        return rows.iter().filter_map(line).collect();
+    }
     let columns: Vec<usize> =
         (0..header.len()).filter(|at| header.get(*at).is_some_and(|it| it == "× its")).collect();
     let through = header.iter().position(|it| it == "through");

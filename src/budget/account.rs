@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
 use parking_lot::Mutex;
@@ -11,7 +11,7 @@ use tokio::sync::Notify;
 
 use crate::budget::amount::{Amount, Trip};
 use crate::budget::breaker::Breaker;
-use crate::budget::limits::{Kind, Limits};
+use crate::budget::limits::{Excessive, Kind, Limits};
 use crate::budget::overrides::{InForce, Override, Overrides};
 use crate::budget::rate::Rate;
 use crate::budget::spend::{Short, Spend};
@@ -28,6 +28,10 @@ pub struct Account {
     reserved: AtomicU32,
     /// How many of these stay with their sessions, or may.
     pinned: AtomicU32,
+    /// It is over a budget and served with what others leave.
+    pub(super) penalised: AtomicBool,
+    /// When it was over one last, in nanoseconds of the caller's clock.
+    pub(super) over_at: AtomicU64,
     pub(super) rate: Rate,
     pub(super) logins: Rate,
     pub(super) time: Spend,
@@ -125,27 +129,36 @@ impl Account {
     /// back, the same for all who ask. True if the request is a breaker's probe.
     pub fn charge(&self, own: &Limits, now: Duration) -> Result<bool, Over> {
         let limits = self.limits(own);
-        if let Some(allowance) = limits.database_time {
-            let checked = self.time.check(allowance, now);
-            let short = |it: Short| (Amount::micros(it.used), it.retry_after);
-            self.hold(&limits, Budget::DatabaseTime, checked.map_err(short))?;
-        }
-        if let Some(allowance) = limits.bytes_out {
-            let checked = self.bytes.check(allowance, now);
-            let short = |it: Short| (Amount::Bytes(it.used), it.retry_after);
-            self.hold(&limits, Budget::BytesOut, checked.map_err(short))?;
-        }
-        if let Some(rate) = limits.queries_per_second {
-            let burst = limits.queries_burst.unwrap_or(rate);
-            let taken = self.rate.take(now, rate, burst);
-            let taken = taken.map_err(|after| (Amount::Count(burst.into()), after));
-            self.hold(&limits, Budget::Rate, taken)?;
+        let spent = self.charge_spent(&limits, now);
+        match limits.over_budget {
+            Excessive::Refuse => spent?,
+            Excessive::Share => self.penalise(spent.is_err(), now),
         }
         let Some(trip) = limits.breaker else { return Ok(false) };
         let admitted = self.breaker.admit(limits.pause(), now);
         let refused = |after| (Amount::Count(trip.timeouts.into()), after);
         self.hold(&limits, Budget::Breaker, admitted.map_err(refused))
             .map(|probe| probe == Some(true))
+    }
+
+    fn charge_spent(&self, limits: &Limits, now: Duration) -> Result<(), Over> {
+        if let Some(allowance) = limits.database_time {
+            let checked = self.time.check(allowance, now);
+            let short = |it: Short| (Amount::micros(it.used), it.retry_after);
+            self.hold(limits, Budget::DatabaseTime, checked.map_err(short))?;
+        }
+        if let Some(allowance) = limits.bytes_out {
+            let checked = self.bytes.check(allowance, now);
+            let short = |it: Short| (Amount::Bytes(it.used), it.retry_after);
+            self.hold(limits, Budget::BytesOut, checked.map_err(short))?;
+        }
+        if let Some(rate) = limits.queries_per_second {
+            let burst = limits.queries_burst.unwrap_or(rate);
+            let taken = self.rate.take(now, rate, burst);
+            let taken = taken.map_err(|after| (Amount::Count(burst.into()), after));
+            self.hold(limits, Budget::Rate, taken)?;
+        }
+        Ok(())
     }
 
     /// What is over a budget is refused, or only counted.
@@ -266,7 +279,12 @@ impl Account {
     /// Lets the tenant have one more server connection.
     #[inline]
     pub fn lease(self: &Arc<Self>, own: &Limits) -> Option<ServerSlot> {
-        match self.limits(own).servers {
+        let limits = self.limits(own);
+        let limit = match self.is_penalised(&limits) {
+            false => limits.servers,
+            true => Some(1),
+        };
+        match limit {
             Some(limit) if !take_below(&self.servers, limit) => return None,
             Some(_) => {}
             None => drop(self.servers.fetch_add(1, Ordering::Relaxed)),

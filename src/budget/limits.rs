@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use serde::Deserialize;
+
 use crate::budget::amount::{Allowance, Amount, Trip};
 use crate::error::Budget;
 
@@ -48,8 +50,25 @@ pub struct Limits {
     /// How long a request over its budget waits for it before it is refused (53400); zero refuses
     /// at once.
     pub budget_wait: Duration,
+    /// The tenant's part of a capacity that others want as well, beside theirs; 1 without a value.
+    pub weight: Option<u32>,
+    /// Server connections it gets before all who have theirs; none without a value.
+    pub servers_min: Option<u32>,
+    /// What becomes of a request over its rate, its database time or its bytes.
+    pub over_budget: Excessive,
     /// What is over a budget is only counted.
     pub only_report: bool,
+}
+
+/// What becomes of a request over a budget that is spent.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Excessive {
+    /// It waits for [`Limits::budget_wait`] and is refused then.
+    #[default]
+    Refuse,
+    /// It is served, with what others leave: see [`Share`](crate::budget::Share).
+    Share,
 }
 
 /// How long a breaker stays open.
@@ -89,11 +108,13 @@ pub enum Kind {
     IdleInTransaction,
     Breaker,
     Wait,
+    Weight,
+    ServersMin,
 }
 
 impl Kind {
     /// Every kind, in the order of SHOW BUDGETS.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 17] = [
         Self::Clients,
         Self::Logins,
         Self::Rate,
@@ -109,6 +130,8 @@ impl Kind {
         Self::IdleInTransaction,
         Self::Breaker,
         Self::Wait,
+        Self::Weight,
+        Self::ServersMin,
     ];
 
     /// The key in the settings.
@@ -129,6 +152,8 @@ impl Kind {
             Self::IdleInTransaction => "idle_in_transaction",
             Self::Breaker => "breaker",
             Self::Wait => "budget_wait",
+            Self::Weight => "weight",
+            Self::ServersMin => "servers_min",
         }
     }
 
@@ -162,6 +187,8 @@ impl Kind {
             Self::IdleInTransaction => limits.idle_in_transaction = other.idle_in_transaction,
             Self::Breaker => limits.breaker = other.breaker,
             Self::Wait => limits.budget_wait = other.budget_wait,
+            Self::Weight => limits.weight = other.weight,
+            Self::ServersMin => limits.servers_min = other.servers_min,
         }
     }
 
@@ -194,6 +221,8 @@ impl Kind {
                 let waits = !limits.budget_wait.is_zero();
                 waits.then_some((Amount::Time(limits.budget_wait), None))
             }
+            Self::Weight => count(limits.weight),
+            Self::ServersMin => count(limits.servers_min),
         }
     }
 }

@@ -6,6 +6,7 @@ mod breaker;
 mod limits;
 mod overrides;
 mod rate;
+mod share;
 mod spend;
 mod usage;
 
@@ -13,6 +14,7 @@ pub use account::{
     Account, Accounts, ClientSlot, Over, Permit, PinSlot, Reservation, ServerSlot, Totals,
 };
 pub use amount::{Allowance, Amount, Trip};
-pub use limits::{Kind, Limits};
+pub use limits::{Excessive, Kind, Limits};
 pub use overrides::{InForce, Override};
+pub use share::Share;
 pub use usage::{Usage, Waiting};

@@ -147,6 +147,8 @@ mod tests {
             idle_in_transaction: Some(window),
             breaker: Some(crate::budget::Trip { timeouts: 1, of: 2 }),
             budget_wait: window,
+            weight: Some(1),
+            servers_min: Some(1),
             ..Limits::default()
         };
         for kind in Kind::ALL {

@@ -126,7 +126,9 @@ impl Account {
             | Kind::TransactionTime
             | Kind::ClientIdle
             | Kind::IdleInTransaction
-            | Kind::Wait => None,
+            | Kind::Wait
+            | Kind::Weight
+            | Kind::ServersMin => None,
         };
         let window = window.flatten();
         let until = self.overridden_until(kind);

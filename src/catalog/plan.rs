@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use crate::budget::{Allowance, Limits, Trip};
+use crate::budget::{Allowance, Excessive, Limits, Trip};
 use crate::catalog::{Cluster, CredentialPlan, Hosts, Pooling, ServicePlan, TenantState};
 use crate::guard::Denials;
 use crate::isolation::Isolation;
@@ -132,6 +132,9 @@ pub struct LimitsPlan {
     pub breaker: Option<Trip>,
     pub breaker_pause: Option<Duration>,
     pub budget_wait: Option<Duration>,
+    pub weight: Option<u32>,
+    pub servers_min: Option<u32>,
+    pub over_budget: Option<Excessive>,
     pub enforce_budgets: Option<bool>,
     pub pooling: Option<Pooling>,
     pub prepare_threshold: Option<u32>,
@@ -160,6 +163,9 @@ impl LimitsPlan {
         breaker: None,
         breaker_pause: None,
         budget_wait: None,
+        weight: None,
+        servers_min: None,
+        over_budget: None,
         enforce_budgets: None,
         pooling: None,
         prepare_threshold: None,
@@ -187,6 +193,9 @@ impl LimitsPlan {
             breaker: self.breaker.or(tier.breaker),
             breaker_pause: self.breaker_pause.or(tier.breaker_pause),
             budget_wait: self.budget_wait.or(tier.budget_wait).unwrap_or_default(),
+            weight: self.weight.or(tier.weight),
+            servers_min: self.servers_min.or(tier.servers_min),
+            over_budget: self.over_budget.or(tier.over_budget).unwrap_or_default(),
             only_report: !self.enforce_budgets.or(tier.enforce_budgets).unwrap_or(true),
         }
     }
@@ -218,6 +227,7 @@ impl LimitsPlan {
             ("queries_burst", self.queries_burst),
             ("queries_at_once", self.queries_at_once),
             ("servers", self.servers),
+            ("weight", self.weight),
             ("prepare_threshold", self.prepare_threshold),
         ];
         let counts = counts.into_iter().filter(|(_, count)| *count == Some(0)).map(|(key, _)| key);

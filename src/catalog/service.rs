@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwapOption;
 
-use crate::catalog::build::{Builder, check_limits, check_name};
+use crate::catalog::build::{Builder, check_name};
 use crate::catalog::plan::{Fault, LimitsPlan, Place, TokenPlan};
 use crate::catalog::{Pooling, Route, TIER_DEFAULT, Tenant, TenantId, TenantState};
 use crate::isolation::{Context, Isolation};
@@ -102,7 +102,6 @@ fn service(
         faults.push(Fault::new(place.clone(), "state", message).hint(hint));
     }
     let tier = builder.tier(plan.tier.as_deref(), &place, &mut faults);
-    check_limits(&plan.limits, tier, &Place::ServiceLimits(name.to_owned()), &mut faults);
     if let ActsFor::Listed(ids) = &plan.acts_for {
         for (index, id) in ids.iter().enumerate() {
             if !builder.plan().tenants.contains_key(id) {
@@ -112,6 +111,8 @@ fn service(
         }
     }
     let cluster = builder.cluster(&plan.cluster, &place, &mut faults);
+    let own = (&plan.limits, Place::ServiceLimits(name.to_owned()));
+    faults.extend(builder.limits(own, (plan.tier.as_deref(), tier), cluster.as_deref()));
     let conninfo = match Conninfo::read(&plan.connection_string, &builder.plan().folder) {
         Ok(conninfo) => Some(Arc::new(conninfo)),
         Err(error) => {

@@ -274,6 +274,28 @@ fn numbers_nobody_could_live_with_are_refused() {
 }
 
 #[test]
+fn more_servers_than_a_cluster_has_are_promised_to_nobody() {
+    let minimum =
+        |servers_min| LimitsPlan { servers_min: Some(servers_min), ..LimitsPlan::default() };
+    let of_tier = |own: LimitsPlan| TenantPlan {
+        tier: Some("gold".to_owned()),
+        limits: own,
+        ..tenant(Isolation::Row)
+    };
+    let message = "servers_min is 6, and the capacity of cluster \"main\" is 5".to_owned();
+    let mut words = plan([("acme", TenantPlan { limits: minimum(6), ..tenant(Isolation::Row) })]);
+    let own = Place::TenantLimits("acme".to_owned());
+    assert_eq!(fault(&words), (own, Some("servers_min"), message.clone()));
+    words = plan([("acme", of_tier(LimitsPlan::default())), ("globex", of_tier(minimum(5)))]);
+    words.tenants.insert("umbrella".to_owned(), of_tier(LimitsPlan::default()));
+    words.tiers.insert("gold".to_owned(), minimum(6));
+    let tier = Place::Tier("gold".to_owned());
+    assert_eq!(fault(&words), (tier, Some("servers_min"), message), "once for all of its tenants");
+    words.clusters.insert("main".to_owned(), cluster(6, Some(LOGIN)));
+    build(&words);
+}
+
+#[test]
 fn a_spread_is_held_to_its_clusters() {
     let spread = |name: &str, clusters: &[&str]| {
         let clusters = clusters.iter().map(|it| (*it).to_owned()).collect();

@@ -39,7 +39,7 @@ pub use talk::{Phase, Shared};
 use crate::guard;
 use crate::net::{Buffers, Clock};
 use crate::pool::Pools;
-use crate::telemetry::Audit;
+use crate::telemetry::{Audit, Times};
 
 /// What a worker hands every session.
 #[derive(Debug)]
@@ -72,4 +72,6 @@ pub struct Counts {
     pub refusals: RefCell<Vec<(&'static str, &'static str, u64)>>,
     /// What level guard would have refused.
     pub would_refuse: RefCell<crate::guard::Ledger>,
+    /// How long transactions took, by tier.
+    pub times: Times,
 }

@@ -9,7 +9,7 @@ use serde::Deserialize;
 
 use super::credentials::{RoleShape, TokenShape};
 use super::{allowance, units};
-use crate::budget::{Allowance, Trip};
+use crate::budget::{Allowance, Excessive, Trip};
 use crate::catalog::{
     ActsFor, CredentialPlan, LimitsPlan, Pooling, ServicePlan, TenantState, TokenPlan,
 };
@@ -152,6 +152,9 @@ pub(super) struct LimitsShape {
     pub breaker_pause: Option<Duration>,
     #[serde(deserialize_with = "units::duration")]
     pub budget_wait: Option<Duration>,
+    pub weight: Option<u32>,
+    pub servers_min: Option<u32>,
+    pub over_budget: Option<Excessive>,
     pub enforce_budgets: Option<bool>,
     pub pooling: Option<Pooling>,
     pub prepare_threshold: Option<u32>,
@@ -179,6 +182,9 @@ impl From<LimitsShape> for LimitsPlan {
             breaker: shape.breaker,
             breaker_pause: shape.breaker_pause,
             budget_wait: shape.budget_wait,
+            weight: shape.weight,
+            servers_min: shape.servers_min,
+            over_budget: shape.over_budget,
             enforce_budgets: shape.enforce_budgets,
             pooling: shape.pooling,
             prepare_threshold: shape.prepare_threshold,

@@ -27,7 +27,18 @@ const TENANTS: &[Field<TenantRow>] = &[
     field("servers", Kind::Int4, |row| count(row.servers)),
     field("version", Kind::Int8, |row| large(row.version)),
     field("leaves_open", Kind::Text, |row| text(&row.leaves_open)),
+    field("share", Kind::Text, |row| text(&part(row.share, 100))),
+    field("weight", Kind::Text, |row| text(&part(row.weight, 1000))),
+    field("servers_min", Kind::Int4, |row| count(row.servers_min)),
 ];
+
+/// A number that is kept in so many parts of one, without zeros at its end.
+fn part(value: u64, of: u64) -> String {
+    let digits = of.ilog10() as usize;
+    let (whole, rest) = (value / of, value % of);
+    let text = format!("{whole}.{rest:0digits$}");
+    text.trim_end_matches('0').trim_end_matches('.').to_owned()
+}
 
 const CATALOG: &[Field<CatalogRow>] = &[
     field("source", Kind::Text, |row| text(row.source)),

@@ -52,6 +52,12 @@ pub struct TenantRow {
     pub servers: u64,
     /// Version of the tenant's facts; rises with every change.
     pub version: u64,
+    /// Places of its cluster that are due to it at the moment, in hundredths.
+    pub share: u64,
+    /// By which that is reckoned, in thousandths.
+    pub weight: u64,
+    /// Servers it gets before all who have theirs.
+    pub servers_min: u64,
 }
 
 /// The catalog as a whole, and what is wrong in it.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use crate::budget::{Account, ClientSlot, Kind, Override};
-use crate::catalog::Tenant;
+use crate::catalog::{Cluster, Tenant};
 use crate::client;
 use crate::config;
 use crate::console::{BudgetOrder, BudgetRow, Done, Fault};
@@ -71,9 +71,8 @@ impl Desk {
     pub fn budget(&self, order: BudgetOrder) -> Done {
         let BudgetOrder { tenant, kind, value } = order;
         let common = &self.common;
-        if common.catalog.load().known(&tenant).is_none() {
-            return Err(Fault::UnknownTarget { name: tenant });
-        }
+        let known = common.catalog.load().known(&tenant).cloned();
+        let Some(known) = known else { return Err(Fault::UnknownTarget { name: tenant }) };
         let kind = kind.map(|name| named(&name)).transpose()?;
         let account = common.accounts.of(&tenant);
         let Some((value, period)) = value else {
@@ -87,6 +86,11 @@ impl Desk {
         };
         let Some(kind) = kind else { return Err(invalid("no budget is named".to_owned())) };
         let limits = config::limit(kind, &value).map_err(invalid)?;
+        let Cluster { name: cluster, capacity, .. } = &*known.route.cluster;
+        if limits.servers_min.is_some_and(|minimum| minimum as usize > *capacity) {
+            let what = format!("\"{value}\" is more than cluster \"{cluster}\" has, {capacity}");
+            return Err(invalid(what));
+        }
         let length = config::duration(&period).filter(|it| !it.is_zero() && *it <= OVERRIDE_MAX);
         let Some(length) = length else {
             let period = period.escape_debug();

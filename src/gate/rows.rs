@@ -12,7 +12,7 @@ use crate::gate::worker::{Floor, Guest};
 use crate::guard;
 use crate::isolation::Isolation;
 use crate::net::Peer;
-use crate::pool::{Pool, SessionId};
+use crate::pool::{Claims, Pool, SessionId};
 use crate::server::{Host, ServerFacts};
 
 /// What one worker knows.
@@ -22,6 +22,8 @@ pub struct WorkerRows {
     pub clients: Vec<ClientRow>,
     pub servers: Vec<ServerRow>,
     pub hosts: Vec<HostRow>,
+    /// Who claims how much of which cluster, in the whole process.
+    pub claims: HashMap<String, Claims>,
     pub would_refuse: Vec<guard::Entry>,
     /// For how long a server has worked on what runs now, by tenant; in microseconds.
     pub working: Vec<(String, u64)>,
@@ -32,6 +34,7 @@ pub fn rows(floor: &Floor) -> WorkerRows {
     let mut rows = WorkerRows::default();
     floor.book_bytes();
     rows.hosts = host_rows(floor);
+    rows.claims = floor.env.pools.claims();
     rows.would_refuse = floor.env.counts.would_refuse.borrow().entries();
     // By database and login: what the sessions of a pool are doing.
     let mut doing: HashMap<(Database, String), Doing> = HashMap::new();

@@ -1,11 +1,12 @@
 //! What the console and the metrics are told: rows gathered from the workers and the catalog,
 //! counters handed on.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::atomic::Ordering;
 
 use tokio::sync::oneshot;
 
+use crate::budget::Account;
 use crate::catalog::{Catalog, Holds, RowFault, Tenant, TenantState, database_of};
 use crate::config::Setting;
 use crate::console::{
@@ -18,6 +19,7 @@ use crate::gate::table::{TableFigures, shown};
 use crate::gate::worker::{Floor, Guest, Order, Worker};
 use crate::gate::{Common, budgets};
 use crate::guard;
+use crate::pool::Claims;
 use crate::telemetry;
 
 pub use crate::gate::rows::{WorkerRows, rows};
@@ -32,6 +34,7 @@ const STATS_PERIOD: &str = "console.stats_period";
 pub async fn take(common: &Common, workers: &[Worker]) -> Snapshot {
     let mut snapshot = Snapshot::default();
     let mut would_refuse = Vec::new();
+    let mut claims = HashMap::new();
     for worker in workers {
         let (reply, rows) = oneshot::channel();
         worker.order(Order::Snapshot(reply));
@@ -41,6 +44,7 @@ pub async fn take(common: &Common, workers: &[Worker]) -> Snapshot {
             snapshot.servers.append(&mut rows.servers);
             // They are the process's: every worker says the same.
             snapshot.hosts = rows.hosts;
+            claims = rows.claims;
             would_refuse.append(&mut rows.would_refuse);
             snapshot.working.append(&mut rows.working);
         }
@@ -56,8 +60,7 @@ pub async fn take(common: &Common, workers: &[Worker]) -> Snapshot {
     rename_databases(&catalog, &mut snapshot);
     for tenant in catalog.tenants() {
         let account = common.accounts.of(tenant.id.as_str());
-        let (clients, _, servers) = account.in_use();
-        snapshot.tenants.push(tenant_row(tenant, &holds, clients, servers));
+        snapshot.tenants.push(tenant_row(tenant, &account, &holds, &claims));
         snapshot.budgets.extend(budgets::rows(tenant, &account, common.epoch.elapsed()));
     }
     snapshot
@@ -182,7 +185,18 @@ fn rename_databases(catalog: &Catalog, snapshot: &mut Snapshot) {
     }
 }
 
-fn tenant_row(tenant: &Tenant, holds: &Holds, clients: u32, servers: u32) -> TenantRow {
+fn tenant_row(
+    tenant: &Tenant,
+    account: &Account,
+    holds: &Holds,
+    claims: &HashMap<String, Claims>,
+) -> TenantRow {
+    let (clients, _, servers) = account.in_use();
+    let share = account.share(&tenant.limits);
+    let cluster = &tenant.route.cluster;
+    // Where nobody has asked for a server yet.
+    let alone = Claims { places: cluster.capacity, ..Claims::default() };
+    let claims = claims.get(&cluster.name).unwrap_or(&alone);
     let disabled = holds.disabled.covers(tenant) || tenant.state == TenantState::Disabled;
     let paused = holds.wait(tenant) || tenant.state == TenantState::Paused;
     let state = match () {
@@ -207,12 +221,15 @@ fn tenant_row(tenant: &Tenant, holds: &Holds, clients: u32, servers: u32) -> Ten
         clients: clients.into(),
         servers: servers.into(),
         version: tenant.version,
+        share: claims.due(account, share.weight),
+        weight: share.weight,
+        servers_min: share.minimum.into(),
     }
 }
 
 /// Every tenant's totals, for the metrics.
 pub fn totals(common: &Common) -> Vec<telemetry::TenantRow> {
-    let row = |(tenant, account): (String, std::sync::Arc<crate::budget::Account>)| {
+    let row = |(tenant, account): (String, std::sync::Arc<Account>)| {
         let totals = &account.totals;
         let read = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
         telemetry::TenantRow {
@@ -323,6 +340,7 @@ impl Report {
         for waited in pools.waits.take() {
             metrics.wait.record(waited.as_secs_f64());
         }
+        metrics.tiers.add(&counts.times);
         let waiting = floor.env.pools.waiting();
         // One figure for all workers: each adds what has changed on it.
         metrics.clients_waiting.increment(waiting as f64 - self.waiting as f64);

@@ -83,7 +83,10 @@ impl Pool {
             let bound = self.take_into_use(grant, want).await;
             want.binding.set(false);
             match bound {
-                Ok(lease) => return Ok(lease),
+                Ok(mut lease) => {
+                    lease.asked = started.unwrap_or(lease.asked);
+                    return Ok(lease);
+                }
                 Err(BindError::Io(error)) => {
                     tracing::debug!(%error, "a server connection was dead, taking another");
                 }
@@ -101,8 +104,9 @@ impl Pool {
     /// Steps 1 and 2, which wait for nothing: the server that is still with this session, or one
     /// that is still with its context.
     pub fn acquire_bound(self: &Rc<Self>, want: Want<'_>) -> Option<Box<Lease>> {
-        // Others of the tenant came first: what it may have is theirs.
-        if self.cluster.capped.holds(&want.tenant.id) {
+        // Others of the tenant came first: what it may have is theirs. Or it is to be held against
+        // what others may have.
+        if self.cluster.capped.holds(&want.tenant.id) || self.cluster.holds_back.get() {
             return None;
         }
         let slot = want.account.lease(&want.tenant.limits)?;
@@ -246,6 +250,7 @@ impl Pool {
         let late = self.obsolete.get() && idle.fresh && cluster.line.borrow().waits_for(self);
         let outdated = self.is_outdated(idle.server.facts()) && !late;
         if outdated || cluster.closing.get() || cluster.is_exceeded() {
+            self.sheds(idle.server.facts());
             cluster.close_clean(idle);
         } else {
             self.shelve_clean(idle);
@@ -321,7 +326,7 @@ struct Waiting {
 impl Drop for Waiting {
     fn drop(&mut self) {
         let pool = &self.waiter.pool;
-        drop(pool.cluster.forget(&self.waiter));
+        pool.cluster.forget(&self.waiter);
         if let Ok(Ok((grant, slot))) = self.answer.try_recv() {
             drop(slot);
             pool.take_back(grant);

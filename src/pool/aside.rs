@@ -1,16 +1,64 @@
 //! Who waits for a host rather than for a place: as long as a route cannot be connected, those who
 //! want it stand beside the line and out of the arbiter's book, so that nobody else waits for them.
 
+use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::Instant;
 
 use crate::pool::acquire::AcquireError;
+use crate::pool::arbiter::{PoolId, Ticket};
 use crate::pool::health::{Outage, Outlook};
 use crate::pool::line::Waiter;
 use crate::pool::probe::Probe;
 use crate::pool::trial::Trial;
 use crate::pool::{ClusterPools, Pool};
 use crate::server::{Blame, Clean, ConnectError, connect_host};
+
+/// Those who wait beside the line, by pool and arrival.
+#[derive(Debug, Default)]
+pub(super) struct Aside(BTreeMap<PoolId, BTreeMap<Ticket, Rc<Waiter>>>);
+
+impl Aside {
+    #[inline]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// How many they are.
+    pub fn len(&self) -> usize {
+        self.0.values().map(BTreeMap::len).sum()
+    }
+
+    /// Those who wait for one pool.
+    pub fn of(&self, pool: &Pool) -> impl Iterator<Item = &Rc<Waiter>> {
+        self.0.get(&pool.id).into_iter().flat_map(BTreeMap::values)
+    }
+
+    /// The first who waits for one pool.
+    pub fn first_of(&self, pool: &Pool) -> Option<Rc<Waiter>> {
+        self.of(pool).next().cloned()
+    }
+
+    /// Every pool that somebody waits for.
+    fn pools(&self) -> Vec<Rc<Pool>> {
+        let first = |all: &BTreeMap<Ticket, Rc<Waiter>>| all.values().next().cloned();
+        self.0.values().filter_map(first).map(|waiter| waiter.pool.clone()).collect()
+    }
+
+    fn insert(&mut self, waiter: Rc<Waiter>) {
+        self.0.entry(waiter.pool.id).or_default().insert(waiter.ticket, waiter);
+    }
+
+    /// False if it was not in.
+    fn remove(&mut self, waiter: &Waiter) -> bool {
+        let Some(of_pool) = self.0.get_mut(&waiter.pool.id) else { return false };
+        let was_in = of_pool.remove(&waiter.ticket).is_some();
+        if of_pool.is_empty() {
+            self.0.remove(&waiter.pool.id);
+        }
+        was_in
+    }
+}
 
 impl ClusterPools {
     /// Whether a connection could be tried for one in line. One who cannot have it now leaves the
@@ -45,34 +93,38 @@ impl ClusterPools {
         }
     }
 
+    /// Whether a connection for a pool could be tried now, as far as its hosts are concerned.
+    pub(super) fn has_hosts(&self, pool: &Pool) -> bool {
+        let places = self.settings.borrow().capacity;
+        matches!(self.arbiter.health.outlook(&pool.plan, places), Outlook::Room(_))
+    }
+
     /// Puts one who stands in line beside it.
     fn put_aside(&self, waiter: &Rc<Waiter>) {
         if self.line.borrow_mut().remove(waiter) {
-            self.arbiter.leave(waiter.pool.id, waiter.ticket);
-            waiter.pool.aside.set(waiter.pool.aside.get() + 1);
-            self.aside.borrow_mut().push(waiter.clone());
+            self.arbiter.set_aside(waiter.lane(), waiter.ticket);
+            self.aside.borrow_mut().insert(waiter.clone());
         }
     }
 
     /// Takes one out from beside the line. False if it was not there.
     pub(super) fn leave_aside(&self, waiter: &Waiter) -> bool {
-        let mut aside = self.aside.borrow_mut();
-        let Some(at) = aside.iter().position(|it| std::ptr::eq(&**it, waiter)) else {
-            return false;
-        };
-        aside.remove(at);
-        waiter.pool.aside.set(waiter.pool.aside.get().saturating_sub(1));
-        true
+        let was_in = self.aside.borrow_mut().remove(waiter);
+        if was_in {
+            self.arbiter.end_aside(waiter.lane());
+        }
+        was_in
     }
 
     fn call_back(&self, waiter: &Rc<Waiter>) {
-        if self.leave_aside(waiter) {
-            self.enter(waiter);
+        if self.aside.borrow_mut().remove(waiter) {
+            self.line.borrow_mut().join(waiter.clone());
+            self.arbiter.come_back(waiter.lane(), waiter.ticket);
         }
     }
 
     fn refuse(&self, waiter: &Waiter, outage: Outage) {
-        drop(self.forget(waiter));
+        self.forget(waiter);
         // Who gave up in this moment need not know.
         let _ = waiter.answer(Err(AcquireError::Outage(outage)));
     }
@@ -80,66 +132,45 @@ impl ClusterPools {
     /// Something has happened to a host or a login: those who can be served come back into the
     /// line, those for whom there is nothing are told.
     pub(super) fn look_at_hosts(self: &Rc<Self>) {
-        let health = &self.arbiter.health;
-        let places = self.settings.borrow().capacity;
-        let mut aside = self.aside.borrow().clone();
-        if !aside.is_empty() {
+        let pools = self.aside.borrow().pools();
+        if !pools.is_empty() {
             // Before the look: what happens after it is told again.
-            health.watch(self.worker);
+            self.arbiter.health.watch(self.worker);
         }
-        // From who came first to who came last, and one look for those of a pool.
-        aside.sort_by_key(|waiter| waiter.ticket);
-        let mut known: Option<(Rc<Pool>, Outlook)> = None;
-        for waiter in aside {
-            let outlook = match &known {
-                Some((pool, outlook)) if Rc::ptr_eq(pool, &waiter.pool) => *outlook,
-                _ => {
-                    // Who waits is one who asks: the probes go on, or begin anew.
-                    let asked = health.consult(&waiter.pool.plan, self.worker, places);
-                    self.send_out(asked.1);
-                    asked.0
-                }
-            };
-            let left = match outlook {
-                Outlook::Room(0) => outlook,
-                Outlook::Room(room) => {
-                    self.call_back(&waiter);
-                    Outlook::Room(room - 1)
-                }
-                Outlook::Wait { wake } => {
-                    self.wake_at(wake);
-                    outlook
-                }
-                Outlook::Refused(outage) => {
-                    if !waiter.pool.has_servers() {
-                        self.refuse(&waiter, outage);
-                    }
-                    outlook
-                }
-            };
-            known = Some((waiter.pool.clone(), left));
-        }
-        self.clear_line(places);
+        pools.iter().for_each(|pool| self.look_at_hosts_of(pool));
+        self.clear_line();
         self.pump();
     }
 
-    /// Tells those in line whose hosts are all down.
-    fn clear_line(&self, places: usize) {
-        let mut known: Option<(Rc<Pool>, Outlook)> = None;
-        let mut hopeless = Vec::new();
-        let mut at = 0;
-        while let Some(waiter) = self.line.borrow().get(at) {
-            at += 1;
-            let outlook = match &known {
-                Some((pool, outlook)) if Rc::ptr_eq(pool, &waiter.pool) => *outlook,
-                _ => self.arbiter.health.outlook(&waiter.pool.plan, places),
-            };
-            known = Some((waiter.pool.clone(), outlook));
-            if let Outlook::Refused(outage) = outlook
-                && !waiter.pool.has_servers()
-            {
-                hopeless.push((waiter, outage));
+    fn look_at_hosts_of(self: &Rc<Self>, pool: &Rc<Pool>) {
+        let (health, places) = (&self.arbiter.health, self.settings.borrow().capacity);
+        // Who waits is one who asks: the probes go on, or begin anew.
+        let (outlook, probes) = health.consult(&pool.plan, self.worker, places);
+        self.send_out(probes);
+        let first = |many| self.aside.borrow().of(pool).take(many).cloned().collect::<Vec<_>>();
+        match outlook {
+            Outlook::Room(room) => first(room).iter().for_each(|waiter| self.call_back(waiter)),
+            Outlook::Wait { wake } => self.wake_at(wake),
+            Outlook::Refused(_) if pool.has_servers() => {}
+            Outlook::Refused(outage) => {
+                first(usize::MAX).iter().for_each(|waiter| self.refuse(waiter, outage));
             }
+        }
+    }
+
+    /// Tells those in line whose hosts are all down.
+    fn clear_line(&self) {
+        let places = self.settings.borrow().capacity;
+        let mut known = BTreeMap::new();
+        let mut hopeless = Vec::new();
+        for waiter in self.line.borrow().all() {
+            let pool = &waiter.pool;
+            let look = || match self.arbiter.health.outlook(&pool.plan, places) {
+                Outlook::Refused(outage) if !pool.has_servers() => Some(outage),
+                Outlook::Refused(_) | Outlook::Room(_) | Outlook::Wait { .. } => None,
+            };
+            let outage = *known.entry(pool.id).or_insert_with(look);
+            hopeless.extend(outage.map(|outage| (waiter.clone(), outage)));
         }
         hopeless.iter().for_each(|(waiter, outage)| self.refuse(waiter, *outage));
     }
@@ -186,13 +217,13 @@ impl Pool {
     }
 
     /// A server has come free: it is for the first of those who wait for this pool aside.
+    #[cold]
     pub(super) fn call_first(&self) {
-        let aside = self.cluster.aside.borrow();
-        let of_pool = aside.iter().filter(|it| std::ptr::eq(&*it.pool, self));
-        let first = of_pool.min_by_key(|it| it.ticket).cloned();
-        drop(aside);
+        let first = self.cluster.aside.borrow().first_of(self);
         if let Some(first) = first {
             self.cluster.call_back(&first);
+            // Whoever brought it may not look who is in line.
+            self.cluster.pump_soon();
         }
     }
 

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use tokio::task::AbortHandle;
 
-use crate::budget::{Account, Limits};
+use crate::budget::{Account, Limits, Share};
 use crate::catalog::{Tenant, TenantId};
 use crate::pool::arbiter::Ticket;
 use crate::pool::line::Waiter;
@@ -31,7 +31,17 @@ struct List {
     /// What the latest of them came with, or a reload said since.
     limits: Limits,
     waiters: BTreeMap<Ticket, Rc<Waiter>>,
+    /// Some of them came while the tenant was over a budget: they go one by one.
+    slowly: bool,
     _watch: Watch,
+}
+
+/// One who may stand in line now.
+struct Uncapped {
+    waiter: Rc<Waiter>,
+    /// Its tenant's, of this moment and not of when it came.
+    share: Share,
+    slowly: bool,
 }
 
 /// The task that hears when a slot is given back, by whomever and on whichever worker. It ends with
@@ -86,27 +96,35 @@ impl ClusterPools {
             account: waiter.account.clone(),
             limits: limits.clone(),
             waiters: BTreeMap::new(),
+            slowly: false,
             _watch: watch(Rc::downgrade(self), tenant.clone(), waiter.account.clone()),
         });
         list.limits = limits.clone();
+        list.slowly |= waiter.account.is_penalised(&waiter.account.limits(limits));
         list.waiters.insert(waiter.ticket, waiter.clone());
         self.capped.count.set(lists.len());
     }
 
     /// Moves those of a tenant into the line for whom there are slots now. True if there were any.
+    /// When a tenant is within its budgets again, what piled up does not come down on the others at
+    /// once: each that is done makes room for one.
     pub(super) fn uncap(&self, tenant: &TenantId) -> bool {
         let mut moved = false;
-        while let Some(waiter) = self.first_with_slot(tenant) {
-            self.enter(&waiter);
+        while let Some(Uncapped { waiter, share, slowly }) = self.first_with_slot(tenant) {
+            self.enter(&waiter, share);
             moved = true;
+            if slowly {
+                break;
+            }
         }
         moved
     }
 
-    fn first_with_slot(&self, tenant: &TenantId) -> Option<Rc<Waiter>> {
+    fn first_with_slot(&self, tenant: &TenantId) -> Option<Uncapped> {
         let mut lists = self.capped.lists.borrow_mut();
         let list = lists.get_mut(tenant)?;
         let reservation = list.account.reserve(&list.limits)?;
+        let (share, slowly) = (list.account.share(&list.limits), list.slowly);
         let first = list.waiters.pop_first();
         if list.waiters.is_empty() {
             lists.remove(tenant);
@@ -114,7 +132,7 @@ impl ClusterPools {
         self.capped.count.set(lists.len());
         let (_, waiter) = first?;
         waiter.reserve(reservation);
-        Some(waiter)
+        Some(Uncapped { waiter, share, slowly })
     }
 
     /// Takes a reload's limits over for those who wait already.

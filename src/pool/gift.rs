@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::pool::arbiter::{Claim, Need, Place, PoolId, Ticket};
+use crate::pool::arbiter::{Claim, Need, Place, PoolId, Rank};
 use crate::pool::lease::close_soon;
 use crate::pool::{ClusterPools, Idle, Parked, Pool, Pools, count};
 use crate::server::{Clean, ConnectPlan, Crossing};
@@ -43,7 +43,7 @@ impl Pools {
 
 impl ClusterPools {
     /// Gives idle servers to those on other workers whose turn it is, before one who waits here.
-    pub(super) fn give(self: &Rc<Self>, before: Option<Ticket>) {
+    pub(super) fn give(self: &Rc<Self>, before: Option<Rank>) {
         while self.asked.get() && self.idle.get() > 0 {
             match self.arbiter.claim(self.worker, before) {
                 Claim::Nobody => self.asked.set(false),

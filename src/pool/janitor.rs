@@ -44,6 +44,8 @@ impl ClusterPools {
         }
         self.listed.borrow_mut().append(&mut kept);
         self.arbiter.publish(self.worker, self.longest_idle());
+        // Whatever was missed or held back, nobody waits long beside what is idle.
+        self.pump_soon();
     }
 }
 

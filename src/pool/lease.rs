@@ -4,12 +4,12 @@
 use std::rc::Rc;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, Waker};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::budget::ServerSlot;
 use crate::catalog::TenantId;
 use crate::net::Connection;
-use crate::pool::arbiter::Place;
+use crate::pool::arbiter::{Place, tenant_key};
 use crate::pool::{Counts, Idle, LeaseFacts, Parked, Pool, SessionId, Want, count};
 use crate::server::{Bound, Server, retire, watch};
 use crate::wire::frame::{self, Header};
@@ -23,6 +23,8 @@ pub struct Lease {
     session: SessionId,
     tenant: TenantId,
     pub(super) since: Instant,
+    /// When the wait for it began; the same if there was none.
+    pub(super) asked: Instant,
     /// Something ran on it that may have left a trace in the server's session.
     pub(super) trace: bool,
 }
@@ -46,13 +48,15 @@ impl Lease {
         let facts = bound.facts().clone();
         let shown = LeaseFacts { facts, session: want.session, tenant: tenant.clone() };
         pool.leased.borrow_mut().push(shown);
+        let since = Instant::now();
         Box::new(Self {
             held: Some(Held { bound, place }),
             pool: pool.clone(),
             slot,
             session: want.session,
             tenant,
-            since: Instant::now(),
+            since,
+            asked: since,
             trace: false,
         })
     }
@@ -100,37 +104,52 @@ impl Lease {
     /// Gives the server back, bound as it is. The caller has seen that it is ready, outside a
     /// transaction, and that nothing is in flight. With `stays` the session may have it again as it
     /// is; without, whoever is next gets it scrubbed.
-    pub fn park(mut self: Box<Self>, stays: bool) {
-        let Some(Held { bound, place }) = self.held.take() else { return };
+    pub fn park(self: Box<Self>, stays: bool) {
+        self.park_timed(stays);
+    }
+
+    /// The same. How long it was since the server was asked for.
+    pub fn park_timed(mut self: Box<Self>, stays: bool) -> Duration {
+        let Some(Held { bound, mut place }) = self.held.take() else { return Duration::ZERO };
         let pool = self.pool.clone();
         let cluster = pool.cluster.clone();
         let now = Instant::now();
         let spent = now.duration_since(self.since).as_micros() as u64;
+        let took = now.duration_since(self.asked);
         self.slot.account().totals.server_time_us.fetch_add(spent, Ordering::Relaxed);
         let lifetime = cluster.settings.borrow().server_lifetime;
         let old = now.duration_since(bound.facts().since) >= lifetime;
         if old || pool.is_outdated(bound.facts()) || cluster.is_exceeded() {
+            place.was_of(self.slot.account());
+            pool.sheds(bound.facts());
             cluster.close_bound(*bound, place);
-            return;
+            return took;
         }
         let session = if stays { self.session } else { SessionId::MAX };
         let harmless = !self.trace && stays;
         let tenant = self.tenant.clone();
         let idle = Idle { server: bound, place, since: now, fresh: false };
         pool.shelve_parked(Parked { idle, session, tenant, harmless });
+        let account = tenant_key(self.slot.account());
         drop(self);
         if pool.is_wanted() {
-            cluster.pump();
+            cluster.pump_after(Some(account));
         }
+        took
     }
 }
 
 impl Lease {
-    /// Gives the server back and has it closed. The same must hold as for [`Self::park`].
-    pub fn close(mut self) {
-        let Some(Held { bound, place }) = self.held.take() else { return };
+    fn book_time(&self) {
         let spent = self.since.elapsed().as_micros() as u64;
         self.slot.account().totals.server_time_us.fetch_add(spent, Ordering::Relaxed);
+    }
+
+    /// Gives the server back and has it closed. The same must hold as for [`Self::park`].
+    pub fn close(mut self) {
+        let Some(Held { bound, mut place }) = self.held.take() else { return };
+        self.book_time();
+        place.was_of(self.slot.account());
         self.pool.cluster.close_bound(*bound, place);
     }
 }
@@ -143,7 +162,9 @@ impl Drop for Lease {
             leased.swap_remove(at);
         }
         drop(leased);
-        if let Some(Held { bound, place }) = self.held.take() {
+        if let Some(Held { bound, mut place }) = self.held.take() {
+            self.book_time();
+            place.was_of(self.slot.account());
             // The pool lives until it is gone: see `Pool::at_work_for`.
             let (pool, server) = (self.pool.clone(), bound.into_server());
             tokio::task::spawn_local(async move {

@@ -1,7 +1,8 @@
-//! [`Line`]: who waits for a server connection of a cluster, in order of arrival.
+//! [`Line`]: who waits for a server connection of a cluster, by ticket. Whose turn it is the
+//! arbiter says.
 
 use std::cell::RefCell;
-use std::collections::VecDeque;
+use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -11,7 +12,7 @@ use crate::budget::{Account, Reservation, ServerSlot};
 use crate::catalog::TenantId;
 use crate::isolation::Context;
 use crate::pool::acquire::{AcquireError, Granted};
-use crate::pool::arbiter::Ticket;
+use crate::pool::arbiter::{LaneId, Ticket, tenant_key};
 use crate::pool::{Pool, SessionId};
 use crate::server::Settings;
 
@@ -30,9 +31,9 @@ pub struct Waiter {
     reply: RefCell<Option<oneshot::Sender<Result<Granted, AcquireError>>>>,
 }
 
-/// What a waiter is made of, apart from where its answer goes.
+/// Those who wait on one worker.
 #[derive(Debug, Default)]
-pub struct Line(VecDeque<Rc<Waiter>>);
+pub struct Line(BTreeMap<Ticket, Rc<Waiter>>);
 
 impl Waiter {
     /// A waiter and where its answer will come.
@@ -53,6 +54,11 @@ impl Waiter {
             reply: RefCell::new(Some(sender)),
         };
         (Rc::new(waiter), receiver)
+    }
+
+    /// Where it stands in the arbiter's book.
+    pub fn lane(&self) -> LaneId {
+        LaneId { pool: self.pool.id, tenant: tenant_key(&self.account) }
     }
 
     /// Answers; what could not be delivered comes back.
@@ -86,27 +92,29 @@ impl Line {
         self.0.len()
     }
 
-    /// Puts one behind those who came earlier: at the end, unless it had to wait for a slot first.
+    /// Puts one in.
     pub fn join(&mut self, waiter: Rc<Waiter>) {
-        let at = self.0.partition_point(|known| known.ticket < waiter.ticket);
-        self.0.insert(at, waiter);
+        self.0.insert(waiter.ticket, waiter);
     }
 
-    /// The one at this place, from the front.
-    pub fn get(&self, at: usize) -> Option<Rc<Waiter>> {
-        self.0.get(at).cloned()
+    /// Everybody, by time of arrival.
+    pub fn all(&self) -> impl Iterator<Item = &Rc<Waiter>> {
+        self.0.values()
+    }
+
+    /// The one with this ticket.
+    pub fn get(&self, ticket: Ticket) -> Option<Rc<Waiter>> {
+        self.0.get(&ticket).cloned()
     }
 
     /// Takes one out. False if it was not in.
     pub fn remove(&mut self, waiter: &Waiter) -> bool {
-        // Tickets rise from front to back.
-        let found = self.0.binary_search_by(|known| known.ticket.cmp(&waiter.ticket));
-        found.is_ok_and(|at| self.0.remove(at).is_some())
+        self.0.remove(&waiter.ticket).is_some()
     }
 
     /// The first who waits for one pool.
     pub fn first_for(&self, pool: &Pool) -> Option<Rc<Waiter>> {
-        self.0.iter().find(|it| std::ptr::eq(&*it.pool, pool)).cloned()
+        self.0.values().find(|it| std::ptr::eq(&*it.pool, pool)).cloned()
     }
 
     /// Whether anybody waits for one pool.
@@ -116,7 +124,13 @@ impl Line {
 
     /// Tickets of those who wait for one pool.
     pub fn waiting_for(&self, pool: &Pool) -> Vec<Ticket> {
-        let of_pool = self.0.iter().filter(|it| std::ptr::eq(&*it.pool, pool));
+        let of_pool = self.0.values().filter(|it| std::ptr::eq(&*it.pool, pool));
         of_pool.map(|waiter| waiter.ticket).collect()
+    }
+
+    /// Sessions of those who wait, by time of arrival.
+    #[cfg(test)]
+    pub fn sessions(&self) -> Vec<SessionId> {
+        self.0.values().map(|waiter| waiter.session).collect()
     }
 }

@@ -9,6 +9,7 @@ mod arbiter;
 mod aside;
 mod capped;
 mod gift;
+mod greetings;
 mod health;
 mod hold;
 mod janitor;
@@ -25,13 +26,14 @@ mod trial;
 mod verify;
 
 use std::cell::{Cell, RefCell};
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 pub use acquire::{AcquireError, Want};
-pub use arbiter::{Arbiters, Mail, Post};
+pub use arbiter::{Arbiters, Claims, Mail, Post};
+pub use greetings::Greeting;
 pub use health::{Health, HostFacts, Outage, Standing, Why};
 pub use lease::Lease;
 pub use pin::Pin;
@@ -41,19 +43,14 @@ use crate::catalog::{Catalog, Cluster, Moved, Tenant, TenantId};
 use crate::isolation::Isolation;
 use crate::net::{Buffers, Clock};
 use crate::pool::arbiter::{Arbiter, Place, PoolId, Ticket};
+use crate::pool::aside::Aside;
 use crate::pool::capped::Capped;
-use crate::pool::line::{Line, Waiter};
-use crate::server::{Bound, Clean, ConnectPlan, ServerFacts, Settings};
+use crate::pool::greetings::{Greetings, Orphans};
+use crate::pool::line::Line;
+use crate::server::{Bound, Clean, ConnectPlan, ServerFacts};
 
 /// Which session; unique in the process.
 pub type SessionId = u64;
-
-/// Most greetings a pool remembers: one per distinct set of start-up settings.
-const GREETINGS_MAX: usize = 64;
-
-/// Most pools whose greetings outlive them: those who come back soon, or while their tenant is
-/// paused, need no server for their login. A greeting takes about a kilobyte.
-const ORPHANS_MAX: usize = 256;
 
 /// A worker's server connections.
 #[derive(Debug)]
@@ -131,6 +128,9 @@ pub struct ClusterPools {
     looking: Cell<bool>,
     /// Those beside the line will be looked at when a login may be tried again.
     waking: Cell<bool>,
+    /// Those who wait here would only borrow what is kept for others: whoever comes gets what is
+    /// idle by its turn.
+    holds_back: Cell<bool>,
     /// The capacity may be less than what is taken.
     shrunk: Cell<bool>,
     closing: Rc<Cell<bool>>,
@@ -145,14 +145,13 @@ pub struct ClusterPools {
     pools: RefCell<HashMap<String, Vec<Weak<Pool>>>>,
     /// Pools that may have something idle.
     listed: RefCell<Vec<Rc<Pool>>>,
-    /// Greetings of pools that ended, the latest last.
-    orphans: RefCell<VecDeque<Orphan>>,
+    orphans: RefCell<Orphans>,
     /// Who could be served.
     line: RefCell<Line>,
     /// Who waits for others of its own tenant.
     capped: Capped,
     /// Who could be served and waits for a host that cannot be connected now.
-    aside: RefCell<Vec<Rc<Waiter>>>,
+    aside: RefCell<Aside>,
     buffers: Buffers,
     clock: Clock,
     counts: Rc<Counts>,
@@ -170,8 +169,6 @@ pub struct Pool {
     /// Every server there is, in whatever place.
     servers: RefCell<Vec<Weak<ServerFacts>>>,
     connecting: Cell<usize>,
-    /// Of those who wait for it, how many stand beside the line.
-    aside: Cell<usize>,
     /// It is in its cluster's list of pools with something idle.
     listed: Cell<bool>,
     /// No tenant of the catalog has this route any more.
@@ -182,18 +179,6 @@ pub struct Pool {
     scrubbing: Cell<usize>,
     greetings: RefCell<Greetings>,
 }
-
-/// What a pool that ended knew of its servers' greetings.
-#[derive(Debug)]
-struct Orphan {
-    plan: Arc<ConnectPlan>,
-    greetings: Greetings,
-}
-
-type Greetings = Vec<(Settings, Rc<Greeting>)>;
-
-/// ParameterStatus for a client that logs in.
-pub type Greeting = Vec<(String, String)>;
 
 /// A server connection nobody uses.
 #[derive(Debug)]
@@ -263,6 +248,11 @@ impl Pools {
         self.arbiters.health()
     }
 
+    /// Of every cluster, who claims how much of its capacity, in the whole process.
+    pub fn claims(&self) -> HashMap<String, Claims> {
+        self.arbiters.claims()
+    }
+
     /// The pool of a tenant's route; made when first asked for.
     pub fn of(&self, tenant: &Tenant) -> Rc<Pool> {
         let cluster = self.cluster(&tenant.route.cluster);
@@ -271,7 +261,7 @@ impl Pools {
             return pool;
         }
         let key = key(&plan);
-        let greetings = cluster.adopt(&plan);
+        let greetings = cluster.orphans.borrow_mut().adopt(&plan);
         self.made.set(self.made.get() + 1);
         let pool = Rc::new(Pool {
             id: PoolId { worker: self.worker, number: self.made.get() },
@@ -282,7 +272,6 @@ impl Pools {
             leased: RefCell::default(),
             servers: RefCell::default(),
             connecting: Cell::new(0),
-            aside: Cell::new(0),
             listed: Cell::new(false),
             obsolete: Cell::new(false),
             stale: Cell::new(None),
@@ -377,6 +366,7 @@ impl Pools {
                 asking: Cell::new(false),
                 looking: Cell::new(false),
                 waking: Cell::new(false),
+                holds_back: Cell::new(false),
                 shrunk: Cell::new(true),
                 closing: self.closing.clone(),
                 shortfall_told: Cell::new(None),
@@ -413,22 +403,6 @@ impl ClusterPools {
         let pools = self.pools.borrow();
         let fits = |pool: &Rc<Pool>| *pool.plan == *plan && (old || !pool.obsolete.get());
         pools.get(&key(plan))?.iter().filter_map(Weak::upgrade).rfind(fits)
-    }
-
-    /// What an earlier pool of this plan knew of greetings.
-    fn adopt(&self, plan: &ConnectPlan) -> Greetings {
-        let mut orphans = self.orphans.borrow_mut();
-        let found = orphans.iter().rposition(|orphan| *orphan.plan == *plan);
-        let orphan = found.and_then(|at| orphans.remove(at));
-        orphan.map(|orphan| orphan.greetings).unwrap_or_default()
-    }
-
-    fn leave_behind(&self, orphan: Orphan) {
-        let mut orphans = self.orphans.borrow_mut();
-        if orphans.len() >= ORPHANS_MAX {
-            orphans.pop_front();
-        }
-        orphans.push_back(orphan);
     }
 
     fn ticket(&self) -> Ticket {
@@ -474,25 +448,9 @@ pub fn plan(tenant: &Tenant) -> ConnectPlan {
 }
 
 impl Pool {
-    /// The greeting for a client with these start-up settings, if a server told it before.
-    pub fn greeting(&self, settings: &Settings) -> Option<Rc<Greeting>> {
-        let known = self.greetings.borrow();
-        known.iter().find(|(key, _)| key == settings).map(|(_, greeting)| greeting.clone())
-    }
-
-    /// Remembers a greeting.
-    pub fn remember(&self, settings: Settings, greeting: Greeting) -> Rc<Greeting> {
-        let greeting = Rc::new(greeting);
-        let mut known = self.greetings.borrow_mut();
-        if known.len() >= GREETINGS_MAX {
-            known.remove(0);
-        }
-        known.push((settings, greeting.clone()));
-        greeting
-    }
-
     /// Notes a server that has come to this pool.
     fn note(&self, facts: &Rc<ServerFacts>) {
+        self.greetings.borrow_mut().compare(|name| facts.parameter(name));
         let mut servers = self.servers.borrow_mut();
         servers.retain(|known| known.strong_count() > 0);
         servers.push(Rc::downgrade(facts));
@@ -540,8 +498,7 @@ impl Pool {
         let mut tickets = self.cluster.line.borrow().waiting_for(self);
         tickets.extend(self.cluster.capped.waiting_for(self));
         let aside = self.cluster.aside.borrow();
-        let of_pool = aside.iter().filter(|it| std::ptr::eq(&*it.pool, self));
-        tickets.extend(of_pool.map(|waiter| waiter.ticket));
+        tickets.extend(aside.of(self).map(|waiter| waiter.ticket));
         tickets
     }
 
@@ -568,8 +525,8 @@ impl Drop for Pool {
     fn drop(&mut self) {
         let key = key(&self.plan);
         let greetings = self.greetings.take();
-        if !greetings.is_empty() && !self.obsolete.get() {
-            self.cluster.leave_behind(Orphan { plan: self.plan.clone(), greetings });
+        if !self.obsolete.get() {
+            self.cluster.leave_behind(self.plan.clone(), greetings);
         }
         // Whoever looks through the names at this moment holds a pool, and so not the last of it.
         if let Ok(mut pools) = self.cluster.pools.try_borrow_mut()

@@ -46,11 +46,13 @@ impl Lease {
         let spent = self.since.elapsed().as_micros() as u64;
         self.slot.account().totals.server_time_us.fetch_add(spent, Ordering::Relaxed);
         self.since = Instant::now();
+        self.asked = self.since;
     }
 
     /// The session goes on with the server it kept.
     pub fn resume(&mut self) {
         self.since = Instant::now();
+        self.asked = self.since;
     }
 
     /// Whether its server is one of this pool.

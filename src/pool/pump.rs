@@ -1,11 +1,11 @@
-//! Who waits and what there is for them: [`ClusterPools::pump`] brings the two together, first come
-//! first served.
+//! Who waits and what there is for them: [`ClusterPools::pump`] brings the two together, in the
+//! order that the arbiter says.
 
 use std::rc::Rc;
 
-use crate::budget::{Limits, ServerSlot};
+use crate::budget::{Limits, ServerSlot, Share};
 use crate::pool::acquire::{AcquireError, Grant};
-use crate::pool::arbiter::{HEAD_START, Place, Take};
+use crate::pool::arbiter::{HEAD_START, Place, Take, TenantKey};
 use crate::pool::lease::close_soon;
 use crate::pool::line::Waiter;
 use crate::pool::{ClusterPools, Idle, Pool, count};
@@ -31,39 +31,56 @@ impl ClusterPools {
         match reservation {
             Some(reservation) => {
                 waiter.reserve(reservation);
-                self.enter(waiter);
+                self.enter(waiter, waiter.account.share(limits));
             }
             None => self.cap(waiter, limits),
         }
     }
 
     /// Puts one in line who has a slot.
-    pub(super) fn enter(&self, waiter: &Rc<Waiter>) {
+    pub(super) fn enter(&self, waiter: &Rc<Waiter>, share: Share) {
         self.line.borrow_mut().join(waiter.clone());
-        self.arbiter.join(waiter.pool.id, &waiter.pool.plan, waiter.ticket);
+        let tenant = (&waiter.account, share);
+        self.arbiter.join(waiter.lane(), &waiter.pool.plan, waiter.ticket, tenant);
     }
 
     /// Takes one out, wherever it waits; its slot is another's if it is dropped.
-    pub(super) fn forget(&self, waiter: &Waiter) -> Option<ServerSlot> {
+    pub(super) fn forget(&self, waiter: &Waiter) {
+        drop(waiter.take_slot());
         if self.line.borrow_mut().remove(waiter) {
-            self.arbiter.leave(waiter.pool.id, waiter.ticket);
+            self.arbiter.leave(waiter.lane(), waiter.ticket, false);
         } else if !self.leave_aside(waiter) {
             self.capped.remove(waiter);
         }
-        waiter.take_slot()
+    }
+
+    /// Takes one out of the line who is served. Who stands there has a slot.
+    fn serve(&self, waiter: &Waiter) -> Option<ServerSlot> {
+        let slot = waiter.take_slot();
+        self.line.borrow_mut().remove(waiter);
+        self.arbiter.leave(waiter.lane(), waiter.ticket, slot.is_some());
+        slot
     }
 
     /// Looks who waits and what there is for them. Ends at the first for whom there is nothing when
     /// nothing is left, however many stand behind.
     pub fn pump(self: &Rc<Self>) {
-        let mut at = 0;
-        loop {
-            let Some(waiter) = self.line.borrow().get(at) else { break };
-            self.give(Some(waiter.ticket));
+        self.pump_after(None);
+    }
+
+    /// The same, after a tenant has given a server back.
+    pub(super) fn pump_after(self: &Rc<Self>, mut gave_back: Option<TenantKey>) {
+        let mut after = None;
+        self.holds_back.set(false);
+        while !self.line.borrow().is_empty() {
+            let idle = self.idle.get() > 0;
+            let (turn, holds_back) = self.arbiter.turn(self.worker, after, idle, gave_back.take());
+            self.holds_back.set(holds_back);
+            let Some(rank) = turn else { break };
+            let Some(waiter) = self.line.borrow().get(rank.ticket) else { break };
+            self.give(Some(rank));
             if let Some(grant) = self.find_for(&waiter) {
-                // Who stands in line has a slot, so it is never the server that goes back for want
-                // of one.
-                let Some(slot) = self.forget(&waiter) else {
+                let Some(slot) = self.serve(&waiter) else {
                     waiter.pool.take_back(grant);
                     continue;
                 };
@@ -71,13 +88,17 @@ impl ClusterPools {
                 if let Err(Some(back)) = waiter.answer(Ok((grant, slot))) {
                     waiter.pool.take_back(back.0);
                 }
+                after = None;
             } else {
                 match self.procure(&waiter) {
-                    Procured::Underway => at += 1,
+                    Procured::Underway => after = Some(rank),
                     Procured::Gone => {}
                     Procured::Nothing => break,
                 }
             }
+        }
+        if let Some(tenant) = gave_back {
+            self.arbiter.gave_back(tenant);
         }
         self.give(None);
     }
@@ -100,7 +121,8 @@ impl ClusterPools {
         // One that lingers for a session is taken from it only if no other may be opened, or if
         // the session has been quiet for longer than it is given.
         let oldest = pool.longest_parked()?;
-        if oldest.elapsed() < self.settings.borrow().linger && self.arbiter.has_room() {
+        let lingers = oldest.elapsed() < self.settings.borrow().linger;
+        if lingers && self.arbiter.has_room() && self.has_hosts(pool) {
             return None;
         }
         let taken = pool.take_parked(|parked| parked.idle.since == oldest)?;
@@ -115,7 +137,7 @@ impl ClusterPools {
         if !self.may_connect(waiter) {
             return Procured::Gone;
         }
-        match self.arbiter.take(pool.id, waiter.ticket) {
+        match self.arbiter.take(waiter.lane(), waiter.ticket) {
             Take::Covered => Procured::Underway,
             Take::Place(place) => match self.admit(waiter) {
                 Some(trial) => {
@@ -136,7 +158,7 @@ impl ClusterPools {
                     return Procured::Nothing;
                 }
                 if let Some((server, mut place)) = self.pop_idle() {
-                    place.carry(self.arbiter.pledge(pool.id));
+                    place.carry(self.arbiter.pledge(waiter.lane()));
                     close_soon(server, place, false, self.counts.clone());
                     return Procured::Underway;
                 }
@@ -180,12 +202,9 @@ impl ClusterPools {
     /// Tells the first who waits for this pool that it cannot be served.
     pub(super) fn fail_one(self: &Rc<Self>, pool: &Pool, error: AcquireError) {
         let first = self.line.borrow().first_for(pool);
-        let aside = self.aside.borrow();
-        let of_pool = aside.iter().filter(|it| std::ptr::eq(&*it.pool, pool));
-        let first = first.into_iter().chain(of_pool.cloned()).min_by_key(|it| it.ticket);
-        drop(aside);
-        if let Some(waiter) = first {
-            drop(self.forget(&waiter));
+        let aside = self.aside.borrow().first_of(pool);
+        if let Some(waiter) = first.into_iter().chain(aside).min_by_key(|it| it.ticket) {
+            self.forget(&waiter);
             // Who gave up in this moment need not know.
             let _ = waiter.answer(Err(error));
         }

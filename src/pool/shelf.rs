@@ -13,7 +13,7 @@ impl Pool {
     pub(super) fn shelve_clean(self: &Rc<Self>, idle: Idle<Clean>) {
         self.with_clean(|clean| clean.push(idle));
         self.list();
-        if self.aside.get() > 0 {
+        if !self.cluster.aside.borrow().is_empty() {
             self.call_first();
         }
     }
@@ -23,7 +23,7 @@ impl Pool {
     pub(super) fn shelve_parked(self: &Rc<Self>, parked: Parked) {
         self.with_parked(|all| all.push(parked));
         self.list();
-        if self.aside.get() > 0 {
+        if !self.cluster.aside.borrow().is_empty() {
             self.call_first();
         }
     }

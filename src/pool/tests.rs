@@ -6,11 +6,12 @@ use std::time::Duration;
 use tokio::task::{JoinHandle, LocalSet, spawn_local};
 
 use super::*;
-use crate::budget::Account;
+use crate::budget::{Account, Excessive, Kind, Limits, Override};
 use crate::catalog::{
     Catalog, CatalogPlan, ClusterPlan, LimitsPlan, NamesPlan, TenantPlan, TenantState,
 };
 use crate::isolation::Isolation;
+use crate::server::Settings;
 
 /// A cluster whose server takes connections and says nothing, so who is first in line stays there.
 struct Mute {
@@ -31,6 +32,10 @@ impl Mute {
 
     /// A tenant that may have this many servers.
     fn tenant(&self, servers: u32) -> Arc<Tenant> {
+        self.limited(LimitsPlan { servers: Some(servers), ..LimitsPlan::default() })
+    }
+
+    fn limited(&self, limits: LimitsPlan) -> Arc<Tenant> {
         let port = self.socket.local_addr().unwrap().port();
         let text = format!("host=127.0.0.1 port={port} user=tg dbname=app");
         let cluster =
@@ -55,7 +60,7 @@ impl Mute {
             tokens: Vec::new(),
             credentials: Vec::new(),
             allow_from: Vec::new(),
-            limits: LimitsPlan { servers: Some(servers), ..LimitsPlan::default() },
+            limits,
             allow_superuser: false,
             issuer: None,
             roles: Default::default(),
@@ -75,11 +80,9 @@ impl Mute {
         self.pools[worker].clusters.borrow()["main"].clone()
     }
 
-    /// Sessions of those in line, first to last.
+    /// Sessions of those in line, by time of arrival.
     fn line(&self, worker: usize) -> Vec<SessionId> {
-        let cluster = self.cluster(worker);
-        let line = cluster.line.borrow();
-        (0..line.len()).map(|at| line.get(at).unwrap().session).collect()
+        self.cluster(worker).line.borrow().sessions()
     }
 
     /// Sessions that wait for a server, each with its turn, until they are aborted.
@@ -247,17 +250,65 @@ fn a_greeting_outlives_its_pool_and_not_its_route() {
         assert!(mute.pools[0].all().is_empty());
         let second = pool();
         assert!(second.greeting(&Settings::default()).is_some());
-        assert!(mute.cluster(0).orphans.borrow().is_empty());
         mute.pools[0].reload([].into_iter());
         drop(second);
         assert!(pool().greeting(&Settings::default()).is_none(), "its servers may be others now");
-        for at in 0..ORPHANS_MAX + 5 {
-            let port = format!("host=127.0.0.1 port={} user=tg dbname=app", at + 1);
-            let conninfo = crate::server::Conninfo::parse(&port).unwrap();
-            let plan = ConnectPlan { conninfo: Arc::new(conninfo), ..plan(&tenant) };
-            mute.cluster(0).leave_behind(Orphan { plan: Arc::new(plan), greetings: Vec::new() });
-        }
-        assert_eq!(mute.cluster(0).orphans.borrow().len(), ORPHANS_MAX);
+    });
+}
+
+/// Lets whatever is ready run.
+async fn settle() {
+    for _ in 0..100 {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[test]
+fn what_piled_up_while_a_tenant_was_over_its_budget_goes_one_by_one() {
+    run(async || {
+        let mute = Mute::new(1, LONG);
+        let tenant = mute.limited(LimitsPlan {
+            queries_per_second: Some(10),
+            queries_burst: Some(1),
+            over_budget: Some(Excessive::Share),
+            ..LimitsPlan::default()
+        });
+        let account = Arc::new(Account::default());
+        let charge = |millis| account.charge(&tenant.limits, Duration::from_millis(millis)).is_ok();
+        let slot = account.lease(&tenant.limits).unwrap();
+        assert!(charge(0) && charge(1));
+        let tasks = mute.wait(0, 0..40, (&tenant, &account)).await;
+        assert!(charge(150), "there is room for one");
+        settle().await;
+        assert_eq!(mute.line(0), [0; 0], "that is none for forty");
+        assert!(charge(1200), "and now for all");
+        until("the first is in line", || mute.line(0) == [0]).await;
+        settle().await;
+        assert_eq!(mute.line(0), [0]);
+        drop(slot);
+        until("the next is in line", || mute.line(0) == [0, 1]).await;
+        tasks[0].abort();
+        until("another is, for the one that went", || mute.line(0) == [1, 2]).await;
+        tasks.iter().for_each(JoinHandle::abort);
+        until("nobody waits", || mute.pools[0].waiting() == 0).await;
+    });
+}
+
+#[test]
+fn who_comes_into_line_late_has_the_weight_of_then() {
+    run(async || {
+        let mute = Mute::new(1, LONG);
+        let (tenant, account) = (mute.tenant(1), Arc::new(Account::default()));
+        let slot = account.lease(&tenant.limits).unwrap();
+        let tasks = mute.wait(0, 0..1, (&tenant, &account)).await;
+        let limits = Box::new(Limits { weight: Some(7), ..Limits::default() });
+        let until_then = std::time::SystemTime::UNIX_EPOCH;
+        let new = Override { kind: Kind::Weight, limits, until: until_then, serial: 1 };
+        account.set_override(new);
+        drop(slot);
+        until("it is in line", || mute.line(0) == [0]).await;
+        assert_eq!(mute.cluster(0).arbiter.weights(), 7000);
+        tasks.iter().for_each(JoinHandle::abort);
     });
 }
 

@@ -96,7 +96,7 @@ pub struct ServerFacts {
 #[derive(Debug, Default)]
 struct Role {
     read_only: Cell<bool>,
-    /// It is not what it was at login, and that was asked for.
+    /// It is not what it was at login.
     changed: Cell<bool>,
 }
 
@@ -109,15 +109,13 @@ impl ServerFacts {
     /// Takes a parameter down that the server reported. True if only a scrub will show whether it
     /// speaks of the server or of what a client set.
     pub fn reported(&self, name: &str, value: &str) -> bool {
-        if self.conninfo.target == Target::Any {
-            return false;
-        }
         match name {
+            // No client can set it. Whatever was asked for: clients were told at their login.
             "in_hot_standby" => {
                 self.role.changed.set(true);
                 false
             }
-            "default_transaction_read_only" => {
+            "default_transaction_read_only" if self.conninfo.target != Target::Any => {
                 self.role.read_only.set(value == "on");
                 true
             }
@@ -134,7 +132,7 @@ impl ServerFacts {
         }
     }
 
-    /// Whether `target_session_attrs` may ask for another server by now.
+    /// Whether it is another by now than clients were told, or `target_session_attrs` asks for.
     pub fn has_changed_role(&self) -> bool {
         self.role.changed.get()
     }

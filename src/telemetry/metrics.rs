@@ -8,6 +8,8 @@ use metrics::{Counter, Gauge, Histogram};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
 use tokio_util::sync::CancellationToken;
 
+use crate::telemetry::latency::{self, Tiers};
+
 /// One row of the table in `docs/metrics.md`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Metric {
@@ -32,7 +34,7 @@ pub enum Kind {
 }
 
 /// The series of the whole process.
-pub const METRICS: [Metric; 35] = [
+pub const METRICS: [Metric; 36] = [
     gauge("tenantgate_build_info", "", &["version"], "Always 1; the label carries the version."),
     gauge(
         "tenantgate_start_time_seconds",
@@ -138,6 +140,12 @@ pub const METRICS: [Metric; 35] = [
         "seconds",
         &[],
         "How long clients waited for a server connection, those that did not wait left out.",
+    ),
+    histogram(
+        latency::NAME,
+        "seconds",
+        &["tier"],
+        "From when a transaction needed a server connection to when it gave it back.",
     ),
     counter("tenantgate_cancels_total", "", &[], "Cancel requests that matched a session."),
     counter(
@@ -264,6 +272,8 @@ pub struct Metrics {
     pub acquires: Acquires,
     /// Seconds.
     pub wait: Histogram,
+    /// Transactions.
+    pub tiers: Tiers,
     pub cancels: Counter,
     pub query_time_exceeded: Counter,
     pub reloads: Reloads,
@@ -302,13 +312,14 @@ impl Metrics {
             // Only an empty list is refused.
             .unwrap_or_default()
             .build_recorder();
-        let renderer = Renderer { handle: recorder.handle() };
+        let handle = recorder.handle();
         let recorder = Arc::new(recorder);
         let metrics = metrics::with_local_recorder(&*recorder, || {
             describe();
             state_process();
             Self::register(Arc::clone(&recorder))
         });
+        let renderer = Renderer { handle, tiers: metrics.tiers.clone() };
         (metrics, renderer)
     }
 
@@ -348,6 +359,7 @@ impl Metrics {
                 wait: acquires("wait"),
             },
             wait: histogram!("tenantgate_wait_seconds"),
+            tiers: Tiers::default(),
             cancels: counter!("tenantgate_cancels_total"),
             query_time_exceeded: counter!("tenantgate_query_time_exceeded_total"),
             reloads: Reloads { applied: reloads("applied"), rejected: reloads("rejected") },
@@ -400,13 +412,17 @@ impl Metrics {
 #[derive(Clone, Debug)]
 pub struct Renderer {
     handle: PrometheusHandle,
+    tiers: Tiers,
 }
 
 impl Renderer {
     /// The text exposition of all process-wide series. Takes milliseconds: not for a thread that
     /// serves clients.
     pub fn render(&self) -> String {
-        self.handle.render()
+        let mut text = self.handle.render();
+        let help = METRICS.iter().find(|metric| metric.name == latency::NAME);
+        self.tiers.render(&mut text, help.map_or("", |metric| metric.help));
+        text
     }
 
     /// Folds the samples of histograms into their buckets, again and again until `stop`. Without
@@ -468,6 +484,7 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
+    use crate::telemetry::Times;
 
     /// Every metric of a text exposition, as `name kind`.
     fn families(text: &str) -> BTreeSet<String> {
@@ -486,6 +503,9 @@ mod tests {
         metrics.login_failure("authentication_failed");
         metrics.would_refuse("lock-table").increment(1);
         metrics.wait.record(0.002);
+        let times = Times::default();
+        times.note("free", Duration::from_millis(3));
+        metrics.tiers.add(&times);
         let text = renderer.render();
         let wanted: BTreeSet<String> = METRICS
             .iter()
@@ -498,6 +518,7 @@ mod tests {
             "tenantgate_login_failures_total{reason=\"authentication_failed\"} 1",
             "tenantgate_acquires_total{how=\"session\"} 0",
             "tenantgate_wait_seconds_bucket{le=\"0.0025\"} 1",
+            "tenantgate_transaction_seconds_bucket{tier=\"free\",le=\"0.005\"} 1",
         ] {
             assert!(text.contains(line), "{line} in {text}");
         }

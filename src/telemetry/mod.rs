@@ -3,6 +3,7 @@
 
 pub mod audit;
 pub mod http;
+mod latency;
 pub mod logging;
 pub mod metrics;
 mod page;
@@ -13,6 +14,7 @@ mod tenants;
 mod usage;
 
 pub use audit::{Audit, AuditSettings, Event, What};
+pub use latency::{Tiers, Times};
 pub use metrics::{Metrics, Renderer};
 pub use settings::{HttpSettings, LogFormat, LogSettings};
 pub use tenants::{Board, TenantRow};

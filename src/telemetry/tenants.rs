@@ -236,7 +236,7 @@ fn line(text: &mut String, metric: &Metric, label: &str, value: u64) {
 }
 
 /// A label value as the text exposition format wants it.
-fn escape(label: &str) -> String {
+pub(super) fn escape(label: &str) -> String {
     label.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
 }
 

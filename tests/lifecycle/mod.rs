@@ -10,6 +10,7 @@ mod pool;
 mod reload;
 mod reload_live;
 mod servers;
+mod shares;
 mod timeouts;
 mod workers;
 

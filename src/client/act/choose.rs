@@ -387,7 +387,8 @@ impl Session {
         } else if self.talk.shared.paused.get() {
             lease.close();
         } else {
-            lease.park(stays);
+            let took = lease.park_timed(stays);
+            self.talk.env.counts.times.note(&self.talk.tenant.tier, took);
         }
         if let Some(act) = &mut self.talk.act {
             act.block = Block::None;

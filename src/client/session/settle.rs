@@ -101,6 +101,7 @@ impl Session {
             bound.heard.clear();
             stays &= bound.statements.len() <= STATEMENTS_MAX && bound.settings == self.talk.now;
         }
-        lease.park(stays);
+        let took = lease.park_timed(stays);
+        self.talk.env.counts.times.note(&self.talk.tenant.tier, took);
     }
 }

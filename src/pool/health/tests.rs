@@ -2,6 +2,7 @@
 
 use std::io;
 
+use super::record::RETRY_FIRST;
 use super::*;
 use crate::isolation::Isolation;
 use crate::pool::arbiter::{Arbiters, Mail};

@@ -1,12 +1,15 @@
 //! From a plan to a catalog: each entry is checked on its own here, then all together in
 //! `apart.rs`. Everything that is wrong is reported, not only the first.
 
+mod limits;
+
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 use std::sync::Arc;
 
 use arc_swap::ArcSwapOption;
 
+use crate::catalog::build::limits::check_limits;
 use crate::catalog::credential::Credentials;
 use crate::catalog::names::Names;
 use crate::catalog::plan::{
@@ -17,7 +20,6 @@ use crate::catalog::{
     Catalog, Cluster, Face, Map, Route, TIER_DEFAULT, Tenant, TenantId, TokenRecord, apart, roles,
     service, spread,
 };
-use crate::guard::{Denial, Denials};
 use crate::isolation::{Context, ContextError, ContextPlan, Isolation, Level, NAME_BYTES_MAX};
 use crate::server::{Conninfo, ConninfoError, Reach};
 use crate::spelling;
@@ -49,6 +51,7 @@ pub(super) fn build(plan: &CatalogPlan) -> Result<Catalog, Vec<Fault>> {
     }
     let services = service::build(&mut builder, &mut faults);
     faults.append(&mut builder.token_faults);
+    faults.extend(std::mem::take(&mut builder.tier_faults).into_values());
     faults.extend(apart::check(plan, &tenants));
     if !faults.is_empty() {
         return Err(faults);
@@ -84,6 +87,8 @@ pub(super) struct Builder<'plan> {
     pub(super) tokens: HashMap<String, TokenRecord>,
     pub(super) credentials: Credentials,
     pub(super) token_faults: Vec<Fault>,
+    /// Of each tier the first, where it is what its tenants have of it.
+    tier_faults: BTreeMap<String, Fault>,
     /// Whether tenants are a table's rows, which may not lead everywhere.
     of_table: bool,
     /// Connection strings of roles, by their text.
@@ -115,6 +120,7 @@ impl<'plan> Builder<'plan> {
             tokens: HashMap::new(),
             credentials: Credentials::default(),
             token_faults: Vec::new(),
+            tier_faults: BTreeMap::new(),
             read: HashMap::new(),
         }
     }
@@ -179,8 +185,10 @@ impl<'plan> Builder<'plan> {
         }
         let tier = self.tier(plan.tier.as_deref(), &place, &mut faults);
         let own = Place::TenantLimits(name.to_owned());
-        check_limits(&plan.limits, tier, &own, &mut faults);
         let route = self.route(name, plan, &place, &mut faults);
+        let cluster = route.as_ref().map(|route| &*route.cluster);
+        let tier_named = (plan.tier.as_deref(), tier);
+        faults.extend(self.limits((&plan.limits, own), tier_named, cluster));
         check_schema(plan, &place, &mut faults);
         check_level(plan, route.as_ref(), &place, &mut faults);
         let context = id.as_ref().map(|_| self.context(name, plan, &place));
@@ -448,52 +456,6 @@ pub(super) fn check_name(name: &str, place: &Place, faults: &mut Vec<Fault>) {
     if TenantId::new(name).is_none() {
         let message = format!("\"{}\" is not a name", name.escape_debug());
         faults.push(Fault::entry(place.clone(), message).hint(NAME_RULE));
-    }
-}
-
-pub(super) fn check_limits(
-    own: &LimitsPlan,
-    tier: &LimitsPlan,
-    place: &Place,
-    faults: &mut Vec<Fault>,
-) {
-    for key in own.zeros() {
-        let hint = "Leave the key out for no limit; state = \"disabled\" keeps a tenant out.";
-        faults.push(Fault::new(place.clone(), key, format!("{key} is zero")).hint(hint));
-    }
-    if let Some((words, Err(index))) =
-        own.report_only.as_ref().map(|words| (words, Denials::named(words)))
-    {
-        let word = words.get(index).map(String::as_str).unwrap_or_default();
-        let known: Vec<&str> = Denial::ALL.iter().map(|rule| rule.name()).chain(["all"]).collect();
-        let nearest = spelling::nearest(word, known.iter().copied());
-        let meant = nearest.map(|name| format!("Did you mean \"{name}\"? ")).unwrap_or_default();
-        let message = format!("\"{}\" is not a rule", word.escape_debug());
-        let fault = Fault::new(place.clone(), "report_only", message).element(index);
-        faults.push(fault.hint(format!("{meant}Rules: {}.", known.join(", "))));
-    }
-    let limits = own.over(tier);
-    let bursts = [
-        (
-            "queries_burst",
-            "queries_per_second",
-            own.queries_burst.is_some(),
-            limits.queries_per_second.is_some(),
-        ),
-        (
-            "logins_burst",
-            "logins_per_second",
-            own.logins_burst.is_some(),
-            limits.logins_per_second.is_some(),
-        ),
-        ("breaker", "query_time", own.breaker.is_some(), limits.query_time.is_some()),
-        ("breaker_pause", "breaker", own.breaker_pause.is_some(), limits.breaker.is_some()),
-    ];
-    for (key, other, is_there, goes) in bursts {
-        if is_there && !goes {
-            let message = format!("{key} has no {other} to go with");
-            faults.push(Fault::new(place.clone(), key, message));
-        }
     }
 }
 
