@@ -169,6 +169,27 @@ fn links_of_the_manual_lead_somewhere() {
     assert!(broken.is_empty(), "{}", broken.join("\n"));
 }
 
+/// What a page names as files of ours (those of src without it, for short) and is not there.
+fn gone(page: &str) -> Vec<&str> {
+    let is_file = |name: &&str| name.ends_with(".rs") || name.ends_with(".sql");
+    let is_there = |name: &&str| ["", "src"].iter().any(|at| root().join(at).join(name).exists());
+    let files = ticked(page)
+        .into_iter()
+        .filter(|name| name.contains('/') && !name.contains('*'))
+        .filter(is_file);
+    files.filter(|name| !is_there(name)).collect()
+}
+
+#[test]
+fn files_that_the_manual_names_are_there() {
+    for page in pages() {
+        let text = fs::read_to_string(&page).unwrap();
+        let gone = gone(&text);
+        assert!(gone.is_empty(), "{}: {gone:?}", page.display());
+    }
+    assert_eq!(gone("`src/lib.rs`, `client/gone.rs`, `lib.rs`"), ["client/gone.rs"]);
+}
+
 #[test]
 fn a_link_that_leads_nowhere_is_found() {
     let page = root().join("README.md");

@@ -3,6 +3,7 @@
 //! passes or fails by time. `cargo test` runs it as a smoke test: everything once, for a moment.
 
 mod acting;
+mod budgets;
 mod bulk;
 mod count;
 mod driver;
@@ -14,6 +15,7 @@ mod pgbench;
 mod plot;
 mod proc;
 mod sample;
+mod scale;
 mod sheet;
 mod stage;
 mod storm;
@@ -99,8 +101,12 @@ enum Part {
     Acting,
     /// What each level of protection costs.
     Levels,
+    /// How exactly budgets hold.
+    Budgets,
     /// Memory of clients that do nothing.
     Idle,
+    /// A million tenants in tables.
+    Scale,
     /// Instructions and system calls.
     Count,
 }
@@ -180,10 +186,14 @@ impl Arguments {
             Part::Bulk => 16 * each,
             Part::Storm => 5 * each,
             Part::Tenants => 8 * each + 60,
-            Part::Fairness => 18 * each,
+            Part::Fairness => 24 * each + 15,
             Part::Acting => 7 * each + 30,
             Part::Levels => 12 * each + 30,
+            Part::Budgets if self.quick => 35,
+            Part::Budgets => 95,
             Part::Idle => 120,
+            Part::Scale if self.quick => 25,
+            Part::Scale => 90,
             Part::Count => 150,
         });
         let seconds = seconds.sum::<u64>() + 15;
@@ -206,7 +216,9 @@ impl Part {
             Self::Fairness => fairness::run(bench),
             Self::Acting => acting::run(bench),
             Self::Levels => levels::take(bench),
+            Self::Budgets => budgets::run(bench),
             Self::Idle => idle::run(bench),
+            Self::Scale => scale::run(bench),
             Self::Count => count::run(bench),
         }
     }
@@ -216,6 +228,11 @@ impl Bench {
     /// Whether this is `cargo test`, which wants to know that everything runs and nothing else.
     pub fn is_smoke(&self) -> bool {
         !self.arguments.bench
+    }
+
+    /// Whether a first impression is enough.
+    pub fn is_quick(&self) -> bool {
+        self.arguments.quick
     }
 
     /// How long one run goes on.

@@ -96,6 +96,7 @@ impl Floor {
                 account: &self.account,
                 session: number % sessions,
                 settings: &self.settings,
+                since: None,
                 binding: &binding,
             };
             let mut lease = self

@@ -30,8 +30,8 @@ use crate::auth::issuer::Issuer;
 use crate::auth::keys::Print;
 use crate::auth::vouched::{Vouched, Whom};
 use crate::catalog::{
-    Catalog, CredentialRecord, Face, Holds, TOKEN_PREFIX, Tenant, TenantId, TenantName,
-    TenantState, TokenRecord, token_id, token_sha256,
+    CannotTell, Catalog, CredentialRecord, Face, Holds, Key, Pin, TOKEN_PREFIX, Tenant, TenantId,
+    TenantName, TenantState, TokenRecord, token_id, token_sha256,
 };
 
 pub use remote::RemoteSettings;
@@ -78,6 +78,8 @@ pub struct Identity {
     proof: Proof,
     /// The record of a certificate that had to agree with the proof.
     beside: Option<CredentialRecord>,
+    /// Keeps the tenant known while somebody has this.
+    pin: Option<Arc<Pin>>,
 }
 
 /// What a credential was proved with: it must still be there while the session lives.
@@ -120,6 +122,11 @@ impl Identity {
         }
     }
 
+    /// Whether it keeps its tenant known.
+    pub fn is_kept(&self) -> bool {
+        self.pin.is_some()
+    }
+
     /// The tenant as it sees it, with what the console says of it at the moment.
     pub fn seen_under(&self, catalog: &Catalog, holds: &Holds) -> Arc<Tenant> {
         let known = catalog.known(self.tenant.id.as_str());
@@ -159,6 +166,8 @@ impl Bearer {
 pub enum Denied {
     #[error("unknown token, issuer or tenant")]
     Unknown,
+    #[error(transparent)]
+    CannotTell(#[from] CannotTell),
     #[error("wrong token or signature")]
     WrongToken,
     #[error("signed with another algorithm than the key is for")]
@@ -304,6 +313,12 @@ impl Authenticator {
         named: &[TenantName],
         now: SystemTime,
     ) -> Result<Identity, Denied> {
+        let key = token_id(password).map(|id| Key::Token(id.to_owned()));
+        let fresh = match key {
+            Some(key) => catalog.with(&[key]).await?,
+            None => None,
+        };
+        let catalog = fresh.as_deref().unwrap_or(catalog);
         let proof = self.prove(catalog, password, now);
         self.let_in(catalog, proof, named).await
     }
@@ -315,20 +330,27 @@ impl Authenticator {
         proof: Result<Proved, Denied>,
         named: &[TenantName],
     ) -> Result<Identity, Denied> {
-        // The tenant is looked up in any case, so that a wrong credential takes as long.
+        // The tenant is looked for in any case, so that a wrong credential takes as long. Only who
+        // proved something has the tables asked.
         let id = proof.as_ref().map_or("", |proof| proof.tenant.as_str());
-        let tenant = match &proof {
-            Ok(proved) if proved.proof.is_of_service() => catalog.find_of_token(id).await,
-            _ => catalog.find(id).await,
+        let known = match &proof {
+            Ok(proved) if proved.proof.is_of_service() => catalog.service(id),
+            _ => None,
+        };
+        let found = match (known, &proof) {
+            (Some(service), _) => Some((service.clone(), None)),
+            (None, Ok(_)) => catalog.seek(id).await?,
+            (None, Err(_)) => catalog.known(id).map(|known| (known.clone(), None)),
         };
         let Proved { credential, expires_at, face, proof, .. } = proof?;
-        let tenant = tenant.ok_or(Denied::Unknown)?;
+        let (tenant, pin) = found.ok_or(Denied::Unknown)?;
+        let pin = pin.map(Arc::new);
         if tenant.state == TenantState::Disabled {
             return Err(Denied::Disabled);
         }
         let seen = tenant.seen_by(&face);
         let credential = named_with(credential, &face);
-        let identity = Identity { tenant, credential, expires_at, face, proof, beside: None };
+        let identity = Identity { tenant, credential, expires_at, face, proof, beside: None, pin };
         if !identity.is_of_the_tenants_issuer(&identity.tenant) {
             return Err(Denied::OtherIssuer);
         }

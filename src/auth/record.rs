@@ -4,7 +4,8 @@ use std::time::SystemTime;
 
 use crate::auth::{Authenticator, Denied, Identity, Proof, Proved, loggable};
 use crate::catalog::{
-    Catalog, CertificateName, CertificateRecord, CredentialRecord, Face, ScramRecord, TenantName,
+    Catalog, CertificateName, CertificateRecord, CredentialRecord, Face, Key, ScramRecord,
+    TenantName,
 };
 use crate::net::tls;
 
@@ -27,20 +28,20 @@ impl Authenticator {
         certificate: &[u8],
         named: &[TenantName],
     ) -> Result<Identity, Denied> {
-        let (record, ends) = certified(catalog, certificate)?;
+        let (record, ends) = certified(catalog, certificate).await?;
         let proved = Proved { expires_at: Some(ends), ..proof(record) };
         self.let_in(catalog, Ok(proved), named).await
     }
 
     /// Whether a certificate stands for the very tenant that somebody proved to be of otherwise.
     /// Both count from then on: where one ends, so does the session.
-    pub fn agrees(
+    pub async fn agrees(
         &self,
         catalog: &Catalog,
         certificate: &[u8],
         identity: Identity,
     ) -> Result<Identity, Denied> {
-        match certified(catalog, certificate)? {
+        match certified(catalog, certificate).await? {
             (CredentialRecord::Certificate(record), ends)
                 if record.tenant == identity.tenant.id =>
             {
@@ -66,7 +67,7 @@ impl Identity {
 }
 
 /// The record behind a certificate, and when the certificate ends.
-fn certified(
+async fn certified(
     catalog: &Catalog,
     certificate: &[u8],
 ) -> Result<(CredentialRecord, SystemTime), Denied> {
@@ -74,6 +75,10 @@ fn certified(
     let alternative = read.dns.into_iter().chain(read.other).map(CertificateName::San);
     let names: Vec<_> =
         alternative.chain(read.common.into_iter().map(CertificateName::Cn)).collect();
+    // A name of another tenant makes a certificate nobody's, so all of them are looked up.
+    let keys: Vec<_> = names.iter().map(Key::of_certificate).collect();
+    let fresh = catalog.with(&keys).await?;
+    let catalog = fresh.as_deref().unwrap_or(catalog);
     let found = catalog.credentials().certificate(&names).ok_or(Denied::Certificate)?;
     Ok((CredentialRecord::Certificate(found.clone()), read.ends))
 }

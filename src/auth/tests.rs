@@ -67,6 +67,7 @@ fn fixture() -> Fixture {
         read_only_role: None,
     };
     let plan = CatalogPlan {
+        has_table: false,
         clusters: BTreeMap::from([("main".to_owned(), cluster)]),
         tenants: BTreeMap::from([
             ("acme".to_owned(), tenant(TenantState::Active, acme.line)),

@@ -1,14 +1,13 @@
 //! [`Account`]: a tenant's running totals, and who may still spend from them. Accounts outlive
 //! reloads; the limits are handed in with every question, so that a new limit counts at once.
 
-use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime};
 
-use parking_lot::Mutex;
 use tokio::sync::Notify;
 
+use crate::budget::accounts::Marks;
 use crate::budget::amount::{Amount, Trip};
 use crate::budget::breaker::Breaker;
 use crate::budget::limits::{Excessive, Kind, Limits};
@@ -32,6 +31,9 @@ pub struct Account {
     pub(super) penalised: AtomicBool,
     /// When it was over one last, in nanoseconds of the caller's clock.
     pub(super) over_at: AtomicU64,
+    /// The cluster it has servers of, by any number but zero; and whether there are others.
+    pub(super) home: AtomicUsize,
+    pub(super) is_wide: AtomicBool,
     pub(super) rate: Rate,
     pub(super) logins: Rate,
     pub(super) time: Spend,
@@ -44,9 +46,10 @@ pub struct Account {
     /// Told when a server slot is given back, so that one who waits for it may have it.
     slot_freed: Notify,
     pub totals: Totals,
+    pub(super) marks: Marks,
 }
 
-/// Totals since the gate started; for the console and the metrics.
+/// Totals since the account was opened; for the console and the metrics.
 #[derive(Debug, Default)]
 pub struct Totals {
     pub requests: AtomicU64,
@@ -161,6 +164,24 @@ impl Account {
         Ok(())
     }
 
+    /// The budget of those that is over now, without anything being spent or counted.
+    pub fn overdrawn(&self, own: &Limits, now: Duration) -> Option<Over> {
+        let limits = self.limits(own);
+        let short = |budget, short: Short, used| Over::after(budget, used, short.retry_after);
+        let time = limits.database_time.and_then(|it| self.time.check(it, now).err());
+        if let Some(it) = time {
+            return Some(short(Budget::DatabaseTime, it, Amount::micros(it.used)));
+        }
+        let bytes = limits.bytes_out.and_then(|it| self.bytes.check(it, now).err());
+        if let Some(it) = bytes {
+            return Some(short(Budget::BytesOut, it, Amount::Bytes(it.used)));
+        }
+        let rate = limits.queries_per_second?;
+        let burst = limits.queries_burst.unwrap_or(rate);
+        let after = self.rate.until_next(now, rate, burst)?;
+        Some(Over::after(Budget::Rate, Amount::Count(burst.into()), after))
+    }
+
     /// What is over a budget is refused, or only counted.
     fn hold<T>(
         &self,
@@ -260,6 +281,10 @@ impl Account {
         self.overrides.remove(gone)
     }
 
+    pub(super) fn is_overridden(&self) -> bool {
+        self.overrides.any()
+    }
+
     /// When the override of a kind ends.
     pub fn overridden_until(&self, kind: Kind) -> Option<SystemTime> {
         self.overrides.until(kind)
@@ -330,7 +355,13 @@ impl Account {
         self.reserved.load(Ordering::Relaxed)
     }
 
-    pub(super) fn pinned_now(&self) -> u32 {
+    /// Servers the tenant has, and those kept for its clients in line.
+    pub fn servers_taken(&self) -> u32 {
+        self.servers.load(Ordering::Relaxed)
+    }
+
+    /// Sessions that keep their server.
+    pub fn pinned_now(&self) -> u32 {
         self.pinned.load(Ordering::Relaxed)
     }
 }
@@ -370,31 +401,6 @@ impl Drop for Reservation {
 fn take_below(count: &AtomicU32, limit: u32) -> bool {
     let take = |now: u32| (now < limit).then_some(now + 1);
     count.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).is_ok()
-}
-
-/// Every tenant's account, by tenant id.
-#[derive(Debug, Default)]
-pub struct Accounts(Mutex<HashMap<String, Arc<Account>>>);
-
-impl Accounts {
-    /// The account of a tenant; opened when first asked for.
-    pub fn of(&self, tenant: &str) -> Arc<Account> {
-        let mut accounts = self.0.lock();
-        if let Some(account) = accounts.get(tenant) {
-            return account.clone();
-        }
-        let account = Arc::new(Account::default());
-        accounts.insert(tenant.to_owned(), account.clone());
-        account
-    }
-
-    /// All accounts, in order of tenant ids.
-    pub fn all(&self) -> Vec<(String, Arc<Account>)> {
-        let accounts = self.0.lock();
-        let mut all: Vec<_> = accounts.iter().map(|(id, it)| (id.clone(), it.clone())).collect();
-        all.sort_by(|a, b| a.0.cmp(&b.0));
-        all
-    }
 }
 
 #[cfg(test)]

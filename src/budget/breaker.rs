@@ -65,6 +65,17 @@ impl Breaker {
         self.0.lock().open_until = None;
     }
 
+    /// Whether it refuses at `now`.
+    pub fn is_open(&self, now: Duration) -> bool {
+        self.0.lock().open_until.is_some_and(|until| now < until)
+    }
+
+    /// Whether a new one would be no other: it waits for no probe, and no timeout counts.
+    pub fn is_blank(&self) -> bool {
+        let circuit = self.0.lock();
+        circuit.open_until.is_none() && circuit.timeouts.is_empty()
+    }
+
     /// Timeouts among the last queries, and how long it is open still.
     pub fn state(&self, trip: Trip, now: Duration) -> (u64, Option<Duration>) {
         let circuit = self.0.lock();

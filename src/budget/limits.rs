@@ -157,8 +157,11 @@ impl Kind {
         }
     }
 
-    /// The kind of this name.
+    /// The kind of this name; `db_time` is short for `database_time`.
     pub fn named(name: &str) -> Option<Self> {
+        if name.eq_ignore_ascii_case("db_time") {
+            return Some(Self::DatabaseTime);
+        }
         Self::ALL.into_iter().find(|kind| kind.name().eq_ignore_ascii_case(name))
     }
 
@@ -195,13 +198,16 @@ impl Kind {
     /// The limit of this kind, and its window as people write it.
     pub fn limit(self, limits: &Limits) -> Option<(Amount, Option<String>)> {
         let count = |limit: Option<u32>| limit.map(|limit| (Amount::Count(limit.into()), None));
-        let second = |limit| count(limit).map(|(amount, _)| (amount, Some("1s".to_owned())));
+        let second = |limit, burst: Option<u32>| {
+            let bursts = burst.map_or_else(String::new, |burst| format!(", bursts of {burst}"));
+            count(limit).map(|(amount, _)| (amount, Some(format!("1s{bursts}"))))
+        };
         let time = |limit: Option<Duration>| limit.map(|limit| (Amount::Time(limit), None));
         let window = |it: Allowance| Some(Amount::Time(it.window).to_string());
         match self {
             Self::Clients => count(limits.clients),
-            Self::Logins => second(limits.logins_per_second),
-            Self::Rate => second(limits.queries_per_second),
+            Self::Logins => second(limits.logins_per_second, limits.logins_burst),
+            Self::Rate => second(limits.queries_per_second, limits.queries_burst),
             Self::AtOnce => count(limits.queries_at_once),
             Self::DatabaseTime => {
                 limits.database_time.map(|it| (Amount::micros(it.amount), window(it)))
@@ -230,11 +236,19 @@ impl Kind {
 impl From<Budget> for Kind {
     fn from(budget: Budget) -> Self {
         match budget {
+            Budget::Clients => Self::Clients,
             Budget::Logins => Self::Logins,
             Budget::Rate => Self::Rate,
             Budget::AtOnce => Self::AtOnce,
             Budget::DatabaseTime => Self::DatabaseTime,
             Budget::BytesOut => Self::BytesOut,
+            Budget::Servers => Self::Servers,
+            Budget::Pins => Self::Pins,
+            Budget::PinIdle => Self::PinIdle,
+            Budget::QueryTime => Self::QueryTime,
+            Budget::TransactionTime => Self::TransactionTime,
+            Budget::ClientIdle => Self::ClientIdle,
+            Budget::IdleInTransaction => Self::IdleInTransaction,
             Budget::Breaker => Self::Breaker,
         }
     }

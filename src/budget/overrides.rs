@@ -66,6 +66,11 @@ impl Overrides {
         limits
     }
 
+    /// Whether there is one.
+    pub fn any(&self) -> bool {
+        self.any.load(Ordering::Relaxed)
+    }
+
     /// Sets one, in the place of what there was of its kind.
     pub fn set(&self, new: Override) {
         let mut list = self.list.lock();

@@ -33,6 +33,20 @@ impl Rate {
         }
     }
 
+    /// How long until one more may be taken; `None` if that is now.
+    pub fn until_next(&self, now: Duration, per_second: u32, burst: u32) -> Option<Duration> {
+        let now = u64::try_from(now.as_nanos()).unwrap_or(u64::MAX / 2);
+        let step = SECOND_NS / u64::from(per_second.max(1));
+        let ahead_max = step.saturating_mul(u64::from(burst.max(1)) - 1);
+        let ahead = self.0.load(Ordering::Relaxed).saturating_sub(now);
+        (ahead > ahead_max).then(|| Duration::from_nanos(ahead - ahead_max))
+    }
+
+    /// Whether nothing of the burst is taken at time `now`, whatever the rate.
+    pub fn is_whole(&self, now: Duration) -> bool {
+        u128::from(self.0.load(Ordering::Relaxed)) <= now.as_nanos()
+    }
+
     /// How many requests are taken of the burst at time `now`.
     pub fn used(&self, now: Duration, per_second: u32, burst: u32) -> u32 {
         let now = u64::try_from(now.as_nanos()).unwrap_or(u64::MAX / 2);

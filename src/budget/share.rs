@@ -50,6 +50,36 @@ impl Account {
             && limits.charges()
     }
 
+    /// Notes of which cluster it has got a server, by any number but zero. That server is counted
+    /// already.
+    #[inline]
+    pub fn uses(&self, cluster: usize) {
+        if self.home.load(Ordering::Relaxed) != cluster {
+            self.move_or_widen(cluster);
+        }
+    }
+
+    fn move_or_widen(&self, cluster: usize) {
+        let former = self.home.load(Ordering::Relaxed);
+        // What it has elsewhere has ended.
+        let moves = former == 0 || self.servers_taken() <= 1;
+        if moves {
+            self.home.store(cluster, Ordering::Relaxed);
+        }
+        self.is_wide.store(!moves, Ordering::Relaxed);
+    }
+
+    /// Whether it may have servers of more than one cluster. Who does is counted in none of them.
+    pub fn is_wide(&self) -> bool {
+        self.is_wide.load(Ordering::Relaxed)
+    }
+
+    /// Whether it was over a budget a moment ago, for which it has less still.
+    pub(super) fn is_cooling(&self, now: Duration) -> bool {
+        let over_at = Duration::from_nanos(self.over_at.load(Ordering::Relaxed));
+        self.penalised.load(Ordering::Relaxed) && now.saturating_sub(over_at) < CALM
+    }
+
     pub(super) fn penalise(&self, over: bool, now: Duration) {
         let now = u64::try_from(now.as_nanos()).unwrap_or(u64::MAX / 2);
         if over {
@@ -71,6 +101,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
+    use crate::error::Budget;
 
     #[test]
     fn who_is_over_its_rate_goes_on_with_one_server_and_little_weight() {
@@ -101,6 +132,10 @@ mod tests {
         assert!(charge(&reported, 0), "only counted");
         assert_eq!(account.share(&reported).weight, 3000);
         assert!(charge(&limits, 0) && account.lease(&limits).is_none());
+        let over = account.overdrawn(&limits, Duration::ZERO).unwrap();
+        let after = Some(Duration::from_millis(100));
+        assert_eq!((over.budget, over.retry_after), (Budget::Rate, after));
+        assert_eq!(account.overdrawn(&limits, Duration::from_millis(100)), None);
         assert!(charge(&limits, 2000), "there is room again");
         assert!(account.lease(&limits).is_some());
     }
@@ -124,6 +159,22 @@ mod tests {
             assert_eq!(account.charge(&limits, Duration::from_millis(millis)), Ok(false));
             assert_eq!(account.is_penalised(&limits), millis < 3999, "after {millis} ms");
         }
+    }
+
+    #[test]
+    fn servers_of_two_clusters_are_known_until_those_of_one_are_gone() {
+        let (account, limits) = (Arc::new(Account::default()), Limits::default());
+        let lease = |cluster| {
+            let slot = account.lease(&limits).unwrap();
+            account.uses(cluster);
+            (slot, account.is_wide())
+        };
+        let first = [lease(1), lease(1)];
+        assert!(first.iter().all(|(_, wide)| !wide));
+        let other = lease(2);
+        assert!(other.1 && lease(1).1, "also when one of the first comes last");
+        drop((first, other));
+        assert!(!lease(2).1);
     }
 
     #[test]

@@ -74,6 +74,13 @@ impl Spend {
         level.used += spent as f64;
     }
 
+    /// Whether nothing is used at `now`, and nobody spends.
+    pub fn is_empty(&self, now: Duration) -> bool {
+        let mut level = self.0.lock();
+        level.settle(None, now);
+        level.used <= 0.0 && level.running == 0
+    }
+
     /// What is used at `now`.
     pub fn used(&self, now: Duration) -> u64 {
         let mut level = self.0.lock();

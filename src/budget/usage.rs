@@ -20,7 +20,7 @@ pub struct Usage {
     pub window: Option<String>,
     /// Requests that wait for it.
     pub waiting: u32,
-    /// Refused, cancelled or ended because of it, since the start.
+    /// Refused, cancelled or ended because of it, since the account was opened.
     pub refused: u64,
     /// What would have been, were the tenant's budgets enforced.
     pub would_refuse: u64,

@@ -151,6 +151,11 @@ impl Credentials {
         found.all(|other| other.tenant == first.tenant).then_some(first)
     }
 
+    /// Whether a certificate's name stands for somebody.
+    pub(super) fn has_name(&self, name: &CertificateName) -> bool {
+        self.certificates.contains_key(name)
+    }
+
     /// Whether a tenant's clients may come from there.
     pub fn may_come(&self, tenant: &TenantId, from: &Peer) -> bool {
         self.origins.get(tenant).is_none_or(|origins| origins.include(from))
@@ -200,8 +205,8 @@ impl Credentials {
     }
 
     /// Takes over what another value has, but names of certificates that stand here already: those
-    /// are told. Whether there were passwords is told as well.
-    pub(super) fn absorb(&mut self, other: &Self) -> (bool, Vec<String>) {
+    /// are told.
+    pub(super) fn absorb(&mut self, other: &Self) -> Vec<String> {
         let mut faults = Vec::new();
         for (key, record) in &other.scram {
             self.scram.insert_mut(key.clone(), record.clone());
@@ -213,17 +218,16 @@ impl Credentials {
             }
             self.certificates.insert_mut(subject.clone(), record.clone());
         }
-        (other.scram.size() > 0, faults)
+        faults
     }
 
-    /// Takes out what a tenant's words put in. Says whether there were passwords.
-    pub(super) fn forget(&mut self, tenant: &TenantId, plan: &TenantPlan) -> bool {
-        let mut scram = false;
+    /// Takes out what a tenant's words put in.
+    pub(super) fn forget(&mut self, tenant: &TenantId, plan: &TenantPlan) {
         for words in &plan.credentials {
             if let Some(user) = &words.user {
                 let key = (user.clone(), tenant.as_str().to_ascii_lowercase());
                 if self.scram.get(&key).is_some_and(|record| record.tenant == *tenant) {
-                    scram |= self.scram.remove_mut(&key);
+                    self.scram.remove_mut(&key);
                 }
             }
             let san = words.san.clone().map(CertificateName::San);
@@ -234,12 +238,18 @@ impl Credentials {
                 }
             }
         }
-        scram
     }
 
     /// Makes the mock verifiers look like those that were taken in.
     pub(super) fn finish(&mut self) {
         self.mock = Mock::like(self.scram.values().map(|record| &record.verifier));
+    }
+
+    /// The same for tables, of which not all may be known: they have a secret of their own for it,
+    /// and some verifiers to look like. `file` has those of the settings.
+    pub(super) fn finish_with(&mut self, file: &Self, secret: &[u8], samples: &[Verifier]) {
+        let own = file.scram.values().map(|record| &record.verifier);
+        self.mock = Mock::with(secret, own.chain(samples));
     }
 
     fn add_scram(

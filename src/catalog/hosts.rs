@@ -4,7 +4,7 @@
 use std::net::{IpAddr, Ipv6Addr};
 use std::path::PathBuf;
 
-use crate::net::Network;
+use crate::net::{Network, OwnPlaces};
 use crate::server::{Host, is_special};
 
 /// Hosts that rows may name beside those of the clusters in the settings.
@@ -15,8 +15,8 @@ pub struct Hosts {
     names: Vec<String>,
     ends: Vec<String>,
     folders: Vec<PathBuf>,
-    /// Ports that the gate itself listens on.
-    own_ports: Vec<u16>,
+    /// Where the gate itself listens.
+    own: OwnPlaces,
 }
 
 impl Hosts {
@@ -42,9 +42,14 @@ impl Hosts {
         Ok(hosts)
     }
 
-    /// The same, with the ports that the gate listens on.
-    pub fn with_own_ports(self, own_ports: Vec<u16>) -> Self {
-        Self { own_ports, ..self }
+    /// The same, with where the gate itself listens.
+    pub fn with_own(self, own: OwnPlaces) -> Self {
+        Self { own, ..self }
+    }
+
+    /// Where no route may lead, whoever wrote it.
+    pub fn own(&self) -> &OwnPlaces {
+        &self.own
     }
 
     /// Whether a row may name this host; `known` are those of its cluster.
@@ -52,7 +57,7 @@ impl Hosts {
         if known.contains(host) {
             return Ok(());
         }
-        if self.own_ports.contains(&host.port()) && host.is_local() {
+        if self.own.has_port(host.port()) && host.is_local() {
             return Err("it leads to the gate itself");
         }
         let allowed = match host {
@@ -74,7 +79,8 @@ impl Hosts {
     fn names_allow(&self, name: &str) -> bool {
         let name = name.trim_end_matches('.').to_ascii_lowercase();
         let ends = |end: &String| name.len() > end.len() && name.ends_with(end.as_str());
-        self.names.contains(&name) || self.ends.iter().any(ends)
+        // What is no name might be looked up as something else.
+        is_name(&name) && (self.names.contains(&name) || self.ends.iter().any(ends))
     }
 }
 
@@ -91,6 +97,7 @@ fn is_name(text: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::net::ListenAddress;
     use crate::server::Conninfo;
 
     fn hosts(texts: &[&str]) -> Result<Hosts, usize> {
@@ -128,6 +135,7 @@ mod tests {
             "host=/run",
             "host=/run/pg/../x",
             "host=db.internal,other",
+            "host='127.0.0.1 .east.internal'",
         ] {
             assert!(!allowed(bad), "{bad}");
         }
@@ -138,7 +146,8 @@ mod tests {
 
     #[test]
     fn special_addresses_and_the_gate_itself_need_a_cluster_that_names_them() {
-        let all = hosts(&["0.0.0.0/0", "::/0"]).unwrap().with_own_ports(vec![6432]);
+        let own = ListenAddress::Tcp("127.0.0.1:6432".parse().unwrap());
+        let all = hosts(&["0.0.0.0/0", "::/0"]).unwrap().with_own(OwnPlaces::new([own]));
         for bad in [
             "host=169.254.169.254",
             "host=x hostaddr=169.254.1.1",
@@ -150,6 +159,13 @@ mod tests {
             "host=224.0.0.1",
             "host=255.255.255.255",
             "host=127.0.0.1 port=6432",
+            "host=::ffff:127.0.0.1 port=6432",
+            "host=localhost. port=6432",
+            "host=64:ff9b::a9fe:a9fe",
+            "host=2002:a9fe:a9fe::1",
+            "host=fd00:ec2::23",
+            "host=168.63.129.16",
+            "host=0.1.2.3",
         ] {
             let host = &of(bad)[0];
             assert!(all.allow(host, &[]).is_err(), "{bad}");

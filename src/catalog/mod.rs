@@ -4,31 +4,30 @@
 mod apart;
 mod bounded;
 mod build;
-mod claims;
-mod compose;
 mod credential;
 mod face;
 mod holds;
 mod hosts;
+mod lazy;
 mod live;
 mod names;
 mod plan;
 mod roles;
+mod rows;
 mod service;
 mod spread;
 mod table;
 mod tenant;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod token;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 
 use rpds::RedBlackTreeMapSync;
 
-pub use compose::{Change, Composer, Moved, Relocated, RoutePlan, Row, RowFault};
 pub use credential::{
     CertificateName, CertificateRecord, CredentialKind, CredentialPlan, CredentialRecord,
     Credentials, ScramRecord, TenantName,
@@ -36,11 +35,13 @@ pub use credential::{
 pub use face::Face;
 pub use holds::{Database, Holds, Names as HeldNames, Scope, database_of};
 pub use hosts::Hosts;
+pub use lazy::{CannotTell, Key, LOOKUP_TIME, Lookups, Pin, Whose};
 pub use live::Live;
 pub use plan::{
     CatalogPlan, ClusterPlan, Fault, LimitsPlan, NamesPlan, Place, RolePlan,
     TENANT_SETTING_DEFAULT, TIER_DEFAULT, TenantPlan, TokenPlan,
 };
+pub use rows::{Change, Composer, Found, Moved, Relocated, RoutePlan, Row, RowFault, Survey};
 pub use service::{ActsFor, Service, ServicePlan, Services};
 pub use table::TableSettings;
 pub use tenant::{Cluster, Pooling, Route, Tenant, TenantId, TenantState};
@@ -61,8 +62,15 @@ pub struct Catalog {
     clusters: Arc<BTreeMap<String, Arc<Cluster>>>,
     /// What is wrong with rows of a table, by the tenant's id.
     faults: Map<String, Arc<[RowFault]>>,
+    /// Rows at fault, of which not all may be told.
+    faulty: usize,
     /// What it was made of, but the tenants.
     words: Arc<CatalogPlan>,
+    /// Ids of the file's tenants, once there are others.
+    of_file: Arc<BTreeSet<String>>,
+    /// Who is asked for tenants of the tables that are not in here, if that is not all of them.
+    lookups: Option<Arc<Lookups>>,
+    is_partial: bool,
     version: u64,
 }
 
@@ -115,22 +123,14 @@ impl Catalog {
         }
     }
 
-    /// The tenant of this id. Waits where a source has to be asked; this one never does.
-    pub async fn find(&self, id: &str) -> Option<Arc<Tenant>> {
-        self.tenants.get(id).map(Arc::clone)
-    }
-
-    /// The tenant of this id, if it is known already.
+    /// The tenant of this id, if it is known already; see [`Catalog::seek`].
     pub fn known(&self, id: &str) -> Option<&Arc<Tenant>> {
         self.tenants.get(id)
     }
 
-    /// Whom a token stands for: a tenant, or what a service has in its place.
-    pub async fn find_of_token(&self, id: &str) -> Option<Arc<Tenant>> {
-        match self.services.get(id) {
-            Some(service) => Some(Arc::clone(service)),
-            None => self.find(id).await,
-        }
+    /// Whom a token stands for: a tenant that is known, or what a service has in its place.
+    pub fn known_of_token(&self, id: &str) -> Option<&Arc<Tenant>> {
+        self.services.get(id).or_else(|| self.known(id))
     }
 
     /// What the service known by this id has in a tenant's place.
@@ -148,7 +148,7 @@ impl Catalog {
         &self.credentials
     }
 
-    /// All tenants by id, for people.
+    /// All tenants that are known, by id, for people.
     pub fn tenants(&self) -> impl ExactSizeIterator<Item = &Arc<Tenant>> {
         self.tenants.values()
     }
@@ -161,6 +161,11 @@ impl Catalog {
     /// What is wrong with rows of a table, by the tenant's id.
     pub fn faults(&self) -> impl ExactSizeIterator<Item = (&str, &[RowFault])> {
         self.faults.iter().map(|(id, faults)| (id.as_str(), &**faults))
+    }
+
+    /// How many tenants of the tables are at fault.
+    pub fn faulty(&self) -> usize {
+        self.faulty.max(self.faults.size())
     }
 
     /// What is wrong with one tenant's rows.

@@ -1,5 +1,5 @@
 //! The words of a source before they are checked: what a TOML file or a table says about
-//! clusters, tiers and tenants. `build.rs` makes a catalog of them.
+//! clusters, tiers and tenants. `build` makes a catalog of them.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
@@ -21,6 +21,8 @@ pub const TIER_DEFAULT: &str = "default";
 /// Everything a source says, by name.
 #[derive(Clone, Debug, Default)]
 pub struct CatalogPlan {
+    /// There are tenants in tables, too.
+    pub has_table: bool,
     /// Where relative paths in connection strings start.
     pub folder: PathBuf,
     pub clusters: BTreeMap<String, ClusterPlan>,
@@ -40,7 +42,7 @@ pub struct CatalogPlan {
 }
 
 /// A cluster's words.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct ClusterPlan {
     pub cluster: Cluster,
     /// For tenants that bring none of their own.
@@ -55,7 +57,7 @@ pub struct ClusterPlan {
 }
 
 /// Templates of names that are made of tenants' ids; see `isolation::tenancy`.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct NamesPlan {
     pub login: Option<String>,
     /// What the passwords of these logins are made of.
@@ -102,7 +104,7 @@ pub struct TokenPlan {
 }
 
 /// A role's words: another login of the same tenant.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct RolePlan {
     /// The login that can become the role; without it the tenant's own.
     pub connection_string: Option<String>,

@@ -127,7 +127,8 @@ impl Builder<'_> {
             return Ok(Arc::clone(known));
         }
         let conninfo = Conninfo::read(text, &self.plan().folder);
-        let conninfo = Arc::new(conninfo.map_err(|error| error.to_string())?);
+        let conninfo = conninfo.map_err(|error| error.to_string())?;
+        let conninfo = Arc::new(conninfo.away_from(self.plan().hosts.own()));
         self.read.insert(text.to_owned(), Arc::clone(&conninfo));
         Ok(conninfo)
     }

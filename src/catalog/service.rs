@@ -90,21 +90,13 @@ fn service(
     check_name(name, &place, &mut faults);
     let id = TenantId::of_service(name);
     builder.tokens(&id, &plan.tokens, &place);
-    for (index, token) in plan.tokens.iter().enumerate() {
-        if token.role.is_some() || token.read_only {
-            let message = "a service's token has no role and writes what its tenants may";
-            faults.push(Fault::new(place.clone(), "tokens", message).element(index));
-        }
-    }
-    if matches!(plan.state, TenantState::ReadOnly | TenantState::Paused) {
-        let message = "a service is \"active\" or \"disabled\"";
-        let hint = "Its tenants are what can be read_only or paused.";
-        faults.push(Fault::new(place.clone(), "state", message).hint(hint));
-    }
+    check_own(plan, &place, &mut faults);
     let tier = builder.tier(plan.tier.as_deref(), &place, &mut faults);
     if let ActsFor::Listed(ids) = &plan.acts_for {
         for (index, id) in ids.iter().enumerate() {
-            if !builder.plan().tenants.contains_key(id) {
+            // Who is in a table may come later; it is asked when the service chooses.
+            let may_come = builder.plan().has_table && TenantId::new(id).is_some();
+            if !builder.plan().tenants.contains_key(id) && !may_come {
                 let message = format!("tenant \"{}\" does not exist", id.escape_debug());
                 faults.push(Fault::new(place.clone(), "acts_for", message).element(index));
             }
@@ -114,7 +106,7 @@ fn service(
     let own = (&plan.limits, Place::ServiceLimits(name.to_owned()));
     faults.extend(builder.limits(own, (plan.tier.as_deref(), tier), cluster.as_deref()));
     let conninfo = match Conninfo::read(&plan.connection_string, &builder.plan().folder) {
-        Ok(conninfo) => Some(Arc::new(conninfo)),
+        Ok(conninfo) => Some(Arc::new(conninfo.away_from(builder.plan().hosts.own()))),
         Err(error) => {
             faults.push(Fault::new(place.clone(), "connection_string", error.to_string()));
             None
@@ -148,4 +140,19 @@ fn service(
         read_only_face: ArcSwapOption::empty(),
         version: 1,
     })
+}
+
+/// What only tenants have.
+fn check_own(plan: &ServicePlan, place: &Place, faults: &mut Vec<Fault>) {
+    for (index, token) in plan.tokens.iter().enumerate() {
+        if token.role.is_some() || token.read_only {
+            let message = "a service's token has no role and writes what its tenants may";
+            faults.push(Fault::new(place.clone(), "tokens", message).element(index));
+        }
+    }
+    if matches!(plan.state, TenantState::ReadOnly | TenantState::Paused) {
+        let message = "a service is \"active\" or \"disabled\"";
+        let hint = "Its tenants are what can be read_only or paused.";
+        faults.push(Fault::new(place.clone(), "state", message).hint(hint));
+    }
 }

@@ -20,6 +20,9 @@ pub struct TableSettings {
     /// How often the tables are asked whether they changed, should no notification come; default
     /// 10 s.
     pub poll: Duration,
+    /// Most tenants that are kept in memory; where the tables have more, the others are looked up
+    /// when they are needed. Default 100 000.
+    pub known: usize,
     /// Hosts that rows may name beside their clusters', as written.
     pub hosts: Vec<String>,
     /// Where the files are that rows may name for their passwords.
@@ -29,4 +32,7 @@ pub struct TableSettings {
 impl TableSettings {
     /// `poll`, unless the settings say otherwise.
     pub const POLL_DEFAULT: Duration = Duration::from_secs(10);
+
+    /// `known`, unless the settings say otherwise.
+    pub const KNOWN_DEFAULT: usize = 100_000;
 }

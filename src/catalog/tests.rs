@@ -19,7 +19,7 @@ fn cluster(capacity: usize, connection_string: Option<&str>) -> ClusterPlan {
     }
 }
 
-fn tenant(isolation: Isolation) -> TenantPlan {
+pub(super) fn tenant(isolation: Isolation) -> TenantPlan {
     TenantPlan {
         isolation,
         cluster: "main".to_owned(),
@@ -48,15 +48,16 @@ fn at(isolation: Isolation, connection_string: &str) -> TenantPlan {
     TenantPlan { connection_string: Some(connection_string.to_owned()), ..tenant(isolation) }
 }
 
-fn plan<const N: usize>(tenants: [(&str, TenantPlan); N]) -> CatalogPlan {
+pub(crate) fn plan<const N: usize>(tenants: [(&str, TenantPlan); N]) -> CatalogPlan {
     CatalogPlan {
+        has_table: false,
         clusters: [("main".to_owned(), cluster(5, Some(LOGIN)))].into(),
         tenants: tenants.map(|(id, tenant)| (id.to_owned(), tenant)).into(),
         ..CatalogPlan::default()
     }
 }
 
-fn build(plan: &CatalogPlan) -> Catalog {
+pub(crate) fn build(plan: &CatalogPlan) -> Catalog {
     Catalog::build(plan).unwrap_or_else(|faults| panic!("{faults:#?}"))
 }
 
@@ -69,8 +70,7 @@ fn fault(plan: &CatalogPlan) -> (Place, Option<&'static str>, String) {
 }
 
 fn find(catalog: &Catalog, id: &str) -> Option<Arc<Tenant>> {
-    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-    runtime.block_on(catalog.find(id))
+    catalog.known(id).cloned()
 }
 
 #[test]
@@ -333,17 +333,17 @@ fn a_spread_is_held_to_its_clusters() {
     assert!(told(&with(on("eo", tenant(Isolation::Row)))).2.contains("\"eo\""));
 }
 
-fn row(id: &str, rank: i64, plan: TenantPlan) -> Change {
+pub(crate) fn row(id: &str, rank: i64, plan: TenantPlan) -> Change {
     Change::Put(Row { id: id.to_owned(), rank, plan: Ok(Box::new(plan)), faults: Vec::new() })
 }
 
 /// As the tables' reader would: a silo of its own on the cluster's instance.
-fn silo(dbname: &str) -> TenantPlan {
+pub(crate) fn silo(dbname: &str) -> TenantPlan {
     at(Isolation::Silo, &format!("host=127.0.0.1 user=x dbname={dbname}"))
 }
 
 /// Ids in force, and ids at fault.
-fn standing(composer: &Composer) -> (Vec<String>, Vec<String>) {
+pub(super) fn standing(composer: &Composer) -> (Vec<String>, Vec<String>) {
     let catalog = composer.catalog();
     let ids = catalog.tenants().map(|tenant| tenant.id.to_string()).collect();
     (ids, catalog.faults().map(|(id, _)| id.to_owned()).collect())
@@ -441,6 +441,81 @@ fn any_order_of_changes_holds_what_the_whole_file_would_be_held_to() {
             for id in words.keys().filter(|id| catalog.known(id).is_none()) {
                 assert!(!catalog.faults_of(id).is_empty(), "{id}");
             }
+        }
+    }
+}
+
+#[test]
+fn of_a_part_of_the_rows_is_said_what_all_of_them_together_would_say() {
+    let mut random = fastrand::Rng::with_seed(7);
+    let kinds = [Isolation::Row, Isolation::Schema, Isolation::Silo];
+    let ids = ["a", "B", "b", "c", "d", "e", "file"];
+    for _ in 0..12 {
+        let file = || build(&plan([("file", silo("taken"))]));
+        let live = Arc::new(Live::new(Catalog::default()));
+        let lookups = Arc::new(Lookups::new(live.clone(), 2));
+        let mut whole = Composer::new(file());
+        let mut part = Composer::with_lookups(file(), Some(lookups));
+        let mut words: BTreeMap<&str, Row> = BTreeMap::new();
+        for version in 1..60 {
+            let id = ids[random.usize(..ids.len())];
+            let user = ["x", "y"][random.usize(..2)];
+            let place = format!("host=127.0.0.1 user={user} dbname={}", random.u8(b'm'..b'p'));
+            let role = [None, Some("r"), Some("s")][random.usize(..3)].map(str::to_owned);
+            let tier = (random.usize(..4) == 0).then(|| "nobody's".to_owned());
+            let wanted = TenantPlan { role, tier, ..at(kinds[random.usize(..3)], &place) };
+            let change = match random.usize(..4) {
+                0 => Change::Gone(id.to_owned()),
+                1 if words.contains_key(id) => row(id, words[id].rank, wanted),
+                _ => row(id, version, wanted),
+            };
+            match &change {
+                Change::Put(row) => drop(words.insert(id, row.clone())),
+                Change::Gone(_) => drop(words.remove(id)),
+            }
+            whole.apply(vec![change.clone()]);
+            if random.usize(..8) == 0 {
+                // All are read: another server, or too many changes.
+                let mut survey = part.survey();
+                let mut order: Vec<Row> = words.values().cloned().collect();
+                order.sort_by(|one, two| (one.rank, &one.id).cmp(&(two.rank, &two.id)));
+                survey.add(&order);
+                let known = part.known();
+                let known = known.iter().filter_map(|id| words.get(id.as_str()).cloned());
+                assert!(part.take_survey(survey, known.collect(), version).is_some());
+            } else {
+                part.apply(vec![change]);
+                part.stand_at(Some(version));
+            }
+            live.share(part.catalog());
+            for id in ids {
+                assert_eq!(whole.standing(id), part.standing(id), "{id}");
+                let (all, some) = (whole.catalog(), part.catalog());
+                let same = |one: &Arc<Tenant>| all.known(id).is_some_and(|it| it.same_facts(one));
+                assert!(some.known(id).is_none_or(same), "{id}");
+            }
+            if !part.is_partial() {
+                continue;
+            }
+            let id = ids[random.usize(..ids.len())];
+            let keys = [Key::Tenant(id.to_owned())];
+            let found = |version, changed| {
+                let rows: Vec<Row> = words.get(id).cloned().into_iter().collect();
+                let changed = rows.iter().map(|row| (row.id.clone(), changed)).collect();
+                Found { rows, version, changed, ..Found::default() }
+            };
+            assert_eq!(part.admit(&keys, found(version - 1, 0)), keys, "a state before this one");
+            if words.contains_key(id) && part.catalog().known(id).is_none() {
+                let behind = found(version + 1, version + 1);
+                assert_eq!(part.admit(&keys, behind), keys, "it is another in that state");
+                assert!(part.catalog().known(id).is_none(), "{id}");
+            }
+            // In a later state it may still be the same.
+            let later = random.i64(0..3);
+            assert_eq!(part.admit(&keys, found(version + later, version)), []);
+            let known = |composer: &Composer| composer.catalog().known(id).is_some();
+            assert_eq!(known(&part), known(&whole), "{id}");
+            assert!(part.known().len() <= 2);
         }
     }
 }

@@ -7,7 +7,7 @@ use crate::client::due::{Due, Effect, Script, Step};
 use crate::client::refuse;
 use crate::client::relay::{Ahead, Ended, Exchange};
 use crate::client::session::sender;
-use crate::error::Error;
+use crate::error::{Budget, Error};
 use crate::wire::backend;
 use crate::wire::frame::{self, HEADER_BYTES, Header};
 
@@ -459,9 +459,8 @@ impl Exchange<'_> {
             Some(_) => self.skip_batch()?,
         };
         let refusal = refusal.or_else(|| {
-            let limit = self.talk.limits().query_time?;
-            let ours = self.relay.time_exceeded && read.sqlstate == "57014";
-            ours.then_some(Error::QueryTimeExceeded { limit })
+            let term = self.relay.time_exceeded.filter(|_| read.sqlstate == "57014")?;
+            Some(self.talk.overran(Budget::QueryTime, term.limit, term.used()))
         });
         let refusal = refusal.or_else(|| self.forgotten_choice(&read.sqlstate));
         let Some(refusal) = refusal else { return Ok(Fate::Pass) };

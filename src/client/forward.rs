@@ -416,7 +416,7 @@ impl Exchange<'_> {
             false => self.relay.batch_open = true,
         }
         self.talk.begin_work();
-        if self.relay.query_deadline.is_none() {
+        if self.relay.query_term.is_none() {
             self.start_clocks();
         }
     }

@@ -4,12 +4,13 @@
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use crate::budget::{Account, InForce, Kind, Limits, Over};
+use crate::budget::{Account, Amount, InForce, Kind, Limits, Over};
 use crate::client::Env;
 use crate::client::talk::{Talk, add};
-use crate::error::{Error, Excess};
+use crate::error::{Budget, Error, Excess};
+use crate::pool::NoPin;
 
 /// A server works for the tenant, and that is charged; dropping this ends it.
 #[derive(Debug)]
@@ -49,6 +50,28 @@ impl Talk {
     /// What the client is told of a budget that is used up.
     pub fn refusal(&self, over: &Over) -> Error {
         refusal(over, self.tenant.id.as_str(), &self.limits())
+    }
+
+    /// The same of a limit that no time brings back.
+    pub fn exceeded(&self, budget: Budget, limit: Amount, used: Amount) -> Error {
+        let tenant = self.tenant.id.to_string();
+        excess(Over { budget, used, retry_after: None }, tenant, limit.to_string())
+    }
+
+    /// The same of a time that is over.
+    pub fn overran(&self, budget: Budget, limit: Duration, used: Duration) -> Error {
+        self.exceeded(budget, Amount::Time(limit), Amount::Time(used))
+    }
+
+    /// What the client is told that wants to keep its server.
+    pub fn no_pin(&self, full: NoPin) -> Error {
+        match full {
+            NoPin::OfCluster(limit) => Error::TooManyPins { limit },
+            NoPin::OfTenant(limit) => {
+                let (limit, used) = (limit.into(), self.account.pinned_now().into());
+                self.exceeded(Budget::Pins, Amount::Count(limit), Amount::Count(used))
+            }
+        }
     }
 
     /// Something is in flight on the server.
@@ -116,8 +139,8 @@ impl Talk {
 
     /// Counts a refusal for the limit it comes from.
     pub(super) fn count_by_kind(&self, error: &Error) {
-        if let Some(kind) = kind_of(error) {
-            self.account.count_refused(kind);
+        if let Error::OverBudget(excess) = error {
+            self.account.count_refused(excess.budget.into());
         }
     }
 }
@@ -130,22 +153,11 @@ pub fn refusal(over: &Over, tenant: &str, limits: &Limits) -> Error {
         Some((amount, None)) => amount.to_string(),
         None => "none".to_owned(),
     };
-    let (tenant, used) = (tenant.to_owned(), over.used.to_string());
-    let (budget, retry_after) = (over.budget, over.retry_after);
-    let key = kind.name();
-    Error::OverBudget(Box::new(Excess { budget, tenant, key, limit, used, retry_after }))
+    excess(*over, tenant.to_owned(), limit)
 }
 
-/// The limit that a refusal comes from.
-fn kind_of(error: &Error) -> Option<Kind> {
-    match error {
-        Error::OverBudget(excess) => Some(excess.budget.into()),
-        Error::QueryTimeExceeded { .. } => Some(Kind::QueryTime),
-        Error::TransactionTimeExceeded => Some(Kind::TransactionTime),
-        Error::TooManyPins { .. } => Some(Kind::Pins),
-        Error::PinIdle { .. } => Some(Kind::PinIdle),
-        Error::ClientIdle => Some(Kind::ClientIdle),
-        Error::IdleInTransaction => Some(Kind::IdleInTransaction),
-        _ => None,
-    }
+fn excess(over: Over, tenant: String, limit: String) -> Error {
+    let Over { budget, used, retry_after } = over;
+    let (key, used) = (Kind::from(budget).name(), used.to_string());
+    Error::OverBudget(Box::new(Excess { budget, tenant, key, limit, used, retry_after }))
 }

@@ -19,6 +19,7 @@ use crate::client::carry::carried::is_utf8;
 use crate::client::carry::{ENCODING, STRINGS, Touched};
 use crate::client::meter::Meter;
 use crate::client::prepared::{Known, Prepared};
+use crate::client::session::Patience;
 use crate::error::Error;
 use crate::guard::{self, Denials, ReadOptions, Reading};
 use crate::pool::{Greeting, Pin, SessionId};
@@ -66,6 +67,7 @@ pub struct Talk {
     pub bytes_charged: Option<u64>,
     /// What is in flight is a breaker's probe.
     pub probes: Cell<bool>,
+    pub patience: Patience,
     pub shared: Rc<Shared>,
     /// What the worker hands all its sessions.
     pub env: Rc<Env>,
@@ -97,7 +99,7 @@ pub struct Shared {
     /// A cancel may be on its way to the server that nobody saw arrive: it must not be parked.
     pub cancel_astray: Cell<bool>,
     /// The session ends at its next transaction boundary, with this.
-    pub ending: RefCell<Option<Error>>,
+    pub ending: RefCell<Option<Box<Error>>>,
     /// The session ends now.
     pub ending_now: Cell<bool>,
     /// Why the session keeps its server.
@@ -243,7 +245,7 @@ impl Shared {
 
     /// Asks the session to end at its next transaction boundary, or now.
     pub fn end(&self, error: Error, now: bool) {
-        self.ending.borrow_mut().get_or_insert(error);
+        self.ending.borrow_mut().get_or_insert_with(|| Box::new(error));
         self.ending_now.set(self.ending_now.get() || now);
         self.wake();
     }
@@ -260,7 +262,7 @@ impl Shared {
         if !self.ending_now.get() {
             return None;
         }
-        self.ending.borrow().clone()
+        self.ending.borrow().as_deref().cloned()
     }
 
     /// A CancelRequest with this session's key came in. `done` is dropped when it has reached the

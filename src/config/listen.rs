@@ -9,7 +9,8 @@ use super::read::Reader;
 use super::secrets;
 use super::shapes::{IdentityShape, ListenShape, RuleShape};
 use crate::net::{
-    ListenAddress, ListenSettings, LoginMethod, LoginRule, Origins, TlsPolicy, UnixAddress,
+    ListenAddress, ListenSettings, LoginMethod, LoginRule, Origins, OwnPlaces, TlsPolicy,
+    UnixAddress,
 };
 use crate::secret::Place;
 use crate::telemetry::HttpSettings;
@@ -298,6 +299,12 @@ pub(super) fn address(reader: &mut Reader<'_>, at: &[&str], text: &str) -> Optio
         reader.problem_at(at, message, Some(hint));
     }
     address
+}
+
+/// Where no route may lead.
+pub(super) fn own(listen: &[ListenSettings], http: Option<&HttpSettings>) -> OwnPlaces {
+    let http = http.map(|http| ListenAddress::Tcp(http.address));
+    OwnPlaces::new(listen.iter().map(|listen| listen.address.clone()).chain(http))
 }
 
 /// No two listeners at one address. Port 0 takes any free port, as often as one likes.

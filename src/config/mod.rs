@@ -26,7 +26,7 @@ use crate::auth::IssuerSettings;
 use crate::catalog::{Catalog, TableSettings};
 use crate::client::ClientSettings;
 use crate::console::ConsoleSettings;
-use crate::net::ListenSettings;
+use crate::net::{ListenSettings, OwnPlaces};
 use crate::telemetry::{AuditSettings, HttpSettings, LogSettings, UsageSettings};
 
 pub use error::{Error, Problem};
@@ -88,6 +88,13 @@ impl Default for GateSettings {
     }
 }
 
+impl Config {
+    /// Where a gate with these settings listens.
+    pub fn own(&self) -> OwnPlaces {
+        listen::own(&self.listen, self.http.as_ref())
+    }
+}
+
 /// Reads and checks a settings file. Relative paths in it start at its folder.
 ///
 /// # Errors
@@ -95,6 +102,15 @@ impl Default for GateSettings {
 /// The file cannot be read, or something in it is wrong: then every problem that was found, each
 /// with its place.
 pub fn load(path: &Path) -> Result<Config, Error> {
+    load_beside(path, &OwnPlaces::default())
+}
+
+/// The same for a gate that listens at these places, whatever the file says by now.
+///
+/// # Errors
+///
+/// As [`load`].
+pub fn load_beside(path: &Path, own: &OwnPlaces) -> Result<Config, Error> {
     let unreadable = |source| Error::Read { path: path.to_owned(), source };
     let size = fs::metadata(path).map_err(unreadable)?.len();
     if size > FILE_BYTES_MAX {
@@ -105,5 +121,6 @@ pub fn load(path: &Path) -> Result<Config, Error> {
         unreadable(std::io::Error::new(std::io::ErrorKind::InvalidData, error.utf8_error()))
     })?;
     let folder = path.parent().unwrap_or(Path::new(""));
-    read::read(&text, folder).map_err(|problems| Error::Invalid { path: path.to_owned(), problems })
+    read::read(&text, folder, own)
+        .map_err(|problems| Error::Invalid { path: path.to_owned(), problems })
 }

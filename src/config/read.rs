@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::ops::Range;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use serde::de::DeserializeOwned;
@@ -31,7 +31,7 @@ use crate::client::ClientSettings;
 use crate::console::{ConsoleSettings, ConsoleUser};
 use crate::isolation::SealKeys;
 use crate::isolation::tenancy::LoginSecret;
-use crate::net::ListenSettings;
+use crate::net::{ListenSettings, OwnPlaces};
 use crate::spelling;
 use crate::telemetry::{self, AuditSettings, HttpSettings, LogSettings, UsageSettings};
 
@@ -40,14 +40,15 @@ const PROBLEMS_MAX: usize = 100;
 
 type Value<'text> = Spanned<DeValue<'text>>;
 
-/// Reads a whole file's text. `folder` is where relative paths start.
-pub(super) fn read(text: &str, folder: &Path) -> Result<Config, Vec<Problem>> {
+/// Reads a whole file's text. `folder` is where relative paths start; no route may lead to one of
+/// these places either.
+pub(super) fn read(text: &str, folder: &Path, own: &OwnPlaces) -> Result<Config, Vec<Problem>> {
     let (root, errors) = DeTable::parse_recoverable(text);
     if !errors.is_empty() {
         return Err(errors.iter().take(3).map(|error| syntax(text, error)).collect());
     }
     let mut reader = Reader::new(text, root.get_ref(), folder);
-    let config = reader.config();
+    let config = reader.config(own);
     let mut problems = reader.problems;
     problems.sort_by_key(|problem| (problem.line, problem.column));
     match config {
@@ -72,7 +73,7 @@ impl<'text> Reader<'text> {
         Self { text, root, folder, secrets, problems: Vec::new() }
     }
 
-    fn config(&mut self) -> Option<Config> {
+    fn config(&mut self, own: &OwnPlaces) -> Option<Config> {
         let root = self.root;
         for key in root.keys().filter(|key| !SECTIONS.contains(&key.get_ref().as_ref())) {
             let name = key.get_ref();
@@ -91,9 +92,10 @@ impl<'text> Reader<'text> {
         let audit = self.audit();
         let usage = self.usage();
         listen::distinct(self, &listen, http.as_ref());
-        let (table, hosts) = self.table_of_tenants(&listen).unzip();
-        let secrets_folder = table.as_ref().and_then(|table| table.secrets_folder.clone());
-        let catalog = self.catalog(hosts.unwrap_or_default(), secrets_folder);
+        let (table, hosts) = self.table_of_tenants().unzip();
+        let hosts =
+            hosts.unwrap_or_default().with_own(own.and(&listen::own(&listen, http.as_ref())));
+        let catalog = self.catalog(hosts, table.as_ref());
         if let Some(catalog) = &catalog {
             check::tenants_issuers(self, catalog, &issuers);
             check::issuers_services(self, catalog, &issuers);
@@ -235,14 +237,14 @@ impl<'text> Reader<'text> {
     }
 
     /// Where tenants stand beside those of the file, and where these may lead.
-    fn table_of_tenants(&mut self, listen: &[ListenSettings]) -> Option<(TableSettings, Hosts)> {
+    fn table_of_tenants(&mut self) -> Option<(TableSettings, Hosts)> {
         let shape = self.table::<CatalogShape>(self.root.get("catalog")?)?;
-        rows::table(self, shape, listen)
+        rows::table(self, shape)
     }
 
     /// The catalog, if clusters and tiers could be read: without them a tenant's faults would
     /// only be echoes of theirs.
-    fn catalog(&mut self, hosts: Hosts, secrets_folder: Option<PathBuf>) -> Option<Catalog> {
+    fn catalog(&mut self, hosts: Hosts, table: Option<&TableSettings>) -> Option<Catalog> {
         let before = self.problems.len();
         let mut clusters = BTreeMap::new();
         for (name, shape) in self.entries::<ClusterShape>("clusters") {
@@ -259,6 +261,7 @@ impl<'text> Reader<'text> {
             return None;
         }
         let plan = CatalogPlan {
+            has_table: table.is_some(),
             folder: self.folder.to_owned(),
             clusters,
             spreads: spreads.into_iter().map(|(name, it)| (name, it.clusters)).collect(),
@@ -266,7 +269,7 @@ impl<'text> Reader<'text> {
             tenants: tenants.into_iter().map(|(id, shape)| (id, tenant(shape))).collect(),
             services: services.into_iter().map(|(name, shape)| (name, shape.into())).collect(),
             hosts,
-            secrets_folder,
+            secrets_folder: table.and_then(|table| table.secrets_folder.clone()),
             ..CatalogPlan::default()
         };
         match Catalog::build(&plan) {

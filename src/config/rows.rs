@@ -10,7 +10,6 @@ use serde_json::{Map, Value};
 use super::read::Reader;
 use super::shapes::{CatalogShape, LimitsShape};
 use crate::catalog::{Hosts, LimitsPlan, TableSettings};
-use crate::net::{ListenAddress, ListenSettings};
 use crate::server::Conninfo;
 
 /// Oftener would be a load, seldomer no safety net.
@@ -20,7 +19,6 @@ const POLL: std::ops::RangeInclusive<Duration> = Duration::from_secs(1)..=Durati
 pub(super) fn table(
     reader: &mut Reader<'_>,
     shape: CatalogShape,
-    listen: &[ListenSettings],
 ) -> Option<(TableSettings, Hosts)> {
     let conninfo = Conninfo::read(&shape.connection_string, reader.folder).map_err(|error| {
         reader.problem_at(&["catalog", "connection_string"], error.to_string(), None);
@@ -45,6 +43,11 @@ pub(super) fn table(
         let message = "poll is out of range, allowed: 1s to 1h".to_owned();
         reader.problem_at(&["catalog", "poll"], message, None);
     }
+    let known = shape.known.unwrap_or(TableSettings::KNOWN_DEFAULT);
+    if known == 0 {
+        let message = "known is zero, but whoever has a session is known".to_owned();
+        reader.problem_at(&["catalog", "known"], message, None);
+    }
     let hosts = Hosts::parse(&shape.hosts).map_err(|index| {
         let host = shape.hosts.get(index).map(|host| host.escape_debug().to_string());
         let message = format!("\"{}\" is no host", host.unwrap_or_default());
@@ -52,11 +55,7 @@ pub(super) fn table(
                     all names that end so, or the folder of a Unix socket.";
         reader.problem_at(&["catalog", "hosts"], message, Some(hint));
     });
-    let port = |listen: &ListenSettings| match &listen.address {
-        ListenAddress::Tcp(address) => address.port(),
-        ListenAddress::Unix(address) => address.port,
-    };
-    let hosts = hosts.ok()?.with_own_ports(listen.iter().map(port).collect());
+    let hosts = hosts.ok()?;
     let conninfo = Arc::new(conninfo.ok()?);
     let place = |path: PathBuf| reader.folder.join(path);
     let settings = TableSettings {
@@ -64,6 +63,7 @@ pub(super) fn table(
         mover: mover.ok()?,
         cache_file: shape.cache_file.map(place),
         poll,
+        known,
         hosts: shape.hosts,
         secrets_folder: shape.secrets_folder.map(place),
     };

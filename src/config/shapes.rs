@@ -293,6 +293,7 @@ pub(super) struct CatalogShape {
     pub cache_file: Option<PathBuf>,
     #[serde(default, deserialize_with = "units::duration")]
     pub poll: Option<Duration>,
+    pub known: Option<usize>,
     #[serde(default)]
     pub hosts: Vec<String>,
     pub secrets_folder: Option<PathBuf>,

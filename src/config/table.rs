@@ -125,6 +125,8 @@ fn catalog(table: &TableSettings) -> Vec<Setting> {
         restart(key("connection_string"), place, None),
         restart(key("poll"), time(table.poll), Some(time(TableSettings::POLL_DEFAULT))),
     ];
+    let (known, default) = (table.known.to_string(), TableSettings::KNOWN_DEFAULT.to_string());
+    settings.push(restart(key("known"), known, Some(default)));
     let mover = table.mover.iter().map(|mover| format!("{} of {}", mover.dbname, mover.user));
     settings.extend(mover.map(|place| restart(key("mover_connection_string"), place, None)));
     settings.push(live(key("hosts"), table.hosts.join(", "), Some(String::new())));

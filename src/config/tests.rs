@@ -28,13 +28,17 @@ cluster = "main"
 tier = "free"
 "#;
 
+fn read(text: &str, folder: &Path) -> Result<Config, Vec<Problem>> {
+    read::read(text, folder, &OwnPlaces::default())
+}
+
 fn read_good(text: &str) -> Config {
-    read::read(text, Path::new("")).unwrap_or_else(|problems| panic!("{problems:#?}"))
+    read(text, Path::new("")).unwrap_or_else(|problems| panic!("{problems:#?}"))
 }
 
 /// What a person sees of a file that is refused.
 fn refused(text: &str) -> String {
-    match read::read(text, Path::new("")) {
+    match read(text, Path::new("")) {
         Ok(_) => panic!("accepted:\n{text}"),
         Err(problems) => Error::Invalid { path: "gate.toml".into(), problems }.to_string(),
     }
@@ -134,7 +138,7 @@ fn the_annotated_sample_names_every_key() {
     // What serde would accept is what the sample shows: an unknown key lists them all.
     for (section, entry) in [("[gate]", ""), ("[clusters.main]", ""), ("[tenants.acme]", "")] {
         let broken = text.replacen(section, &format!("{section}\nbanana = 1{entry}"), 1);
-        let problems = read::read(&broken, Path::new("")).unwrap_err();
+        let problems = read(&broken, Path::new("")).unwrap_err();
         let hints = problems.iter().filter_map(|problem| problem.hint.as_ref());
         let hint = { hints }.find(|hint| hint.contains("Allowed: ")).unwrap();
         let keys = hint.trim_end_matches('.').rsplit("Allowed: ").next().unwrap();
@@ -350,7 +354,7 @@ fn no_text_panics() {
             }
         }
         let text: String = text.into_iter().collect();
-        if let Err(problems) = read::read(&text, Path::new("")) {
+        if let Err(problems) = read(&text, Path::new("")) {
             let shown = Error::Invalid { path: "x".into(), problems }.to_string();
             assert!(!shown.is_empty());
         }
@@ -371,9 +375,8 @@ fn tenants_without_a_connection_string_get_the_login_the_template_makes() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("logins.key");
     secret_file(&path, &format!("{}\n", "s".repeat(32)));
-    let read = |text: &str| {
-        read::read(text, folder.path()).unwrap_or_else(|problems| panic!("{problems:#?}"))
-    };
+    let read =
+        |text: &str| read(text, folder.path()).unwrap_or_else(|problems| panic!("{problems:#?}"));
     let config = read(&with_logins(LOGINS, "beta"));
     let tenant = |id| config.catalog.known(id).unwrap().clone();
     let (acme, beta) = (tenant("acme"), tenant("beta"));
@@ -394,7 +397,7 @@ fn a_secret_that_others_may_read_is_refused_at_its_line() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("logins.key");
     let refused = |wanted: &str| {
-        let problems = read::read(&with_logins(LOGINS, "beta"), folder.path()).err().unwrap();
+        let problems = read(&with_logins(LOGINS, "beta"), folder.path()).err().unwrap();
         let shown = Error::Invalid { path: "gate.toml".into(), problems }.to_string();
         assert!(shown.starts_with("gate.toml:11:28: ") && shown.contains(wanted), "{shown}");
         assert_eq!(shown.matches("gate.toml:").count(), 1, "no echo: {shown}");

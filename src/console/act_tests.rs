@@ -33,7 +33,7 @@ fn acting_console(rights: Rights) -> (Client, Arc<Live<ConsoleSettings>>) {
     tokio::spawn(async move {
         while let Some(control) = controls.recv().await {
             match control {
-                Control::Snapshot(reply) => reply.send(Snapshot::default()).unwrap(),
+                Control::Snapshot(_, reply) => reply.send(Snapshot::default()).unwrap(),
                 Control::Act { act: Act::Kill(Target::Named(name)), reply } => {
                     reply.send(Err(Fault::UnknownTarget { name })).unwrap();
                 }

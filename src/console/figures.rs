@@ -114,7 +114,7 @@ pub fn lists(snapshot: &Snapshot) -> Vec<(&'static str, usize)> {
         ("dns_zones", 0),
         ("dns_queries", 0),
         ("dns_pending", 0),
-        ("tenants", snapshot.tenants.len()),
+        ("tenants", snapshot.tenants_known),
         ("clients", clients.len()),
         ("active_clients", clients_in("active")),
         ("waiting_clients", clients_in("waiting")),

@@ -36,6 +36,7 @@ use crate::net::Peer;
 use crate::telemetry::Audit;
 
 pub use act::{Act, BudgetOrder, Target, Wait};
+pub use command::Subject;
 pub use fault::Fault;
 pub use moves::{MoveOrder, NewRoute};
 pub use settings::{ConsoleSettings, ConsoleUser, Rights};
@@ -74,8 +75,9 @@ pub struct ConsoleEnv {
 /// What the console asks of the gate.
 #[derive(Debug)]
 pub enum Control {
-    /// The state of the moment. It must come within 5 s, or the command is answered 57P03.
-    Snapshot(oneshot::Sender<Snapshot>),
+    /// What this SHOW needs of the state of the moment. It must come within 5 s, or the command is
+    /// answered 57P03.
+    Snapshot(Subject, oneshot::Sender<Snapshot>),
     /// An order. Some take as long as transactions do; nobody who asked need wait for the answer.
     Act { act: Act, reply: oneshot::Sender<Done> },
 }

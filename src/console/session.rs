@@ -17,7 +17,7 @@ use tokio::sync::oneshot;
 
 use crate::console;
 use crate::console::act::Act;
-use crate::console::command::{self, Statement};
+use crate::console::command::{self, Statement, Subject};
 use crate::console::connection::{Connection, Frame, Stop};
 use crate::console::fault::{self, Fault};
 use crate::console::login::Access;
@@ -351,7 +351,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             _ if failed => return Err(Fault::Aborted.into()),
             Statement::Show(subject) => {
                 let snapshot = match show::needs_snapshot(*subject) {
-                    true => self.snapshot().await?,
+                    true => self.snapshot(*subject).await?,
                     false => Snapshot::default(),
                 };
                 return Ok(Outcome::Rows(show::table(*subject, snapshot)));
@@ -437,10 +437,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         tracing::info!(?user, %peer, command = %act, outcome, "console command");
     }
 
-    async fn snapshot(&self) -> Result<Snapshot, Fault> {
+    async fn snapshot(&self, subject: Subject) -> Result<Snapshot, Fault> {
         let (reply, answer) = oneshot::channel();
         let asked = async {
-            self.env.control.send(Control::Snapshot(reply)).await.ok()?;
+            self.env.control.send(Control::Snapshot(subject, reply)).await.ok()?;
             answer.await.ok()
         };
         tokio::time::timeout(SNAPSHOT_TIMEOUT, asked).await.ok().flatten().ok_or(Fault::NoAnswer)

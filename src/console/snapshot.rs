@@ -1,7 +1,7 @@
 //! What the gate hands the console for one SHOW: plain rows, taken at one moment. The words of the
 //! states and the meaning of each field are in `docs/console.md`.
 
-/// Everything the SHOW commands need.
+/// What a SHOW command needs; the rest is empty.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Snapshot {
     pub tenants: Vec<TenantRow>,
@@ -24,6 +24,8 @@ pub struct Snapshot {
     pub memory: Vec<MemoryRow>,
     /// Client connections, those that are not logged in included.
     pub connections: usize,
+    /// Tenants of the catalog.
+    pub tenants_known: usize,
 }
 
 /// A tenant of the catalog.
@@ -295,7 +297,7 @@ pub struct BudgetRow {
     pub window: Option<String>,
     /// Requests that wait for it.
     pub waiting: u64,
-    /// Refused, cancelled or ended because of it since the start.
+    /// Refused, cancelled or ended because of it since the tenant came.
     pub refused: u64,
     /// What would have been, were the tenant's budgets enforced.
     pub would_refuse: u64,

@@ -149,10 +149,11 @@ fn console(user: &str, peer: &str) -> Client {
     let (mut client, mut controls) = silent_console(user, peer);
     tokio::spawn(async move {
         while let Some(control) = controls.recv().await {
-            let Control::Snapshot(reply) = control else { panic!("{control:?}") };
+            let Control::Snapshot(_, reply) = control else { panic!("{control:?}") };
             let pool = PoolRow { cl_active: 3, ..PoolRow::default() };
             let tenants = vec![tenant("a"), tenant("b"), tenant("c")];
-            let snapshot = Snapshot { tenants, pools: vec![pool], ..Snapshot::default() };
+            let (tenants_known, pools) = (tenants.len(), vec![pool]);
+            let snapshot = Snapshot { tenants, tenants_known, pools, ..Snapshot::default() };
             reply.send(snapshot).unwrap();
         }
     });

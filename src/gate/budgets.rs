@@ -6,12 +6,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use crate::budget::{Account, ClientSlot, Kind, Override};
+use crate::budget::{Account, Amount, ClientSlot, Kind, Over, Override};
 use crate::catalog::{Cluster, Tenant};
 use crate::client;
 use crate::config;
 use crate::console::{BudgetOrder, BudgetRow, Done, Fault};
-use crate::error::Error;
+use crate::error::{Budget, Error};
 use crate::gate::desk::Desk;
 use crate::gate::rows::utc;
 use crate::spelling;
@@ -26,17 +26,14 @@ const OVERRIDE_MAX: Duration = Duration::from_secs(31 * 86_400);
 /// The tenant has no connection or no login left.
 pub fn let_in(account: &Arc<Account>, tenant: &Tenant, now: Duration) -> Result<ClientSlot, Error> {
     let limits = &tenant.limits;
-    let slot = account.connect(limits);
-    let refused = match slot {
-        None => Err((Kind::Clients, Error::TooManyClients { tenant: true })),
-        Some(slot) => account.log_in(limits, now).map(|()| slot).map_err(|over| {
-            let limits = account.limits(limits);
-            (over.budget.into(), client::refusal(&over, tenant.id.as_str(), &limits))
-        }),
-    };
-    refused.map_err(|(kind, error)| {
-        account.count_refused(kind);
-        error
+    let slot = account.connect(limits).ok_or_else(|| {
+        let (clients, ..) = account.in_use();
+        let used = Amount::Count(clients.into());
+        Over { budget: Budget::Clients, used, retry_after: None }
+    });
+    slot.and_then(|slot| account.log_in(limits, now).map(|()| slot)).map_err(|over| {
+        account.count_refused(over.budget.into());
+        client::refusal(&over, tenant.id.as_str(), &account.limits(limits))
     })
 }
 
@@ -71,12 +68,14 @@ impl Desk {
     pub fn budget(&self, order: BudgetOrder) -> Done {
         let BudgetOrder { tenant, kind, value } = order;
         let common = &self.common;
-        let known = common.catalog.load().known(&tenant).cloned();
-        let Some(known) = known else { return Err(Fault::UnknownTarget { name: tenant }) };
+        if !common.composer.lock().has(&tenant) {
+            return Err(Fault::UnknownTarget { name: tenant });
+        }
         let kind = kind.map(|name| named(&name)).transpose()?;
-        let account = common.accounts.of(&tenant);
         let Some((value, period)) = value else {
-            return match account.reset_overrides(|it| kind.is_none_or(|kind| it.kind == kind)) {
+            let account = common.accounts.known(&tenant);
+            let is_meant = |it: &Override| kind.is_none_or(|kind| it.kind == kind);
+            return match account.is_some_and(|account| account.reset_overrides(is_meant)) {
                 true => Ok(Vec::new()),
                 false => {
                     let what = format!("no budget of tenant \"{tenant}\" is set for a while");
@@ -86,10 +85,12 @@ impl Desk {
         };
         let Some(kind) = kind else { return Err(invalid("no budget is named".to_owned())) };
         let limits = config::limit(kind, &value).map_err(invalid)?;
-        let Cluster { name: cluster, capacity, .. } = &*known.route.cluster;
-        if limits.servers_min.is_some_and(|minimum| minimum as usize > *capacity) {
-            let what = format!("\"{value}\" is more than cluster \"{cluster}\" has, {capacity}");
-            return Err(invalid(what));
+        if let Some(known) = common.catalog.load().known(&tenant) {
+            let Cluster { name: cluster, capacity, .. } = &*known.route.cluster;
+            if limits.servers_min.is_some_and(|minimum| minimum as usize > *capacity) {
+                let of = format!("cluster \"{cluster}\" has, {capacity}");
+                return Err(invalid(format!("\"{value}\" is more than {of}")));
+            }
         }
         let length = config::duration(&period).filter(|it| !it.is_zero() && *it <= OVERRIDE_MAX);
         let Some(length) = length else {
@@ -101,6 +102,7 @@ impl Desk {
         let serial = self.overridden.serial.get() + 1;
         self.overridden.serial.set(serial);
         let until = SystemTime::now() + length;
+        let account = common.accounts.of(&tenant);
         account.set_override(Override { kind, limits: Box::new(limits), until, serial });
         self.overridden.ends.borrow_mut().insert((Instant::now() + length, serial), tenant);
         Ok(Vec::new())
@@ -122,7 +124,8 @@ impl Desk {
         while let Some(entry) = ends.first_entry().filter(|entry| entry.key().0 <= now) {
             let ((_, serial), tenant) = entry.remove_entry();
             // It may have been replaced or reset before.
-            if self.common.accounts.of(&tenant).reset_overrides(|it| it.serial == serial) {
+            let account = self.common.accounts.known(&tenant);
+            if account.is_some_and(|it| it.reset_overrides(|it| it.serial == serial)) {
                 tracing::info!(tenant, "a budget that was set for a while is over");
             }
         }

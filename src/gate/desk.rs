@@ -13,9 +13,12 @@ use parking_lot::Mutex;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+use crate::budget::Reader;
 use crate::catalog::{Live, Tenant};
 use crate::config::{Config, Setting};
-use crate::console::{self, ConsoleEnv, ConsoleLogin, ConsoleSettings, Control, Fault, Snapshot};
+use crate::console::{
+    self, ConsoleEnv, ConsoleLogin, ConsoleSettings, Control, Fault, Snapshot, Subject,
+};
 use crate::gate::act::Moves;
 use crate::gate::budgets::Overridden;
 use crate::gate::door::Closing;
@@ -63,6 +66,8 @@ pub struct Desk {
     manager: Arc<ServiceManager>,
     pub drain_timeout: Cell<Duration>,
     ledger: RefCell<Ledger>,
+    /// The series of tenants, where there are metrics.
+    board: Option<Arc<Mutex<Board>>>,
     /// Whether the gate takes clients: what `/ready` answers.
     pub ready: Arc<AtomicBool>,
     /// The console drained the gate; `RESUME` opens it again.
@@ -88,6 +93,11 @@ impl Desk {
     pub fn new(parts: Parts, console: ConsoleSettings) -> Self {
         let Parts { common, workers, path, renderer, started, table, terms, log, manager } = parts;
         let (stops, stopped) = mpsc::channel(1);
+        common.accounts.keep_for(Reader::Console);
+        let board = started.http.as_ref().map(|http| {
+            common.accounts.keep_for(Reader::Metrics);
+            Arc::new(Mutex::new(Board::new(http.tenants_top, &http.tenants)))
+        });
         Self {
             common,
             workers,
@@ -102,6 +112,7 @@ impl Desk {
             manager,
             console: Arc::new(Live::new(console)),
             ledger: RefCell::default(),
+            board,
             ready: Arc::new(AtomicBool::new(true)),
             draining: Cell::new(false),
             stops,
@@ -125,10 +136,9 @@ impl Desk {
         let (scrape, scrapes) = mpsc::channel(1);
         tokio::spawn(self.renderer.clone().keep_up(ending.clone()));
         let (common, workers) = (self.common.clone(), self.workers.clone());
-        if let Some(socket) = http {
+        if let Some((socket, board)) = http.zip(self.board.clone()) {
             let (looks, looking) = mpsc::channel(1);
             let (renderer, ready) = (self.renderer.clone(), self.ready.clone());
-            let board = Arc::new(Mutex::new(self.board()));
             let env = HttpEnv { renderer, board, ready, scrape, looks };
             tokio::spawn(http::serve(socket, env, ending.clone()));
             tokio::spawn(status::keep(common.clone(), workers.clone(), looking, ending.clone()));
@@ -167,8 +177,8 @@ impl Desk {
                 Some(switch) = self.moves.switched() => self.switch(switch),
                 Some(arrival) = arrivals.recv() => self.open_console(arrival, &control, &consoles),
                 Some(control) = controls.recv() => match control {
-                    Control::Snapshot(reply) => {
-                        let snapshot = self.snapshot().await;
+                    Control::Snapshot(subject, reply) => {
+                        let snapshot = self.snapshot(subject).await;
                         // The one who asked may have hung up meanwhile.
                         let _ = reply.send(snapshot);
                     }
@@ -179,7 +189,8 @@ impl Desk {
                     }
                 },
                 Some(Scrape(reply)) = scrapes.recv() => {
-                    let _ = reply.send(snapshot::totals(&self.common));
+                    self.book();
+                    let _ = reply.send(());
                 }
                 () = self.period_ends() => self.end_period(),
                 () = self.override_ends() => self.end_overrides(),
@@ -188,21 +199,43 @@ impl Desk {
         }
     }
 
-    fn board(&self) -> Board {
-        let http = self.started.http.as_ref();
-        http.map_or(Board::new(0, &[]), |http| Board::new(http.tenants_top, &http.tenants))
+    /// Books what tenants did on their series.
+    fn book(&self) {
+        if let Some(board) = &self.board {
+            let steps = snapshot::steps(&self.common);
+            board.lock().book(&steps);
+        }
     }
 
-    async fn snapshot(&self) -> Snapshot {
-        let mut snapshot = snapshot::take(&self.common, &self.workers).await;
-        snapshot.config = snapshot::config(&self.settings.borrow());
-        snapshot.users.extend(snapshot::console_users(&self.console.load()));
-        let mut ledger = self.ledger.borrow_mut();
-        ledger.observe(&self.common);
-        let table = self.table.as_ref().map(|table| table.state.figures());
-        snapshot.catalog = snapshot::catalog(&self.common.catalog.load(), table);
-        (snapshot.databases_stats, snapshot.tenants_stats) = ledger.rows(&self.common);
-        snapshot.top = ledger.top(&snapshot.working);
+    async fn snapshot(&self, subject: Subject) -> Snapshot {
+        let (common, parts) = (&self.common, snapshot::parts(subject));
+        let mut snapshot = snapshot::take(common, &self.workers, parts).await;
+        match subject {
+            Subject::Config => snapshot.config = snapshot::config(&self.settings.borrow()),
+            Subject::Users | Subject::Lists => {
+                snapshot.users.extend(snapshot::console_users(&self.console.load()));
+            }
+            Subject::Catalog | Subject::CatalogFaults => {
+                let table = self.table.as_ref().map(|table| table.state.figures());
+                snapshot.catalog = snapshot::catalog(common, table);
+            }
+            Subject::Stats | Subject::StatsTotals | Subject::StatsAverages => {
+                let mut ledger = self.ledger.borrow_mut();
+                ledger.observe(common);
+                snapshot.databases_stats = ledger.databases(common);
+            }
+            Subject::StatsTenants => {
+                let mut ledger = self.ledger.borrow_mut();
+                ledger.observe(common);
+                snapshot.tenants_stats = ledger.tenants();
+            }
+            Subject::Top => {
+                let mut ledger = self.ledger.borrow_mut();
+                ledger.observe(common);
+                snapshot.top = ledger.top(&snapshot.working);
+            }
+            _ => {}
+        }
         snapshot
     }
 
@@ -212,10 +245,14 @@ impl Desk {
         tokio::time::sleep_until((since + self.console.load().stats_period).into()).await;
     }
 
+    /// Ends the period, and forgets the accounts of tenants that are gone. The series are brought
+    /// up to date as well: nobody may be scraping them.
     fn end_period(&self) {
         let mut ledger = self.ledger.borrow_mut();
         ledger.observe(&self.common);
         ledger.end_period();
+        self.book();
+        self.common.accounts.forget(self.common.epoch.elapsed());
     }
 
     /// Reads the settings again. Says what only a restart applies, or what is wrong.
@@ -251,7 +288,8 @@ impl Desk {
 
     fn announce(&self) {
         let catalog = self.common.catalog.load();
-        let tenants = catalog.tenants().len();
+        let tenants = self.common.composer.lock().tenants();
+        self.common.metrics.catalog_known.set(catalog.tenants().len() as f64);
         self.common.metrics.catalog_tenants.set(tenants as f64);
         tracing::info!(tenants, workers = self.workers.len(), "ready");
         let facts = |tenant: &Arc<Tenant>| {

@@ -7,7 +7,7 @@ use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::oneshot;
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use crate::catalog::{Scope, Tenant, TenantState};
 use crate::client::Phase;
@@ -25,7 +25,8 @@ pub enum Errand {
     /// Answered when nothing runs for the tenant any more. Its requests must be held back.
     Rest(Arc<Tenant>, oneshot::Sender<()>),
     /// Answered when it is known whether servers can be had, and bound, on the tenant's route.
-    Verify(Arc<Tenant>, oneshot::Sender<Result<(), String>>),
+    /// The permit is for the connection that is tried.
+    Verify(Arc<Tenant>, OwnedSemaphorePermit, oneshot::Sender<Result<(), String>>),
     /// Close servers as they come free. Answered when no new request gets one of them.
     Reconnect(Scope, oneshot::Sender<()>),
     /// End sessions now. Answered when they are gone.
@@ -77,11 +78,13 @@ impl Floor {
                 let servers = self.at_work_for(&tenant);
                 self.pending.resting.borrow_mut().push(Resting { tenant, servers, done });
             }
-            Errand::Verify(tenant, done) => {
+            Errand::Verify(tenant, permit, done) => {
                 let env = self.env.clone();
                 tokio::task::spawn_local(async move {
+                    let tried = verify(&tenant, &env.buffers, &env.clock).await;
+                    drop(permit);
                     // Who asked may have stopped waiting.
-                    let _ = done.send(verify(&tenant, &env.buffers, &env.clock).await);
+                    let _ = done.send(tried);
                 });
             }
             Errand::Reconnect(scope, done) => {

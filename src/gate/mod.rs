@@ -35,9 +35,10 @@ use tokio::sync::mpsc;
 
 use crate::auth::{Authenticator, Throttle};
 use crate::budget::Accounts;
-use crate::catalog::{Catalog, Composer, Holds, Live, TableSettings};
+use crate::catalog::{Catalog, Composer, Holds, Live, Lookups};
 use crate::client::{ClientSettings, Registry};
 use crate::config::Config;
+use crate::error::Error;
 use crate::net::{Clock, Peer, Stream};
 use crate::pool::Arbiters;
 use crate::telemetry::{Audit, Metrics, logging};
@@ -82,21 +83,18 @@ pub struct Common {
     pub stopping: AtomicBool,
 }
 
+impl Common {
+    /// What a client is told that is refused: while nobody can tell who is known, all the same.
+    fn unless_away(&self, error: Error) -> Error {
+        if self.catalog.load().cannot_tell() { Error::CatalogUnavailable } else { error }
+    }
+}
+
 /// A console client on its way from the door.
 pub struct ConsoleArrival {
     pub stream: Stream,
     pub startup: Startup,
     pub peer: Peer,
-}
-
-/// Begins to follow the tables, if there are any.
-fn follow(
-    settings: Option<&TableSettings>,
-    common: &Arc<Common>,
-    workers: &Arc<Vec<Worker>>,
-) -> anyhow::Result<Option<Table>> {
-    let table = settings.map(|settings| Table::start(settings, common, workers)).transpose();
-    table.context("could not start the catalog's thread")
 }
 
 /// Runs the gate until it is told to stop. An error is for the person who starts it.
@@ -113,33 +111,17 @@ pub fn run(config: Config, path: PathBuf) -> anyhow::Result<()> {
     inherited.finish()?;
     let started = config.clone();
     let (metrics, renderer) = Metrics::new();
-    let mut authenticator = Authenticator::new(&config.issuers)?;
-    authenticator.start(None).context("could not start a thread that fetches keys")?;
-    authenticator.wait_for_keys(FIRST_KEYS);
-    let audit = open_audit(&config, &metrics)?;
-    let common = Arc::new(Common {
-        authenticator: Arc::new(Live::new(authenticator)),
-        composer: Mutex::new(Composer::new(config.catalog.clone())),
-        catalog: Arc::new(Live::new(config.catalog)),
-        throttle: Arc::default(),
-        registry: Arc::default(),
-        accounts: Arc::default(),
-        client: Live::new(config.client),
-        metrics,
-        audit,
-        epoch: Instant::now(),
-        clock: Clock::start().context("could not start the clock's thread")?,
-        clients: AtomicUsize::new(0),
-        clients_max: AtomicUsize::new(config.gate.clients),
-        holds: Arc::new(Live::new(Holds::default())),
-        stopping: AtomicBool::new(false),
-    });
+    let catalog = Arc::new(Live::new(config.catalog.clone()));
+    let lookups = config.table.as_ref().map(|it| Arc::new(Lookups::new(catalog.clone(), it.known)));
+    let common = Arc::new(common(&config, metrics, catalog, lookups.clone())?);
     let usage = Usage::start(config.usage, &common)?;
     let (arbiters, mail) = Arbiters::new(config.gate.workers);
     let start = |(index, mail)| Worker::start(index, &common, &arbiters, mail);
     let workers: std::io::Result<Vec<Worker>> = mail.into_iter().enumerate().map(start).collect();
     let workers = Arc::new(workers.context("could not start a worker thread")?);
-    let table = follow(config.table.as_ref(), &common, &workers)?;
+    let tables = config.table.as_ref().zip(lookups.as_ref());
+    let table = tables.map(|(it, lookups)| Table::start(it, lookups, &common, &workers));
+    let table = table.transpose().context("could not start the catalog's thread")?;
     let (consoles, arrivals) = mpsc::channel(CONSOLES_MAX);
     let terms = listeners.iter().map(|listener| listener.terms.clone()).collect();
     let closing = Closing::default();
@@ -169,6 +151,38 @@ pub fn run(config: Config, path: PathBuf) -> anyhow::Result<()> {
     usage.end();
     tracing::info!("stopped");
     Ok(())
+}
+
+/// What all threads share at the start.
+fn common(
+    config: &Config,
+    metrics: Metrics,
+    catalog: Arc<Live<Catalog>>,
+    lookups: Option<Arc<Lookups>>,
+) -> anyhow::Result<Common> {
+    let mut authenticator = Authenticator::new(&config.issuers)?;
+    authenticator.start(None).context("could not start a thread that fetches keys")?;
+    authenticator.wait_for_keys(FIRST_KEYS);
+    let audit = open_audit(config, &metrics)?;
+    let composer = Composer::with_lookups(config.catalog.clone(), lookups);
+    catalog.share(composer.catalog());
+    Ok(Common {
+        authenticator: Arc::new(Live::new(authenticator)),
+        composer: Mutex::new(composer),
+        catalog,
+        throttle: Arc::default(),
+        registry: Arc::default(),
+        accounts: Arc::default(),
+        client: Live::new(config.client.clone()),
+        metrics,
+        audit,
+        epoch: Instant::now(),
+        clock: Clock::start().context("could not start the clock's thread")?,
+        clients: AtomicUsize::new(0),
+        clients_max: AtomicUsize::new(config.gate.clients),
+        holds: Arc::new(Live::new(Holds::default())),
+        stopping: AtomicBool::new(false),
+    })
 }
 
 fn open_audit(config: &Config, metrics: &Metrics) -> anyhow::Result<Audit> {

@@ -21,7 +21,8 @@ impl Desk {
                  RESUME TENANT"
             ));
         }
-        let loaded = config::load(&self.path).map_err(|error| error.to_string())?;
+        let loaded = config::load_beside(&self.path, &self.started.own())
+            .map_err(|error| error.to_string())?;
         self.take_over(loaded)
     }
 
@@ -51,15 +52,19 @@ impl Desk {
         let before = composer.catalog();
         composer.reload(loaded.catalog);
         let next = composer.catalog();
-        let (tenants, faults) = (next.tenants().len(), next.faults().len());
+        let (tenants, faults) = (composer.tenants(), next.faulty());
         common.catalog.share(next.clone());
-        drop(composer);
         let pairs = before.tenants().map(|tenant| Moved {
             before: Some(tenant.clone()),
             after: next.known(tenant.id.as_str()).cloned(),
         });
-        act::note_changes(&common.audit, "the settings file", pairs);
-        next.faults().for_each(|(id, faults)| table::tell(id, faults));
+        // Whoever is only not known any more is not gone.
+        let is_noted =
+            |it: &Moved| it.after.is_some() || it.id().is_some_and(|id| !composer.has(id));
+        let pairs: Vec<Moved> = pairs.filter(is_noted).collect();
+        drop(composer);
+        act::note_changes(&common.audit, "the settings file", pairs.iter());
+        next.faults().take(table::FAULTS_TOLD).for_each(|(id, faults)| table::tell(id, faults));
         if let Some(table) = &self.table {
             table.read_again();
         }

@@ -1,13 +1,14 @@
 //! A worker's rows for the console: its clients, its servers, its pools.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use crate::catalog::{Database, Pooling, Tenant};
+use crate::catalog::{Database, Pooling, database_of};
 use crate::client::Phase;
 use crate::console::{ClientRow, HostRow, MemoryRow, PoolRow, ServerRow, SocketRow};
+use crate::gate::snapshot::{Part, Parts};
 use crate::gate::worker::{Floor, Guest};
 use crate::guard;
 use crate::isolation::Isolation;
@@ -29,44 +30,70 @@ pub struct WorkerRows {
     pub working: Vec<(String, u64)>,
 }
 
-/// A worker's rows of this moment.
-pub fn rows(floor: &Floor) -> WorkerRows {
+/// What is wanted of a worker, at this moment.
+pub fn rows(floor: &Floor, parts: Parts) -> WorkerRows {
     let mut rows = WorkerRows::default();
     floor.book_bytes();
-    rows.hosts = host_rows(floor);
-    rows.claims = floor.env.pools.claims();
-    rows.would_refuse = floor.env.counts.would_refuse.borrow().entries();
-    // By database and login: what the sessions of a pool are doing.
-    let mut doing: HashMap<(Database, String), Doing> = HashMap::new();
-    for (id, guest) in floor.guests.borrow().iter() {
-        let tenant = guest.serves();
-        let conninfo = &tenant.route.conninfo;
-        let database = (tenant.route.cluster.name.clone(), conninfo.dbname.clone());
-        doing.entry((database, conninfo.user.clone())).or_default().count(guest);
-        rows.clients.push(client_row(*id, guest));
-        rows.working.extend(working(guest).map(|micros| (tenant.id.to_string(), micros)));
+    let wants = |part| parts.contains(&part);
+    if wants(Part::Hosts) {
+        rows.hosts = host_rows(floor);
     }
+    if wants(Part::Tenants) {
+        rows.claims = floor.env.pools.claims();
+    }
+    if wants(Part::WouldRefuse) {
+        rows.would_refuse = floor.env.counts.would_refuse.borrow().entries();
+    }
+    for (id, guest) in floor.guests.borrow().iter() {
+        let waits = || guest.shared.phase.get() == Phase::Waiting;
+        if wants(Part::Clients) || wants(Part::Waiting) && waits() {
+            rows.clients.push(client_row(*id, guest));
+        }
+        if let Some(micros) = working(guest).filter(|_| wants(Part::Working)) {
+            rows.working.push((guest.serves().id.to_string(), micros));
+        }
+    }
+    if !wants(Part::Pools) && !wants(Part::Servers) {
+        return rows;
+    }
+    let mut doing = if wants(Part::Pools) { doing(floor) } else { HashMap::new() };
     for pool in floor.env.pools.all() {
-        let conninfo = &pool.plan().conninfo;
-        let database = (pool.cluster().name.clone(), conninfo.dbname.clone());
-        // Taken by the first of several pools with this key, so that nobody is counted twice.
-        let doing = doing.remove(&(database, conninfo.user.clone())).unwrap_or_default();
-        rows.pools.push(pool_row(&pool, floor, &doing));
-        rows.servers.append(&mut server_rows(&pool, floor));
+        if wants(Part::Pools) {
+            let conninfo = &pool.plan().conninfo;
+            let database = (pool.cluster().name.clone(), conninfo.dbname.clone());
+            // Taken by the first of several pools with this key, so that nobody is counted twice.
+            let doing = doing.remove(&(database, conninfo.user.clone())).unwrap_or_default();
+            rows.pools.push(pool_row(&pool, &doing));
+        }
+        if wants(Part::Servers) {
+            rows.servers.append(&mut server_rows(&pool, floor));
+        }
     }
     rows
 }
 
+/// What the sessions of a pool are doing, by database and login.
+fn doing(floor: &Floor) -> HashMap<(Database, String), Doing> {
+    let mut doing: HashMap<_, Doing> = HashMap::new();
+    for guest in floor.guests.borrow().values() {
+        let tenant = guest.serves();
+        let user = tenant.route.conninfo.user.clone();
+        doing.entry((database_of(&tenant), user)).or_default().count(guest);
+    }
+    doing
+}
+
 /// One row of each pool, whatever workers and generations of it there are.
 pub fn merged(rows: Vec<PoolRow>) -> Vec<PoolRow> {
-    let mut merged: Vec<PoolRow> = Vec::new();
+    let mut merged: HashMap<(String, String, String), PoolRow> = HashMap::new();
     for row in rows {
-        let same = |it: &&mut PoolRow| {
-            it.cluster == row.cluster && it.database == row.database && it.user == row.user
-        };
-        let Some(pool) = merged.iter_mut().find(same) else {
-            merged.push(row);
-            continue;
+        let key = (row.cluster.clone(), row.database.clone(), row.user.clone());
+        let pool = match merged.entry(key) {
+            Entry::Vacant(place) => {
+                place.insert(row);
+                continue;
+            }
+            Entry::Occupied(known) => known.into_mut(),
         };
         for (sum, more) in [
             (&mut pool.cl_active, row.cl_active),
@@ -83,7 +110,9 @@ pub fn merged(rows: Vec<PoolRow>) -> Vec<PoolRow> {
         }
         pool.maxwait_us = pool.maxwait_us.max(row.maxwait_us);
     }
-    merged.sort_by(|a, b| (&a.database, &a.user).cmp(&(&b.database, &b.user)));
+    let mut merged: Vec<PoolRow> = merged.into_values().collect();
+    let key = |it: &PoolRow| (it.database.clone(), it.user.clone(), it.cluster.clone());
+    merged.sort_by_cached_key(key);
     merged
 }
 
@@ -175,17 +204,14 @@ fn server_ptr(cluster: &str, facts: &ServerFacts) -> String {
     format!("{cluster}/{}", facts.pid)
 }
 
-fn pool_row(pool: &Rc<Pool>, floor: &Floor, doing: &Doing) -> PoolRow {
+/// Whose it is, where it is not shared by row tenants, is for others to say: a worker does not go
+/// through the catalog.
+fn pool_row(pool: &Rc<Pool>, doing: &Doing) -> PoolRow {
     let (clean, parked, connecting, _) = pool.counts();
     let plan = pool.plan();
-    let catalog = floor.common.catalog.load();
-    let here = |it: &&Arc<Tenant>| it.faces().any(|it| it.route.conninfo == plan.conninfo);
-    let mut tenants = catalog.tenants().filter(here);
-    let (tenant, pooling) = match (tenants.next(), tenants.next()) {
-        (Some(only), None) if plan.isolation != Isolation::Row => {
-            (only.id.to_string(), only.pooling)
-        }
-        _ => ("*".to_owned(), Pooling::Transaction),
+    let tenant = match plan.isolation {
+        Isolation::Row => "*".to_owned(),
+        Isolation::Schema | Isolation::Silo => String::new(),
     };
     PoolRow {
         cluster: pool.cluster().name.clone(),
@@ -202,7 +228,7 @@ fn pool_row(pool: &Rc<Pool>, floor: &Floor, doing: &Doing) -> PoolRow {
         sv_scrub: pool.in_motion().1 as u64,
         sv_login: connecting as u64,
         maxwait_us: micros(doing.longest_wait),
-        pool_mode: pooling.name().to_owned(),
+        pool_mode: Pooling::Transaction.name().to_owned(),
     }
 }
 
@@ -279,9 +305,8 @@ pub fn host(host: Option<&Host>) -> (String, u16) {
     }
 }
 
-/// What so many clients and servers take up without their buffers, and those buffers that are
-/// spare.
-pub fn memory(clients: usize, servers: usize) -> Vec<MemoryRow> {
+/// What so many clients, servers and accounts of tenants take up, without buffers.
+pub fn memory(clients: usize, servers: usize, accounts: usize) -> Vec<MemoryRow> {
     let row = |name, size: usize, used: usize| {
         let (size, used) = (size as u64, used as u64);
         MemoryRow { name, size, used: Some(used), free: Some(0), total: size * used }
@@ -290,6 +315,7 @@ pub fn memory(clients: usize, servers: usize) -> Vec<MemoryRow> {
     vec![
         row("client_cache", client, clients),
         row("server_cache", size_of::<crate::server::Bound>(), servers),
+        row("account_cache", size_of::<crate::budget::Account>(), accounts),
     ]
 }
 
@@ -321,6 +347,26 @@ pub fn utc(time: SystemTime) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_pool_of_several_workers_is_one_row() {
+        let row = |cluster: &str, user: &str, maxwait_us| PoolRow {
+            cluster: cluster.to_owned(),
+            database: "app".to_owned(),
+            user: user.to_owned(),
+            sv_idle: 2,
+            maxwait_us,
+            ..PoolRow::default()
+        };
+        let rows = vec![row("b", "y", 1), row("b", "x", 7), row("a", "x", 2), row("b", "x", 5)];
+        let merged: Vec<_> = merged(rows)
+            .into_iter()
+            .map(|it| (it.user, it.cluster, it.sv_idle, it.maxwait_us))
+            .collect();
+        let wanted = [("x", "a", 2, 2), ("x", "b", 4, 7), ("y", "b", 2, 1)]
+            .map(|it| (it.0.to_owned(), it.1.to_owned(), it.2, it.3));
+        assert_eq!(merged, wanted);
+    }
 
     #[test]
     fn times_are_written_as_people_read_them() {

@@ -2,18 +2,19 @@
 //! counters handed on.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use tokio::sync::oneshot;
 
-use crate::budget::Account;
+use crate::budget::{Account, Reader};
 use crate::catalog::{Catalog, Holds, RowFault, Tenant, TenantState, database_of};
 use crate::config::Setting;
 use crate::console::{
-    CatalogRow, CatalogRows, ConfigRow, ConsoleSettings, DatabaseRow, FaultRow, Rights, Snapshot,
-    TenantRow, UserRow, WouldRefuseRow,
+    CatalogRow, CatalogRows, ConfigRow, ConsoleSettings, DatabaseRow, FaultRow, PoolRow, Rights,
+    Snapshot, Subject, TenantRow, UserRow, WouldRefuseRow,
 };
-use crate::gate::holds::{databases, name_of};
+use crate::gate::holds::{Names, databases};
 use crate::gate::rows::{host, memory, merged, utc};
 use crate::gate::table::{TableFigures, shown};
 use crate::gate::worker::{Floor, Guest, Order, Worker};
@@ -30,14 +31,67 @@ const FAULTS_MAX: usize = 1000;
 /// The setting that PgBouncer has under the same name.
 const STATS_PERIOD: &str = "console.stats_period";
 
-/// Everything, from all workers.
-pub async fn take(common: &Common, workers: &[Worker]) -> Snapshot {
+/// A part of the state of the moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    Pools,
+    /// Whose they are, and by which names people know them.
+    PoolNames,
+    Clients,
+    /// Of the clients those that wait.
+    Waiting,
+    Servers,
+    Hosts,
+    WouldRefuse,
+    /// What runs now.
+    Working,
+    Tenants,
+    Budgets,
+    Databases,
+    Logins,
+}
+
+/// What somebody wants: nothing else is gathered.
+pub type Parts = &'static [Part];
+
+/// What a SHOW needs.
+pub fn parts(subject: Subject) -> Parts {
+    match subject {
+        Subject::Budgets => &[Part::Budgets],
+        Subject::Clients => &[Part::Clients],
+        Subject::Databases => &[Part::Databases, Part::Servers],
+        Subject::Hosts => &[Part::Hosts],
+        Subject::Lists => {
+            &[Part::Databases, Part::Logins, Part::Pools, Part::Clients, Part::Servers]
+        }
+        Subject::Mem | Subject::Sockets => &[Part::Clients, Part::Servers],
+        Subject::Pools => &[Part::Pools, Part::PoolNames],
+        Subject::Servers => &[Part::Servers],
+        Subject::Tenants => &[Part::Tenants],
+        Subject::Top => &[Part::Working],
+        Subject::Users => &[Part::Logins],
+        Subject::WouldRefuse => &[Part::WouldRefuse],
+        // These have nothing of the workers but what they book when they are asked.
+        Subject::Stats
+        | Subject::StatsAverages
+        | Subject::StatsTenants
+        | Subject::StatsTotals
+        | Subject::Catalog
+        | Subject::CatalogFaults
+        | Subject::Config
+        | Subject::Help
+        | Subject::Version => &[],
+    }
+}
+
+/// What is wanted, from all workers.
+pub async fn take(common: &Common, workers: &[Worker], parts: Parts) -> Snapshot {
     let mut snapshot = Snapshot::default();
     let mut would_refuse = Vec::new();
     let mut claims = HashMap::new();
     for worker in workers {
         let (reply, rows) = oneshot::channel();
-        worker.order(Order::Snapshot(reply));
+        worker.order(Order::Snapshot(parts, reply));
         if let Ok(mut rows) = rows.await {
             snapshot.pools.append(&mut rows.pools);
             snapshot.clients.append(&mut rows.clients);
@@ -52,16 +106,37 @@ pub async fn take(common: &Common, workers: &[Worker]) -> Snapshot {
     snapshot.would_refuse = would_refuse_rows(would_refuse);
     snapshot.pools = merged(snapshot.pools);
     snapshot.clients.sort_by_key(|row| row.id);
-    snapshot.memory = memory(snapshot.clients.len(), snapshot.servers.len());
+    let (clients, servers) = (snapshot.clients.len(), snapshot.servers.len());
+    snapshot.memory = memory(clients, servers, common.accounts.count());
     snapshot.connections = common.clients.load(Ordering::Relaxed);
     let (catalog, holds) = (common.catalog.load(), common.holds.load());
-    snapshot.databases = database_rows(&catalog, &holds, &snapshot);
-    snapshot.users = logins(&catalog);
-    rename_databases(&catalog, &mut snapshot);
-    for tenant in catalog.tenants() {
-        let account = common.accounts.of(tenant.id.as_str());
-        snapshot.tenants.push(tenant_row(tenant, &account, &holds, &claims));
-        snapshot.budgets.extend(budgets::rows(tenant, &account, common.epoch.elapsed()));
+    snapshot.tenants_known = catalog.tenants().len();
+    let wants = |part| parts.contains(&part);
+    if wants(Part::Databases) {
+        snapshot.databases = database_rows(&catalog, &holds, &snapshot);
+    }
+    if wants(Part::Logins) {
+        snapshot.users = logins(&catalog);
+    }
+    if wants(Part::PoolNames) {
+        name_pools(&catalog, &mut snapshot.pools);
+    }
+    let blank = Account::default();
+    let known = |tenant: &Tenant| common.accounts.known(tenant.id.as_str());
+    if wants(Part::Tenants) {
+        let row = |tenant: &Arc<Tenant>| {
+            let account = known(tenant);
+            tenant_row(tenant, account.as_deref().unwrap_or(&blank), &holds, &claims)
+        };
+        snapshot.tenants = catalog.tenants().map(row).collect();
+    }
+    if wants(Part::Budgets) {
+        let now = common.epoch.elapsed();
+        for tenant in catalog.tenants() {
+            let account = known(tenant);
+            let account = account.as_deref().unwrap_or(&blank);
+            snapshot.budgets.extend(budgets::rows(tenant, account, now));
+        }
     }
     snapshot
 }
@@ -100,14 +175,16 @@ pub fn console_users(settings: &ConsoleSettings) -> Vec<UserRow> {
 }
 
 /// The catalog as a whole, and what is wrong in it.
-pub fn catalog(catalog: &Catalog, table: Option<TableFigures>) -> CatalogRows {
+pub fn catalog(common: &Common, table: Option<TableFigures>) -> CatalogRows {
+    let catalog = &common.catalog.load();
+    let tenants = common.composer.lock().tenants();
     let has_table = table.is_some();
     let figures = table.unwrap_or_default();
     let whole = CatalogRow {
         source: if has_table { "table" } else { "file" },
         version: catalog.version(),
-        tenants: catalog.tenants().len() as u64,
-        faults: catalog.faults().len() as u64,
+        tenants: tenants as u64,
+        faults: catalog.faulty() as u64,
         connected: figures.connected,
         table_version: u64::try_from(figures.version).ok().filter(|_| has_table),
         synced: figures.synced_at.map(utc),
@@ -127,7 +204,7 @@ pub fn catalog(catalog: &Catalog, table: Option<TableFigures>) -> CatalogRows {
 
 /// The roles the gate logs in with.
 fn logins(catalog: &Catalog) -> Vec<UserRow> {
-    let login = |tenant: &std::sync::Arc<Tenant>| {
+    let login = |tenant: &Arc<Tenant>| {
         (tenant.route.conninfo.user.clone(), tenant.route.cluster.name.clone())
     };
     let logins: BTreeSet<(String, String)> =
@@ -143,6 +220,7 @@ fn logins(catalog: &Catalog) -> Vec<UserRow> {
 
 fn database_rows(catalog: &Catalog, holds: &Holds, snapshot: &Snapshot) -> Vec<DatabaseRow> {
     let all = databases(catalog);
+    let names = Names::of(&all);
     let mut rows = BTreeMap::new();
     for tenant in catalog.tenants() {
         let database = database_of(tenant);
@@ -150,7 +228,7 @@ fn database_rows(catalog: &Catalog, holds: &Holds, snapshot: &Snapshot) -> Vec<D
         let row: &mut DatabaseRow = rows.entry(database.clone()).or_insert_with(|| {
             let (host, port) = host(route.conninfo.hosts.first());
             DatabaseRow {
-                name: name_of(&database, &all),
+                name: names.of_database(&database),
                 cluster: database.0.clone(),
                 database: database.1.clone(),
                 host,
@@ -177,15 +255,40 @@ fn database_rows(catalog: &Catalog, holds: &Holds, snapshot: &Snapshot) -> Vec<D
     rows.into_values().collect()
 }
 
-/// Pools have the names of SHOW DATABASES: tools tell rows apart by them.
-fn rename_databases(catalog: &Catalog, snapshot: &mut Snapshot) {
+/// Cluster, database and login.
+type Login<'names> = (&'names str, &'names str, &'names str);
+
+/// Pools have the names of SHOW DATABASES: tools tell rows apart by them. A login of a single
+/// tenant has its name as well.
+fn name_pools(catalog: &Catalog, pools: &mut [PoolRow]) {
     let all = databases(catalog);
-    for pool in &mut snapshot.pools {
-        pool.database = name_of(&(pool.cluster.clone(), pool.database.clone()), &all);
+    let names = Names::of(&all);
+    let mut owners: HashMap<Login<'_>, Option<&Arc<Tenant>>> = HashMap::new();
+    for tenant in catalog.tenants() {
+        for face in tenant.faces() {
+            let (cluster, to) = (&face.route.cluster.name, &face.route.conninfo);
+            let owner = owners.entry((cluster, &to.dbname, &to.user)).or_insert(Some(tenant));
+            if owner.is_some_and(|owner| owner.id != tenant.id) {
+                // Of several tenants.
+                *owner = None;
+            }
+        }
+    }
+    for pool in pools {
+        let owner = owners.get(&(&*pool.cluster, &*pool.database, &*pool.user));
+        // Row tenants share theirs, even if it is one only.
+        if let Some(owner) = owner.copied().flatten().filter(|_| pool.tenant.is_empty()) {
+            pool.tenant = owner.id.to_string();
+            pool.pool_mode = owner.pooling.name().to_owned();
+        } else {
+            pool.tenant = "*".to_owned();
+        }
+        pool.database = names.of_database(&(pool.cluster.clone(), pool.database.clone()));
     }
 }
 
-fn tenant_row(
+/// What SHOW TENANTS has of a tenant.
+pub fn tenant_row(
     tenant: &Tenant,
     account: &Account,
     holds: &Holds,
@@ -227,25 +330,22 @@ fn tenant_row(
     }
 }
 
-/// Every tenant's totals, for the metrics.
-pub fn totals(common: &Common) -> Vec<telemetry::TenantRow> {
-    let row = |(tenant, account): (String, std::sync::Arc<Account>)| {
-        let totals = &account.totals;
-        let read = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
-        telemetry::TenantRow {
-            tenant,
-            requests: read(&totals.requests),
-            transactions: read(&totals.transactions),
-            bytes_in: read(&totals.bytes_received),
-            bytes_out: read(&totals.bytes_sent),
-            refusals: read(&totals.refusals),
-            server_time_us: read(&totals.server_time_us),
-            idle_time_us: read(&totals.idle_time_us),
-            would_refuse: account.would_refuse(),
-            wait_time_us: read(&totals.wait_time_us),
-        }
-    };
-    common.accounts.all().into_iter().map(row).collect()
+/// What tenants did since the last call, for the metrics.
+pub fn steps(common: &Common) -> Vec<telemetry::TenantRow> {
+    let rows = common.accounts.read(Reader::Metrics).into_iter();
+    rows.map(|(tenant, sums)| telemetry::TenantRow {
+        tenant,
+        requests: sums.requests,
+        transactions: sums.transactions,
+        bytes_in: sums.bytes_received,
+        bytes_out: sums.bytes_sent,
+        refusals: sums.refusals,
+        server_time_us: sums.server_us,
+        database_time_us: sums.database_us,
+        would_refuse: sums.would_refuse,
+        wait_time_us: sums.wait_us,
+    })
+    .collect()
 }
 
 /// The entries of all workers, those of one statement together, the most frequent first.

@@ -1,7 +1,7 @@
 //! Answers who looks at the page: what the workers say at the moment, beside samples of the last
 //! minutes that are taken whether anybody looks or not.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -10,10 +10,11 @@ use tokio::sync::mpsc;
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
+use crate::budget::Reader;
 use crate::console::Snapshot;
+use crate::gate::snapshot::Part;
 use crate::gate::worker::Worker;
 use crate::gate::{Common, snapshot};
-use crate::telemetry::TenantRow;
 use crate::telemetry::status::{ClusterStatus, Look, Moment, Status, TenantStatus, WaitingClient};
 
 /// Between two points of the plots; as often as the page comes anew.
@@ -35,6 +36,7 @@ pub async fn keep(
     mut looks: mpsc::Receiver<Look>,
     stop: CancellationToken,
 ) {
+    common.accounts.keep_for(Reader::Page);
     let mut history = History::new(common.epoch);
     let mut tick = tokio::time::interval(SAMPLE_EVERY);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -50,131 +52,159 @@ pub async fn keep(
     }
 }
 
-/// Requests and refusals so far.
-type Totals = (u64, u64);
+/// Requests and refusals.
+type Asked = (u64, u64);
 
 /// The last minutes.
 struct History {
     moments: VecDeque<Moment>,
-    last: (Instant, Totals),
-    /// Each tenant's totals a while ago, and after half of that while.
-    older: (Instant, HashMap<String, Totals>),
-    newer: (Instant, HashMap<String, Totals>),
+    /// When the last sample was taken.
+    last: Instant,
+    /// What tenants asked lately: from a while ago on, and from after half of that while.
+    older: (Instant, HashMap<Arc<str>, Asked>),
+    newer: (Instant, HashMap<Arc<str>, Asked>),
 }
 
 impl History {
     fn new(start: Instant) -> Self {
         let (older, newer) = ((start, HashMap::new()), (start, HashMap::new()));
-        Self { moments: VecDeque::new(), last: (start, (0, 0)), older, newer }
+        Self { moments: VecDeque::new(), last: start, older, newer }
     }
 
+    /// Costs as much as there are accounts.
     fn sample(&mut self, common: &Common) {
-        let now = Instant::now();
-        let rows = snapshot::totals(common);
-        let totals = rows
-            .iter()
-            .fold((0, 0), |sum: Totals, row| (sum.0 + row.requests, sum.1 + row.refusals));
-        let (before, earlier) = self.last;
-        let seconds = (now - before).as_secs_f64();
+        let clients = common.clients.load(Ordering::Relaxed);
+        let steps = common.accounts.read(Reader::Page);
+        let steps = steps.into_iter().map(|(tenant, it)| (tenant, (it.requests, it.refusals)));
+        self.book(clients, Instant::now(), steps);
+    }
+
+    fn book(
+        &mut self,
+        clients: usize,
+        now: Instant,
+        steps: impl Iterator<Item = (Arc<str>, Asked)>,
+    ) {
+        let mut sum = (0, 0);
+        for (tenant, more) in steps {
+            add(&mut sum, more);
+            add(self.newer.1.entry(tenant).or_default(), more);
+        }
+        let seconds = (now - std::mem::replace(&mut self.last, now)).as_secs_f64();
         self.moments.push_back(Moment {
-            clients: common.clients.load(Ordering::Relaxed),
-            requests_per_second: rate(earlier.0, totals.0, seconds),
-            refusals_per_second: rate(earlier.1, totals.1, seconds),
+            clients,
+            requests_per_second: rate(sum.0, seconds),
+            refusals_per_second: rate(sum.1, seconds),
         });
         if self.moments.len() > SAMPLES_MAX {
             self.moments.pop_front();
         }
-        self.last = (now, totals);
         if now - self.newer.0 >= TENANTS_EVERY {
-            let tenants = rows.into_iter().map(|row| (row.tenant, (row.requests, row.refusals)));
-            let newer = std::mem::replace(&mut self.newer, (now, tenants.collect()));
-            self.older = newer;
+            self.older = std::mem::replace(&mut self.newer, (now, HashMap::new()));
         }
     }
 
-    /// What a tenant asked and was refused per second, lately.
-    fn rates(&self, row: &TenantRow, now: Instant) -> (f64, f64) {
-        let (since, totals) = &self.older;
-        let (requests, refusals) = totals.get(&row.tenant).copied().unwrap_or_default();
-        let seconds = (now - *since).as_secs_f64();
-        (rate(requests, row.requests, seconds), rate(refusals, row.refusals, seconds))
+    /// What a tenant asked and was refused per second, lately. `unread` is not in a sample yet.
+    fn rates(&self, tenant: &str, unread: Asked, now: Instant) -> (f64, f64) {
+        let seconds = (now - self.older.0).as_secs_f64();
+        let mut sum = unread;
+        for (_, asked) in [&self.older, &self.newer] {
+            add(&mut sum, asked.get(tenant).copied().unwrap_or_default());
+        }
+        (rate(sum.0, seconds), rate(sum.1, seconds))
     }
 }
 
-fn rate(before: u64, now: u64, seconds: f64) -> f64 {
+fn add(sum: &mut Asked, more: Asked) {
+    *sum = (sum.0.saturating_add(more.0), sum.1.saturating_add(more.1));
+}
+
+fn rate(count: u64, seconds: f64) -> f64 {
     match seconds > 0.0 {
-        true => now.saturating_sub(before) as f64 / seconds,
+        true => count as f64 / seconds,
         false => 0.0,
     }
 }
 
 async fn status(common: &Common, workers: &[Worker], history: &History) -> Status {
-    let snapshot = snapshot::take(common, workers).await;
+    let snapshot = snapshot::take(common, workers, &[Part::Pools, Part::Waiting]).await;
     let clusters = clusters(common, &snapshot);
     Status {
         version: env!("CARGO_PKG_VERSION"),
         uptime_seconds: common.epoch.elapsed().as_secs(),
         draining: common.stopping.load(Ordering::Relaxed),
         workers: workers.len(),
-        tenants: snapshot.tenants.len(),
+        tenants: snapshot.tenants_known,
         clients: common.clients.load(Ordering::Relaxed),
         clients_max: common.clients_max.load(Ordering::Relaxed),
         waiting: clusters.iter().map(|cluster| cluster.waiting).sum(),
         clusters,
-        busiest: busiest(common, &snapshot, history),
+        busiest: busiest(common, history),
         patient: patient(&snapshot),
         history: history.moments.iter().copied().collect(),
     }
 }
 
 fn clusters(common: &Common, snapshot: &Snapshot) -> Vec<ClusterStatus> {
-    let catalog = common.catalog.load();
-    let status = |cluster: &Arc<crate::catalog::Cluster>| {
-        let mut status = ClusterStatus {
+    let mut clusters: BTreeMap<String, ClusterStatus> = BTreeMap::new();
+    for cluster in common.catalog.load().clusters() {
+        let status = ClusterStatus {
             cluster: cluster.name.clone(),
             level: cluster.level.name(),
             capacity: cluster.capacity,
             ..ClusterStatus::default()
         };
-        for pool in snapshot.pools.iter().filter(|pool| pool.cluster == cluster.name) {
-            status.active += pool.sv_active;
-            status.idle += pool.sv_idle + pool.sv_used;
-            status.connecting += pool.sv_login;
-            status.waiting += pool.cl_waiting;
-            status.longest_wait_us = status.longest_wait_us.max(pool.maxwait_us);
-        }
-        status
-    };
-    catalog.clusters().map(status).collect()
+        clusters.insert(cluster.name.clone(), status);
+    }
+    for pool in &snapshot.pools {
+        let Some(status) = clusters.get_mut(&pool.cluster) else { continue };
+        status.active += pool.sv_active;
+        status.idle += pool.sv_idle + pool.sv_used;
+        status.connecting += pool.sv_login;
+        status.waiting += pool.cl_waiting;
+        status.longest_wait_us = status.longest_wait_us.max(pool.maxwait_us);
+    }
+    clusters.into_values().collect()
 }
 
-fn busiest(common: &Common, snapshot: &Snapshot, history: &History) -> Vec<TenantStatus> {
+/// Of those who are here, or were lately.
+fn busiest(common: &Common, history: &History) -> Vec<TenantStatus> {
     let now = Instant::now();
-    let totals = snapshot::totals(common).into_iter();
-    let totals: HashMap<String, TenantRow> = totals.map(|row| (row.tenant.clone(), row)).collect();
-    let status = |tenant: &crate::console::TenantRow| {
-        let row = totals.get(&tenant.tenant);
-        let (asked, refused) = row.map_or((0.0, 0.0), |row| history.rates(row, now));
-        TenantStatus {
-            tenant: tenant.tenant.clone(),
-            cluster: tenant.cluster.clone(),
-            tier: tenant.tier.clone(),
-            state: tenant.state.clone(),
-            clients: tenant.clients,
-            servers: tenant.servers,
-            requests_per_second: asked,
-            refusals_per_second: refused,
-            requests: row.map_or(0, |row| row.requests),
-            refusals: row.map_or(0, |row| row.refusals),
-        }
-    };
-    let mut tenants: Vec<TenantStatus> = snapshot.tenants.iter().map(status).collect();
-    tenants.sort_by(|one, other| {
-        let busy = |it: &TenantStatus| it.requests_per_second + it.refusals_per_second;
-        busy(other).total_cmp(&busy(one)).then(other.requests.cmp(&one.requests))
+    let mut busy = Vec::new();
+    common.accounts.each(|tenant, account| {
+        let (sums, unread) = (account.sums(), account.unread(Reader::Page));
+        let (asked, refused) = history.rates(tenant, (unread.requests, unread.refusals), now);
+        busy.push((asked + refused, sums.requests, tenant.clone(), (asked, refused)));
     });
-    tenants.truncate(ROWS_MAX);
-    tenants
+    let order =
+        |a: &(f64, u64, _, _), b: &(f64, u64, _, _)| b.0.total_cmp(&a.0).then(b.1.cmp(&a.1));
+    // Services have accounts as well, and stand in no row.
+    let (catalog, holds) = (common.catalog.load(), common.holds.load());
+    busy.retain(|it: &(_, _, Arc<str>, _)| catalog.known(&it.2).is_some());
+    if busy.len() > ROWS_MAX {
+        busy.select_nth_unstable_by(ROWS_MAX, order);
+        busy.truncate(ROWS_MAX);
+    }
+    busy.sort_by(order);
+    let claims = HashMap::new();
+    let row = |(_, _, id, rates): (f64, u64, Arc<str>, (f64, f64))| {
+        let account = common.accounts.known(&id)?;
+        let row = snapshot::tenant_row(catalog.known(&id)?, &account, &holds, &claims);
+        let sums = account.sums();
+        Some(TenantStatus {
+            tenant: row.tenant,
+            cluster: row.cluster,
+            tier: row.tier,
+            state: row.state,
+            clients: row.clients,
+            servers: row.servers,
+            requests_per_second: rates.0,
+            refusals_per_second: rates.1,
+            requests: sums.requests,
+            refusals: sums.refusals,
+        })
+    };
+    busy.into_iter().filter_map(row).collect()
 }
 
 fn patient(snapshot: &Snapshot) -> Vec<WaitingClient> {
@@ -197,17 +227,25 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_rate_is_per_second_and_never_negative() {
-        assert_eq!((rate(10, 30, 5.0), rate(30, 10, 5.0), rate(0, 5, 0.0)), (4.0, 0.0, 0.0));
-    }
-
-    #[test]
     fn rates_of_tenants_are_taken_since_a_while_ago() {
         let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
         let mut history = History::new(start);
-        let row = TenantRow { tenant: "acme".to_owned(), requests: 50, ..TenantRow::default() };
-        assert_eq!(history.rates(&row, start + Duration::from_secs(10)).0, 5.0);
-        history.older.1.insert("acme".to_owned(), (40, 0));
-        assert_eq!(history.rates(&row, start + Duration::from_secs(10)).0, 1.0);
+        let asks = |requests| [("acme".into(), (requests, 2))].into_iter();
+        assert_eq!(history.rates("acme", (50, 0), at(10)).0, 5.0);
+        assert_eq!(history.rates("acme", (50, 0), start).0, 0.0);
+        history.book(1, at(5), asks(10));
+        assert_eq!(history.moments[0].requests_per_second, 2.0);
+        assert_eq!(history.rates("acme", (0, 8), at(10)), (1.0, 1.0));
+        history.book(1, at(15), asks(20));
+        history.book(1, at(20), asks(10));
+        assert_eq!(history.rates("acme", (0, 0), at(20)), (2.0, 0.3));
+        history.book(1, at(30), asks(0));
+        // What was asked in the first while is out of it.
+        assert_eq!(history.rates("acme", (0, 0), at(35)).0, 0.5);
+        history.book(1, at(45), asks(0));
+        history.book(1, at(60), std::iter::empty());
+        assert_eq!(history.rates("globex", (0, 0), at(61)), (0.0, 0.0));
+        assert!(history.newer.1.is_empty(), "nobody is remembered for longer");
     }
 }

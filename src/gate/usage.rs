@@ -1,16 +1,18 @@
 //! The thread that writes usage records: a slow disk holds up nobody.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, SyncSender, sync_channel};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context as _;
 
-use crate::budget::Account;
+use crate::budget::{Reader, Sums};
 use crate::gate::Common;
 use crate::telemetry::{UsageBooks, UsageSettings, Used};
+
+/// How often accounts are read at least, so that those of tenants that are gone can be forgotten.
+const BOOK_EVERY: Duration = Duration::from_secs(60);
 
 /// The records of a gate that runs.
 pub struct Usage(Option<(SyncSender<()>, JoinHandle<()>)>);
@@ -26,6 +28,7 @@ impl Usage {
         let Some(settings) = settings else { return Ok(Self(None)) };
         let (file, common) = (settings.file.display().to_string(), common.clone());
         drop(settings.open().with_context(|| format!("could not open {file}"))?);
+        common.accounts.keep_for(Reader::Usage);
         let (stop, stopped) = sync_channel::<()>(1);
         let now = SystemTime::now();
         let since = now.duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO).as_millis();
@@ -33,14 +36,17 @@ impl Usage {
         let thread = thread::Builder::new().name("usage".to_owned()).spawn(move || {
             let mut next = Instant::now() + settings.interval;
             loop {
-                let rest = next.saturating_duration_since(Instant::now());
+                let rest = next.saturating_duration_since(Instant::now()).min(BOOK_EVERY);
                 let goes_on = stopped.recv_timeout(rest) == Err(RecvTimeoutError::Timeout);
+                let steps = common.accounts.read(Reader::Usage).into_iter();
+                books.book(steps.map(|(tenant, sums)| (tenant, used(&sums))));
+                if goes_on && Instant::now() < next {
+                    continue;
+                }
                 next += settings.interval;
                 // At the end there may be lines that could not be written before, and new ones.
                 for _ in 0..=usize::from(!goes_on) {
-                    let totals = common.accounts.all().into_iter();
-                    let totals = totals.map(|(tenant, account)| (tenant, used(&account)));
-                    let ended = books.end_interval(totals, SystemTime::now(), || settings.open());
+                    let ended = books.end_interval(SystemTime::now(), || settings.open());
                     if let Err(error) = ended {
                         tracing::error!(%error, file, "cannot write usage records, they are kept");
                     }
@@ -63,18 +69,15 @@ impl Usage {
     }
 }
 
-fn used(account: &Account) -> Used {
-    let totals = &account.totals;
-    let read = |count: &AtomicU64| count.load(Ordering::Relaxed);
-    let server_us = read(&totals.server_time_us);
+fn used(sums: &Sums) -> Used {
     Used {
-        transactions: read(&totals.transactions),
-        requests: read(&totals.requests),
-        received_bytes: read(&totals.bytes_received),
-        sent_bytes: read(&totals.bytes_sent),
-        database_us: server_us.saturating_sub(read(&totals.idle_time_us)),
-        server_us,
-        wait_us: read(&totals.wait_time_us),
-        refusals: read(&totals.refusals),
+        transactions: sums.transactions,
+        requests: sums.requests,
+        received_bytes: sums.bytes_received,
+        sent_bytes: sums.bytes_sent,
+        database_us: sums.database_us,
+        server_us: sums.server_us,
+        wait_us: sums.wait_us,
+        refusals: sums.refusals,
     }
 }

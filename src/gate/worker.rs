@@ -4,14 +4,11 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeSet, HashMap, HashSet};
-use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::Poll;
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -20,13 +17,13 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::auth::Identity;
 use crate::budget::Account;
-use crate::catalog::{Catalog, Moved, Tenant, TenantState};
+use crate::catalog::{Catalog, Moved, Pin, Tenant, TenantId, TenantState};
 use crate::client::{self, Arrival, End, Env, Phase, Session, Shared};
 use crate::error::{Ending, Error};
 use crate::gate::Common;
 use crate::gate::door::Slot;
 use crate::gate::errand::{self, Errand};
-use crate::gate::snapshot::{self, WorkerRows};
+use crate::gate::snapshot::{self, Parts, WorkerRows};
 use crate::net::{Buffers, Peer};
 use crate::pool::{Arbiters, Mail, Pools, SessionId};
 use crate::telemetry::{Event, What};
@@ -66,7 +63,7 @@ pub enum Order {
         now: bool,
         done: oneshot::Sender<()>,
     },
-    Snapshot(oneshot::Sender<WorkerRows>),
+    Snapshot(Parts, oneshot::Sender<WorkerRows>),
     /// Answered at once, by a worker that is alive.
     Ping(oneshot::Sender<()>),
 }
@@ -151,19 +148,6 @@ fn contained(what: &str, work: impl FnOnce()) {
     }
 }
 
-/// Obeys an order, which must not take the worker with it if it panics.
-async fn obeyed(order: impl Future<Output = ()>) {
-    let mut order = pin!(order);
-    let contained = poll_fn(|cx| {
-        let polled = catch_unwind(AssertUnwindSafe(|| order.as_mut().poll(cx)));
-        polled.unwrap_or_else(|_| {
-            tracing::error!("an order ended in a panic, the worker goes on");
-            Poll::Ready(())
-        })
-    });
-    contained.await;
-}
-
 /// What lives on a worker.
 pub struct Floor {
     pub common: Arc<Common>,
@@ -179,12 +163,15 @@ pub struct Floor {
     expiries: RefCell<BTreeSet<(SystemTime, SessionId)>>,
     /// Until when sessions whose credentials have ended may finish a transaction.
     graces: RefCell<BTreeSet<(Instant, SessionId)>>,
+    homes: RefCell<Homes>,
 }
 
 /// A session, as its worker sees it from outside.
 pub struct Guest {
     pub shared: Rc<Shared>,
     pub tenant: RefCell<Arc<Tenant>>,
+    /// Keeps the tenant known that was the file's when it logged in.
+    pin: RefCell<Option<Pin>>,
     pub user: String,
     pub database: String,
     pub identity: Identity,
@@ -196,6 +183,18 @@ pub struct Guest {
 }
 
 impl Guest {
+    /// Keeps its tenant known, if it is one of the tables by now that was the file's. Says whether
+    /// that is new: the catalog must be looked at again. None: the tenant may have left.
+    fn keep(&self, tenant: &Tenant, catalog: &Catalog) -> Option<bool> {
+        if tenant.service.is_some() || self.identity.is_kept() || self.pin.borrow().is_some() {
+            return Some(false);
+        }
+        let pin = catalog.keep(tenant.id.as_str())?;
+        let is_new = pin.is_some();
+        *self.pin.borrow_mut() = pin;
+        Some(is_new)
+    }
+
     /// Whose requests it sends at the moment.
     pub fn serves(&self) -> Arc<Tenant> {
         let acts_for = self.shared.acts_for.borrow().clone();
@@ -234,6 +233,7 @@ impl Floor {
             pending: errand::Pending::default(),
             expiries: RefCell::default(),
             graces: RefCell::default(),
+            homes: RefCell::default(),
         })
     }
 
@@ -246,7 +246,7 @@ impl Floor {
                 order = orders.recv() => {
                     let Some(order) = order else { return };
                     // Here and not in a task: a request that came after an order finds it obeyed.
-                    obeyed(self.obey(order)).await;
+                    contained("an order", || self.obey(order));
                 }
                 _ = tidy.tick() => {
                     contained("housekeeping", || self.env.pools.tidy());
@@ -261,20 +261,20 @@ impl Floor {
         }
     }
 
-    /// Hears the other workers. Apart from the orders, which may have to wait for the catalog.
+    /// Hears the other workers, while orders are obeyed.
     async fn hear(self: Rc<Self>, mut mail: Mail) {
         while let Some(post) = mail.recv().await {
             contained("another worker's post", || self.env.pools.receive(post));
         }
     }
 
-    async fn obey(self: &Rc<Self>, order: Order) {
+    fn obey(self: &Rc<Self>, order: Order) {
         match order {
             Order::Adopt(newcomer) => {
                 let id = newcomer.arrival.entry.session;
                 self.adopt(*newcomer);
                 // The catalog may have changed since the door looked the tenant up.
-                self.refresh(id, &self.common.catalog.load()).await;
+                self.refresh(id, &self.common.catalog.load());
                 if let Some(guest) = self.guests.borrow().get(&id) {
                     self.hold(guest);
                 }
@@ -284,13 +284,13 @@ impl Floor {
                     guest.shared.cancel(done);
                 }
             }
-            Order::Reload => self.reload().await,
-            Order::Changed(moved) => self.change(&moved).await,
-            Order::Recheck => self.refresh_all(&self.common.catalog.load()).await,
+            Order::Reload => self.reload(),
+            Order::Changed(moved) => self.change(&moved),
+            Order::Recheck => self.refresh_all(&self.common.catalog.load()),
             Order::Errand(errand) => self.run(errand),
-            Order::Snapshot(reply) => {
+            Order::Snapshot(parts, reply) => {
                 // The one who asked may be gone.
-                let _ = reply.send(snapshot::rows(self));
+                let _ = reply.send(snapshot::rows(self, parts));
             }
             // The one who asked may have stopped waiting.
             Order::Ping(reply) => drop(reply.send(())),
@@ -310,6 +310,7 @@ impl Floor {
         let guest = Guest {
             shared: Rc::new(Shared::default()),
             tenant: RefCell::new(arrival.identity.tenant.clone()),
+            pin: RefCell::default(),
             user: arrival.wishes.user.clone(),
             database: arrival.wishes.database.clone(),
             identity: arrival.identity.clone(),
@@ -335,6 +336,8 @@ impl Floor {
         if let Some(at) = guest.identity.expires_at {
             self.expiries.borrow_mut().insert((at, id));
         }
+        let tenant = guest.tenant.borrow().clone();
+        self.homes.borrow_mut().enter(id, &tenant.id, tenant.service.is_some());
         self.guests.borrow_mut().insert(id, Box::new(guest));
         let leaving = Leaving { floor: self.clone(), id, _slot: slot };
         tokio::task::spawn_local(async move {
@@ -353,21 +356,21 @@ impl Floor {
 
     /// Looks every tenant that is here up again, and whether its credential still counts. Costs as
     /// much as there are sessions, on a reload.
-    async fn reload(&self) {
+    fn reload(&self) {
         *self.env.settings.borrow_mut() = self.common.client.load();
         let catalog = self.common.catalog.load();
-        self.refresh_all(&catalog).await;
+        self.refresh_all(&catalog);
         self.env.pools.reload(catalog.tenants().flat_map(Tenant::faces).chain(catalog.services()));
         self.hold_all();
         self.close_servers_of(catalog.tenants().filter(|it| it.state == TenantState::Paused));
     }
 
     /// Looks those up again who are of one of these tenants.
-    async fn change(&self, moved: &[Moved]) {
+    fn change(&self, moved: &[Moved]) {
         let catalog = self.common.catalog.load();
         let changed: HashSet<&str> = moved.iter().filter_map(Moved::id).collect();
         for id in self.guests_of(&changed) {
-            self.refresh(id, &catalog).await;
+            self.refresh(id, &catalog);
             if let Some(guest) = self.guests.borrow().get(&id) {
                 self.hold(guest);
             }
@@ -377,26 +380,33 @@ impl Floor {
         self.close_servers_of(after.filter(|it| it.state == TenantState::Paused));
     }
 
+    /// The sessions of these tenants, and those of services that act for one of them.
     fn guests_of(&self, tenants: &HashSet<&str>) -> Vec<SessionId> {
         let guests = self.guests.borrow();
-        let is_of = |guest: &Guest| tenants.contains(guest.serves().id.as_str());
-        guests.iter().filter(|(_, guest)| is_of(guest)).map(|(id, _)| *id).collect()
+        let acts = |id: &SessionId| {
+            let guest = guests.get(id);
+            guest.is_some_and(|guest| tenants.contains(guest.serves().id.as_str()))
+        };
+        self.homes.borrow().of(tenants, acts)
     }
 
-    async fn refresh_all(&self, catalog: &Catalog) {
+    fn refresh_all(&self, catalog: &Catalog) {
         let here: Vec<SessionId> = self.guests.borrow().keys().copied().collect();
         for id in here {
-            self.refresh(id, catalog).await;
+            self.refresh(id, catalog);
         }
     }
 
     /// Looks the tenant of one session up again, and whether its credential still counts.
-    async fn refresh(&self, id: SessionId, catalog: &Catalog) {
-        let tenant = self.guests.borrow().get(&id).map(|it| it.tenant.borrow().clone());
-        let Some(tenant) = tenant else { return };
-        let found = catalog.find_of_token(tenant.id.as_str()).await;
+    fn refresh(&self, id: SessionId, catalog: &Catalog) {
         let guests = self.guests.borrow();
         let Some(guest) = guests.get(&id) else { return };
+        let tenant = guest.tenant.borrow().clone();
+        // Whoever has a session is known.
+        let kept = guest.keep(&tenant, catalog);
+        let fresh = (kept == Some(true)).then(|| self.common.catalog.load());
+        let catalog = fresh.as_deref().unwrap_or(catalog);
+        let found = kept.and_then(|_| catalog.known_of_token(tenant.id.as_str()).cloned());
         self.look_after_acting(id, guest, catalog);
         match self.still(guest, found, catalog) {
             Ok(found) if found.version == tenant.version && found.binds_as(&tenant) => {}
@@ -522,6 +532,39 @@ fn pop_due<T: Copy + Ord>(due: &RefCell<BTreeSet<(T, SessionId)>>, now: T) -> Op
     Some(id)
 }
 
+/// Sessions by the tenant they logged in as: who is of a tenant is found without a look at others.
+#[derive(Default)]
+struct Homes {
+    tenants: HashMap<TenantId, HashSet<SessionId>>,
+    /// Those of services, which act for tenants of their choice.
+    services: HashSet<SessionId>,
+}
+
+impl Homes {
+    fn enter(&mut self, id: SessionId, tenant: &TenantId, is_service: bool) {
+        match is_service {
+            true => self.services.insert(id),
+            false => self.tenants.entry(tenant.clone()).or_default().insert(id),
+        };
+    }
+
+    fn leave(&mut self, id: SessionId, tenant: &TenantId) {
+        self.services.remove(&id);
+        if let Some(sessions) = self.tenants.get_mut(tenant) {
+            sessions.remove(&id);
+            if sessions.is_empty() {
+                self.tenants.remove(tenant);
+            }
+        }
+    }
+
+    /// The sessions of these tenants, and of services those that `acts` says act for one.
+    fn of(&self, tenants: &HashSet<&str>, acts: impl Fn(&SessionId) -> bool) -> Vec<SessionId> {
+        let own = tenants.iter().filter_map(|id| self.tenants.get(*id)).flatten();
+        own.chain(self.services.iter().filter(|id| acts(id))).copied().collect()
+    }
+}
+
 /// Takes a session off its worker's list when it is over, however it ended.
 struct Leaving {
     floor: Rc<Floor>,
@@ -532,8 +575,11 @@ struct Leaving {
 impl Drop for Leaving {
     fn drop(&mut self) {
         let gone = self.floor.guests.borrow_mut().remove(&self.id);
-        if let Some(at) = gone.and_then(|guest| guest.identity.expires_at) {
-            self.floor.expiries.borrow_mut().remove(&(at, self.id));
+        if let Some(guest) = gone {
+            self.floor.homes.borrow_mut().leave(self.id, &guest.tenant.borrow().id);
+            if let Some(at) = guest.identity.expires_at {
+                self.floor.expiries.borrow_mut().remove(&(at, self.id));
+            }
         }
         self.floor.tell_if_empty();
     }
@@ -570,6 +616,34 @@ mod tests {
             });
         });
         assert!(ended.join().is_err());
+    }
+
+    #[test]
+    fn a_change_looks_at_the_sessions_of_its_tenants_and_at_those_of_services() {
+        let mut homes = Homes::default();
+        let tenants: Vec<TenantId> =
+            (0..100).map(|id| TenantId::new(&format!("t{id}")).unwrap()).collect();
+        for session in 0..1_000 {
+            homes.enter(session, &tenants[session as usize % 100], session >= 995);
+        }
+        let looked = Cell::new(0);
+        let of = |homes: &Homes, ids: &[&str]| {
+            let acts = |id: &SessionId| {
+                looked.set(looked.get() + 1);
+                *id == 999
+            };
+            let mut found = homes.of(&ids.iter().copied().collect(), acts);
+            found.sort_unstable();
+            found
+        };
+        assert_eq!(of(&homes, &["t7", "gone"]).len(), 11);
+        assert_eq!(looked.get(), 5);
+        for session in (7..1_000).step_by(100).chain(996..1_000) {
+            homes.leave(session, &tenants[session as usize % 100]);
+        }
+        assert!(of(&homes, &["t7"]).is_empty());
+        assert_eq!(looked.get(), 6);
+        assert!(homes.tenants.len() == 99 && homes.services.len() == 1);
     }
 
     #[test]

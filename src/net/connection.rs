@@ -130,6 +130,16 @@ impl Connection {
         self.poll_flush_stream(cx)
     }
 
+    /// Sends what the kernel takes at once, without waiting; if that is all, the room it took goes
+    /// back to the allocator. An error is met again by whoever sends next.
+    pub fn poll_send_last(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let sent = self.poll_send(cx);
+        if matches!(sent, Poll::Ready(Ok(()))) {
+            self.output = Vec::new();
+        }
+        Poll::Ready(())
+    }
+
     /// Sends up to `count` bytes of `from`'s input, straight from its buffer. What `output` holds
     /// goes first. Returns how many were sent; they are consumed.
     pub fn poll_pass(

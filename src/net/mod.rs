@@ -4,6 +4,7 @@ mod buffer;
 mod clock;
 mod connection;
 mod network;
+mod own;
 mod peer;
 mod settings;
 mod stream;
@@ -14,6 +15,7 @@ pub use buffer::{Buffer, Buffers};
 pub use clock::Clock;
 pub use connection::Connection;
 pub use network::{Network, Origins};
+pub use own::OwnPlaces;
 pub use peer::{Peer, UnixPeer};
 pub use settings::{
     ClientCertificate, ListenAddress, ListenSettings, LoginMethod, LoginRule, TlsPolicy,

@@ -27,6 +27,8 @@ pub struct Want<'want> {
     pub account: &'want Arc<Account>,
     pub session: SessionId,
     pub settings: &'want Rc<Settings>,
+    /// Since when it waits, if that is not only now.
+    pub since: Option<Instant>,
     /// True while a server is being bound: whoever waits must not give up then.
     pub binding: &'want Cell<bool>,
 }
@@ -36,6 +38,9 @@ pub struct Want<'want> {
 pub enum AcquireError {
     /// Nothing became free in time.
     Timeout(Duration),
+    /// The same, and what the tenant waited for was a server of its own to be given back: it has
+    /// all that it may have.
+    Capped(Duration),
     /// No connection can be had now, and none will be before the next try.
     Outage(Outage),
     /// The server did not accept what it was bound with.
@@ -64,7 +69,7 @@ const SHORTFALL_TOLD_EVERY: Duration = Duration::from_secs(60);
 
 impl Pool {
     /// A lease on a server bound to the tenant. Waits in line for at most the cluster's
-    /// `query_wait`. Dropping the future leaves the line.
+    /// `query_wait`, what it has waited before included. Dropping the future leaves the line.
     pub async fn acquire(self: &Rc<Self>, want: Want<'_>) -> Result<Box<Lease>, AcquireError> {
         let mut started = None;
         let mut refused = None;
@@ -150,7 +155,8 @@ impl Pool {
         self.cluster.join(&waiting.waiter, &want.tenant.limits);
         self.cluster.pump();
         let limit = self.cluster.settings.borrow().query_wait;
-        let rest = limit.saturating_sub(started.elapsed());
+        let since = want.since.unwrap_or(started);
+        let rest = limit.saturating_sub(since.elapsed());
         let answered = self.cluster.clock.timeout(rest, &mut waiting.answer).await;
         let counts = &self.cluster.counts;
         counts.waited(started.elapsed());
@@ -163,7 +169,10 @@ impl Pool {
                 }
                 grant
             }
-            Ok(Err(_)) | Err(_) => Err(AcquireError::Timeout(started.elapsed())),
+            Ok(Err(_)) | Err(_) if self.cluster.capped.has(&waiting.waiter) => {
+                Err(AcquireError::Capped(since.elapsed()))
+            }
+            Ok(Err(_)) | Err(_) => Err(AcquireError::Timeout(since.elapsed())),
         }
     }
 
@@ -234,6 +243,12 @@ impl Pool {
                 AcquireError::Unverified
             }
         }
+    }
+
+    /// No tenant has its route any more: servers in use close when they are given back.
+    pub fn retire(&self) {
+        self.abandon();
+        self.cluster.pump();
     }
 
     /// Closes the servers nobody uses.

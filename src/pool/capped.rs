@@ -31,8 +31,8 @@ struct List {
     /// What the latest of them came with, or a reload said since.
     limits: Limits,
     waiters: BTreeMap<Ticket, Rc<Waiter>>,
-    /// Some of them came while the tenant was over a budget: they go one by one.
-    slowly: bool,
+    /// The last that came while the tenant was over a budget: up to it they go one by one.
+    slow_until: Option<Ticket>,
     _watch: Watch,
 }
 
@@ -60,6 +60,12 @@ impl Capped {
     #[inline]
     pub fn holds(&self, tenant: &TenantId) -> bool {
         self.count.get() > 0 && self.lists.borrow().contains_key(tenant)
+    }
+
+    /// Whether this one waits here.
+    pub fn has(&self, waiter: &Waiter) -> bool {
+        let lists = self.lists.borrow();
+        lists.get(&waiter.tenant).is_some_and(|list| list.waiters.contains_key(&waiter.ticket))
     }
 
     /// How many wait, of all tenants.
@@ -96,18 +102,20 @@ impl ClusterPools {
             account: waiter.account.clone(),
             limits: limits.clone(),
             waiters: BTreeMap::new(),
-            slowly: false,
+            slow_until: None,
             _watch: watch(Rc::downgrade(self), tenant.clone(), waiter.account.clone()),
         });
         list.limits = limits.clone();
-        list.slowly |= waiter.account.is_penalised(&waiter.account.limits(limits));
+        if waiter.account.is_penalised(&waiter.account.limits(limits)) {
+            list.slow_until = list.slow_until.max(Some(waiter.ticket));
+        }
         list.waiters.insert(waiter.ticket, waiter.clone());
         self.capped.count.set(lists.len());
     }
 
     /// Moves those of a tenant into the line for whom there are slots now. True if there were any.
     /// When a tenant is within its budgets again, what piled up does not come down on the others at
-    /// once: each that is done makes room for one.
+    /// once: each that is done makes room for one. Who comes later is not held up by that for good.
     pub(super) fn uncap(&self, tenant: &TenantId) -> bool {
         let mut moved = false;
         while let Some(Uncapped { waiter, share, slowly }) = self.first_with_slot(tenant) {
@@ -124,14 +132,15 @@ impl ClusterPools {
         let mut lists = self.capped.lists.borrow_mut();
         let list = lists.get_mut(tenant)?;
         let reservation = list.account.reserve(&list.limits)?;
-        let (share, slowly) = (list.account.share(&list.limits), list.slowly);
+        let (share, slow_until) = (list.account.share(&list.limits), list.slow_until);
         let first = list.waiters.pop_first();
         if list.waiters.is_empty() {
             lists.remove(tenant);
         }
         self.capped.count.set(lists.len());
-        let (_, waiter) = first?;
+        let (ticket, waiter) = first?;
         waiter.reserve(reservation);
+        let slowly = slow_until.is_some_and(|last| ticket <= last);
         Some(Uncapped { waiter, share, slowly })
     }
 

@@ -2,6 +2,7 @@
 //! any other way closes it, because then nobody can say in which state it is.
 
 use std::rc::Rc;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
@@ -48,6 +49,7 @@ impl Lease {
         let facts = bound.facts().clone();
         let shown = LeaseFacts { facts, session: want.session, tenant: tenant.clone() };
         pool.leased.borrow_mut().push(shown);
+        slot.account().uses(Arc::as_ptr(&pool.cluster.arbiter).addr());
         let since = Instant::now();
         Box::new(Self {
             held: Some(Held { bound, place }),

@@ -36,7 +36,7 @@ pub use arbiter::{Arbiters, Claims, Mail, Post};
 pub use greetings::Greeting;
 pub use health::{Health, HostFacts, Outage, Standing, Why};
 pub use lease::Lease;
-pub use pin::Pin;
+pub use pin::{NoPin, Pin};
 pub use verify::verify;
 
 use crate::catalog::{Catalog, Cluster, Moved, Tenant, TenantId};
@@ -330,6 +330,7 @@ impl Pools {
     /// The same for a few tenants that changed: a route that none of them has any more is looked
     /// for among the others only where it may be shared.
     pub fn change(&self, moved: &[Moved], catalog: &Catalog) {
+        let mut doubtful: Vec<(ConnectPlan, Rc<Pool>)> = Vec::new();
         for Moved { before, after } in moved {
             let clusters = self.clusters.borrow();
             for face in after.iter().flat_map(Tenant::faces) {
@@ -344,12 +345,24 @@ impl Pools {
                 let pool = cluster.and_then(|cluster| cluster.find(&former, false));
                 let Some(pool) = pool.filter(|_| !after.iter().any(has)) else { continue };
                 let is_its_own = face.isolation != Isolation::Row && !face.may_share_login();
-                if is_its_own || !catalog.tenants().any(has) {
-                    pool.abandon();
-                    pool.cluster.pump();
+                match is_its_own {
+                    true => pool.retire(),
+                    false => doubtful.push((former, pool)),
                 }
             }
         }
+        if doubtful.is_empty() {
+            return;
+        }
+        // All others are looked at once, however many there are to look for.
+        for face in catalog.tenants().flat_map(Tenant::faces) {
+            let conninfo = &face.route.conninfo;
+            doubtful.retain(|(former, _)| former.conninfo != *conninfo || *former != plan(face));
+            if doubtful.is_empty() {
+                return;
+            }
+        }
+        doubtful.iter().for_each(|(_, pool)| pool.retire());
     }
 
     fn cluster(&self, settings: &Arc<Cluster>) -> Rc<ClusterPools> {

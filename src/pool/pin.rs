@@ -19,6 +19,13 @@ pub struct Pin {
     arbiter: Arc<Arbiter>,
 }
 
+/// Why a session may not keep its server: the limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NoPin {
+    OfTenant(u32),
+    OfCluster(u32),
+}
+
 impl Drop for Pin {
     fn drop(&mut self) {
         self.arbiter.pinned.fetch_sub(1, Ordering::Relaxed);
@@ -26,17 +33,21 @@ impl Drop for Pin {
 }
 
 impl Lease {
-    /// Asks leave to keep the server. What is in the way is the limit: the tenant's own, without
-    /// one half of the cluster's capacity, and for all tenants together all but one of it.
-    pub fn pin(&self, account: &Arc<Account>, limits: &Limits) -> Result<Box<Pin>, u32> {
+    /// Asks leave to keep the server: of the tenant, whose limit is half of the cluster's capacity
+    /// without one of its own, and of the cluster, of which all tenants together keep all but one.
+    ///
+    /// # Errors
+    ///
+    /// The limit that is reached.
+    pub fn pin(&self, account: &Arc<Account>, limits: &Limits) -> Result<Box<Pin>, NoPin> {
         let capacity = self.pool.cluster().capacity;
         let half = u32::try_from(capacity / 2).unwrap_or(u32::MAX).max(1);
         let own = limits.pins.unwrap_or(half);
-        let slot = account.pin(own).ok_or(own)?;
+        let slot = account.pin(own).ok_or(NoPin::OfTenant(own))?;
         let all = capacity.saturating_sub(1).max(1);
         let arbiter = self.pool.cluster.arbiter.clone();
         if !take_below(&arbiter.pinned, all) {
-            return Err(u32::try_from(all).unwrap_or(u32::MAX));
+            return Err(NoPin::OfCluster(u32::try_from(all).unwrap_or(u32::MAX)));
         }
         Ok(Box::new(Pin { _slot: slot, arbiter }))
     }

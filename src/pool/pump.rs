@@ -1,11 +1,12 @@
 //! Who waits and what there is for them: [`ClusterPools::pump`] brings the two together, in the
 //! order that the arbiter says.
 
+use std::collections::BTreeSet;
 use std::rc::Rc;
 
 use crate::budget::{Limits, ServerSlot, Share};
 use crate::pool::acquire::{AcquireError, Grant};
-use crate::pool::arbiter::{HEAD_START, Place, Take, TenantKey};
+use crate::pool::arbiter::{HEAD_START, Place, Rank, Take, TenantKey, Ticket};
 use crate::pool::lease::close_soon;
 use crate::pool::line::Waiter;
 use crate::pool::{ClusterPools, Idle, Pool, count};
@@ -20,6 +21,22 @@ pub(super) enum Procured {
     Gone,
     /// There is no way yet.
     Nothing,
+}
+
+/// Those for whom something is on its way, since somebody was served.
+#[derive(Debug, Default)]
+pub(super) struct Underway {
+    /// The rank of the last of them, as it was.
+    pub last: Option<Rank>,
+    seen: BTreeSet<Ticket>,
+}
+
+impl Underway {
+    /// Notes one. False if it was there already.
+    pub fn is_new(&mut self, rank: Rank) -> bool {
+        self.last = Some(rank);
+        self.seen.insert(rank.ticket)
+    }
 }
 
 impl ClusterPools {
@@ -48,6 +65,10 @@ impl ClusterPools {
     pub(super) fn forget(&self, waiter: &Waiter) {
         drop(waiter.take_slot());
         if self.line.borrow_mut().remove(waiter) {
+            if self.line.borrow().is_empty() {
+                // Nobody is left who would only borrow.
+                self.holds_back.set(false);
+            }
             self.arbiter.leave(waiter.lane(), waiter.ticket, false);
         } else if !self.leave_aside(waiter) {
             self.capped.remove(waiter);
@@ -70,10 +91,11 @@ impl ClusterPools {
 
     /// The same, after a tenant has given a server back.
     pub(super) fn pump_after(self: &Rc<Self>, mut gave_back: Option<TenantKey>) {
-        let mut after = None;
+        let mut underway = Underway::default();
         self.holds_back.set(false);
         while !self.line.borrow().is_empty() {
             let idle = self.idle.get() > 0;
+            let after = underway.last;
             let (turn, holds_back) = self.arbiter.turn(self.worker, after, idle, gave_back.take());
             self.holds_back.set(holds_back);
             let Some(rank) = turn else { break };
@@ -88,10 +110,12 @@ impl ClusterPools {
                 if let Err(Some(back)) = waiter.answer(Ok((grant, slot))) {
                     waiter.pool.take_back(back.0);
                 }
-                after = None;
+                underway = Underway::default();
             } else {
                 match self.procure(&waiter) {
-                    Procured::Underway => after = Some(rank),
+                    Procured::Underway if underway.is_new(rank) => {}
+                    // Others have moved its rank meanwhile: it would be its turn for ever.
+                    Procured::Underway => break,
                     Procured::Gone => {}
                     Procured::Nothing => break,
                 }
@@ -151,7 +175,7 @@ impl ClusterPools {
                 self.look_again();
                 Procured::Nothing
             }
-            Take::Full { alone } => {
+            Take::Full { at_once } => {
                 if self.arbiter.ask_elder(self.worker, self.longest_idle()) {
                     // It may be in use again by now: then one of our own goes, in a moment.
                     self.look_again();
@@ -162,7 +186,7 @@ impl ClusterPools {
                     close_soon(server, place, false, self.counts.clone());
                     return Procured::Underway;
                 }
-                match alone {
+                match at_once {
                     true => self.arbiter.ask(self.worker),
                     false => self.ask_soon(),
                 }

@@ -68,6 +68,7 @@ impl Mute {
             read_only_role: None,
         };
         let plan = CatalogPlan {
+            has_table: false,
             clusters: [("main".to_owned(), cluster)].into(),
             tenants: [("acme".to_owned(), tenant)].into(),
             ..CatalogPlan::default()
@@ -100,7 +101,8 @@ impl Mute {
             spawn_local(async move {
                 let (settings, binding) = (Rc::default(), Cell::new(false));
                 let (tenant, account, settings) = (&tenant, &account, &settings);
-                let want = Want { tenant, account, session, settings, binding: &binding };
+                let want =
+                    Want { tenant, account, session, settings, since: None, binding: &binding };
                 format!("{:?}", pool.acquire(want).await.map(drop))
             })
         };
@@ -207,7 +209,7 @@ fn who_waits_too_long_for_others_of_its_tenant_is_told_and_leaves_nothing() {
         let slot = account.lease(&tenant.limits).unwrap();
         for task in mute.wait(0, 0..50, (&tenant, &account)).await {
             let told = task.await.unwrap();
-            assert!(told.starts_with("Err(Timeout("), "{told}");
+            assert!(told.starts_with("Err(Capped"), "{told}");
         }
         let cluster = mute.cluster(0);
         assert!(!cluster.capped.holds(&tenant.id) && mute.pools[0].waiting() == 0);
@@ -295,6 +297,35 @@ fn what_piled_up_while_a_tenant_was_over_its_budget_goes_one_by_one() {
 }
 
 #[test]
+fn who_comes_after_a_budget_was_over_goes_as_ever_once_those_before_are_done() {
+    run(async || {
+        let mute = Mute::new(1, LONG);
+        let tenant = mute.limited(LimitsPlan {
+            servers: Some(4),
+            queries_per_second: Some(10),
+            queries_burst: Some(1),
+            over_budget: Some(Excessive::Share),
+            ..LimitsPlan::default()
+        });
+        let account = Arc::new(Account::default());
+        let charge = |millis| account.charge(&tenant.limits, Duration::from_millis(millis)).is_ok();
+        assert!(charge(0) && charge(1));
+        let slow = mute.wait(0, 0..4, (&tenant, &account)).await;
+        assert!(charge(1200), "it is within its budget again");
+        until("one by one", || mute.line(0) == [0, 1]).await;
+        let _later = mute.wait(0, 4..10, (&tenant, &account)).await;
+        settle().await;
+        assert_eq!(mute.line(0), [0, 1], "behind those that piled up");
+        slow[0].abort();
+        until("the next", || mute.line(0) == [1, 2]).await;
+        slow[1].abort();
+        until("the last of those", || mute.line(0) == [2, 3]).await;
+        slow[2].abort();
+        until("all that it may have", || mute.line(0) == [3, 4, 5, 6]).await;
+    });
+}
+
+#[test]
 fn who_comes_into_line_late_has_the_weight_of_then() {
     run(async || {
         let mute = Mute::new(1, LONG);
@@ -332,7 +363,7 @@ fn clients_that_are_refused_keep_their_host_knocked_at() {
         look(&|record| (record.asked, record.probed) = (long_ago, false));
         let (settings, binding) = (Rc::default(), Cell::new(false));
         let (tenant, account, settings) = (&tenant, &account, &settings);
-        let want = Want { tenant, account, session: 1, settings, binding: &binding };
+        let want = Want { tenant, account, session: 1, settings, since: None, binding: &binding };
         let refused = pool.acquire(want).await;
         assert!(matches!(refused, Err(AcquireError::Outage(_))), "{refused:?}");
         look(&|record| assert!(record.probed && record.asked > long_ago));

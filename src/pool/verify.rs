@@ -1,6 +1,6 @@
 //! Whether a tenant could live where a route leads, tried in every way but with a client: a server
-//! is connected, its login and its level are checked, it is bound to the tenant and that is read
-//! back.
+//! is connected, its login and its level are checked, it is bound to the tenant, that is read back,
+//! and there is a table for it.
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -11,12 +11,15 @@ use crate::pool::plan;
 use crate::server::{Failed, Settings, connect, retire};
 
 /// Tries the route of a tenant and those of its roles, one after the other, with one connection
-/// beside the cluster's capacity. What comes back is for the operator.
+/// beside the cluster's capacity: whoever calls bounds how many such there are. What comes back is
+/// for the operator.
 ///
 /// # Errors
 ///
-/// The server cannot be reached or is not fit, or could not be bound.
+/// The server cannot be reached or is not fit, or could not be bound; or the tenant has no table
+/// there, as in an empty database of the same name.
 pub async fn verify(tenant: &Arc<Tenant>, buffers: &Buffers, clock: &Clock) -> Result<(), String> {
+    let mut found = false;
     for face in tenant.faces() {
         let (conninfo, limit) = (&face.route.conninfo, face.route.cluster.scrub_timeout);
         let place = |error: &dyn std::fmt::Display| {
@@ -26,7 +29,11 @@ pub async fn verify(tenant: &Arc<Tenant>, buffers: &Buffers, clock: &Clock) -> R
         let clean = connect(&plan(face), buffers, clock).await.map_err(|error| place(&error))?;
         let bound = clean.bind(&face.context, &Rc::new(Settings::default()), limit).await;
         let (mut server, error) = match bound {
-            Ok(bound) => (bound.into_server(), None),
+            Ok(mut bound) => {
+                let tables = bound.has_tables(limit).await;
+                found |= tables.as_ref().is_ok_and(|found| *found);
+                (bound.into_server(), tables.err().map(|error| place(&error)))
+            }
             Err(failed) => {
                 let Failed { error, server } = *failed;
                 (server, Some(place(&error)))
@@ -35,5 +42,11 @@ pub async fn verify(tenant: &Arc<Tenant>, buffers: &Buffers, clock: &Clock) -> R
         retire(&mut server, error.is_some()).await;
         error.map_or(Ok(()), Err)?;
     }
-    Ok(())
+    match found {
+        true => Ok(()),
+        false => {
+            let (dbname, login) = (&tenant.route.conninfo.dbname, &tenant.route.conninfo.user);
+            Err(format!("database \"{dbname}\" as \"{login}\": the tenant has no table there"))
+        }
+    }
 }

@@ -74,11 +74,14 @@ const SPOTS_MAX: usize = 16;
 ///
 /// # Errors
 ///
-/// The name is not known, or leads only where connections of a row must not.
+/// The name is not known, or leads only to the gate itself or where connections of a row must not.
 pub async fn spots(conninfo: &Conninfo, host: usize) -> io::Result<Vec<Spot>> {
     let host = conninfo.hosts.get(host).ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
     let mut found: Vec<SocketAddr> = match host {
         Host::Unix { folder, port } => {
+            if conninfo.own.has_socket(folder, *port) {
+                return Err(to_itself());
+            }
             return Ok(vec![Spot::Unix(folder.join(format!(".s.PGSQL.{port}")))]);
         }
         Host::Tcp { address: Some(address), port, .. } => vec![(*address, *port).into()],
@@ -93,10 +96,18 @@ pub async fn spots(conninfo: &Conninfo, host: usize) -> io::Result<Vec<Spot>> {
             return Err(io::Error::other(message));
         }
     }
+    found.retain(|address| !conninfo.own.has(*address));
+    if found.is_empty() {
+        return Err(to_itself());
+    }
     if conninfo.balanced {
         fastrand::shuffle(&mut found);
     }
     Ok(found.into_iter().map(Spot::Tcp).collect())
+}
+
+fn to_itself() -> io::Error {
+    io::Error::other("host turned out to be this gate itself")
 }
 
 /// A connected stream and the hash of the server's certificate, if there is one.
@@ -188,5 +199,51 @@ fn verify(wish: &TlsWish) -> Verify {
         // As libpq: require with a root file verifies the authority (PostgreSQL manual, 34.19.1).
         SslMode::Require if wish.root_file.is_some() => Verify::Authority,
         _ => Verify::Nothing,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::net::{ListenAddress, OwnPlaces};
+
+    /// Numbers that only a look-up takes for addresses stand for names that lead there.
+    async fn found(host: &str, guarded: bool, own: &str) -> Result<usize, String> {
+        let text = format!("host={host} port=6432 user=u dbname=d sslmode=disable");
+        let own = OwnPlaces::new([ListenAddress::Tcp(own.parse().unwrap())]);
+        let conninfo = Conninfo { guarded, ..Conninfo::parse(&text).unwrap().away_from(&own) };
+        let found = spots(&conninfo, 0).await;
+        found.map(|spots| spots.len()).map_err(|error| error.to_string())
+    }
+
+    #[tokio::test]
+    async fn a_row_leads_to_no_special_address_by_a_name_either() {
+        let elsewhere = "127.0.0.1:1";
+        for host in ["2852039166", "0xa9fea9fe", "169.254.43518", "169.254.169.254", "0"] {
+            let refused = found(host, true, elsewhere).await.unwrap_err();
+            assert!(refused.contains("link-local"), "{host}: {refused}");
+            // The settings' own are their author's business.
+            assert_eq!(found(host, false, elsewhere).await, Ok(1), "{host}");
+        }
+        assert_eq!(found("0x7f000001", true, elsewhere).await, Ok(1));
+    }
+
+    #[tokio::test]
+    async fn no_route_leads_to_the_gate_itself_by_whatever_name() {
+        for (host, own) in [
+            ("0x7f000001", "127.0.0.1:6432"),
+            ("127.1", "0.0.0.0:6432"),
+            ("127.0.0.1", "127.0.0.1:6432"),
+            ("localhost", "0.0.0.0:6432"),
+            ("localhost", "[::]:6432"),
+            ("x hostaddr=127.0.0.7", "0.0.0.0:6432"),
+        ] {
+            for guarded in [true, false] {
+                let refused = found(host, guarded, own).await.unwrap_err();
+                assert_eq!(refused, to_itself().to_string(), "{host}");
+            }
+        }
+        // A server may have the port at an address of its own.
+        assert_eq!(found("0x7f000001", true, "127.0.0.2:6432").await, Ok(1));
     }
 }

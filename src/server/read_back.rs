@@ -20,6 +20,19 @@ pub struct Question<'names> {
     pub guessed: &'names [String],
 }
 
+/// Whether there is a table that whoever is bound may read or fill: none of PostgreSQL's, of the
+/// gate's or of an extension's, such as everybody sees in a database where nothing is.
+const HAS_TABLES: &str = "SELECT EXISTS (SELECT FROM pg_catalog.pg_class c \
+     JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) c.relnamespace \
+     WHERE c.relkind OPERATOR(pg_catalog.=) ANY ('{r,p,f}'::pg_catalog.\"char\"[]) \
+     AND c.oid OPERATOR(pg_catalog.>=) 16384::pg_catalog.oid \
+     AND n.nspname OPERATOR(pg_catalog.<>) 'tenantgate' \
+     AND pg_catalog.has_schema_privilege(n.oid, 'USAGE') \
+     AND pg_catalog.has_any_column_privilege(c.oid, 'SELECT, INSERT') \
+     AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend d \
+     WHERE d.classid OPERATOR(pg_catalog.=) c.tableoid AND d.objid OPERATOR(pg_catalog.=) c.oid \
+     AND d.deptype OPERATOR(pg_catalog.=) 'e'))";
+
 /// Names and what they are set to.
 type Values = Vec<(String, Option<String>)>;
 
@@ -41,6 +54,13 @@ impl Bound {
         let select = format!("SELECT {}", columns(question));
         let reply = within(&clock, limit, self.ask(&select)).await?;
         read(&reply, question)
+    }
+
+    /// Asks whether there is anything here for whom it is bound to.
+    pub async fn has_tables(&mut self, limit: Duration) -> Result<bool, BindError> {
+        let clock = self.facts().clock().clone();
+        let reply = within(&clock, limit, self.ask(HAS_TABLES)).await?;
+        Ok(reply.text(0) == Some("t"))
     }
 }
 

@@ -1,5 +1,5 @@
-//! `GET /metrics`, `/live`, `/ready`, and the page. Knows nothing of tenants: their totals are
-//! asked for with a [`Scrape`], the page with a [`Look`], and the gate answers.
+//! `GET /metrics`, `/live`, `/ready`, and the page. Knows nothing of tenants: with a [`Scrape`] the
+//! gate is asked to bring their series up to date, the page is asked for with a [`Look`].
 
 use std::io;
 use std::net::SocketAddr;
@@ -23,7 +23,7 @@ use tokio::time::Sleep;
 use tokio_util::sync::CancellationToken;
 
 use crate::telemetry::status::Look;
-use crate::telemetry::{Board, HttpSettings, Renderer, TenantRow, page, process};
+use crate::telemetry::{Board, HttpSettings, Renderer, page, process};
 
 /// Visitors at the same time. A scraper or two and an orchestrator's probes need a handful.
 const VISITS_MAX: usize = 32;
@@ -31,7 +31,7 @@ const VISITS_MAX: usize = 32;
 /// Longest life of a connection, whatever it does: kept-alive ones are opened anew.
 const VISIT_TIME: Duration = Duration::from_secs(60);
 
-/// Longest wait for the tenants' totals; well below a scraper's usual 10 s.
+/// Longest wait for the tenants' series; well below a scraper's usual 10 s.
 const SCRAPE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How long answers that are under way at the stop may take.
@@ -40,9 +40,9 @@ const STOP_TIME: Duration = Duration::from_secs(5);
 /// The content type of the text exposition format.
 const EXPOSITION: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// Asks the gate for the totals of all tenants.
+/// Has the gate book on the board what tenants did so far.
 #[derive(Debug)]
-pub struct Scrape(pub oneshot::Sender<Vec<TenantRow>>);
+pub struct Scrape(pub oneshot::Sender<()>);
 
 /// What the endpoint is handed.
 #[derive(Clone, Debug)]
@@ -93,11 +93,11 @@ pub async fn serve(
 }
 
 async fn metrics(State(env): State<HttpEnv>) -> Response {
-    let tenants = tenants(&env.scrape).await;
+    bring_up_to_date(&env.scrape).await;
     let rendered = tokio::task::spawn_blocking(move || {
         let mut text = env.renderer.render();
         process::render(&mut text);
-        text.push_str(&env.board.lock().render(&tenants));
+        text.push_str(&env.board.lock().render());
         text
     });
     match rendered.await {
@@ -106,20 +106,16 @@ async fn metrics(State(env): State<HttpEnv>) -> Response {
     }
 }
 
-/// No totals are better than no metrics at all: a gate that does not answer is just when somebody
+/// Old figures are better than no metrics at all: a gate that does not answer is just when somebody
 /// looks at the rest.
-async fn tenants(scrape: &mpsc::Sender<Scrape>) -> Vec<TenantRow> {
+async fn bring_up_to_date(scrape: &mpsc::Sender<Scrape>) {
     let (reply, answer) = oneshot::channel();
     let asked = async {
         scrape.send(Scrape(reply)).await.ok()?;
         answer.await.ok()
     };
-    match tokio::time::timeout(SCRAPE_TIMEOUT, asked).await {
-        Ok(Some(rows)) => rows,
-        _ => {
-            tracing::warn!("metrics are served without the tenants' series: no answer in time");
-            Vec::new()
-        }
+    if !matches!(tokio::time::timeout(SCRAPE_TIMEOUT, asked).await, Ok(Some(()))) {
+        tracing::warn!("metrics are served with old series of tenants: no answer in time");
     }
 }
 
@@ -210,12 +206,13 @@ mod tests {
     use tokio::task::JoinHandle;
 
     use super::*;
-    use crate::telemetry::Metrics;
+    use crate::telemetry::{Metrics, TenantRow};
 
     struct Endpoint {
         address: SocketAddr,
         ready: Arc<AtomicBool>,
         scrapes: mpsc::Receiver<Scrape>,
+        board: Arc<Mutex<Board>>,
         stop: CancellationToken,
         serving: JoinHandle<io::Result<()>>,
     }
@@ -230,10 +227,11 @@ mod tests {
         metrics.logins.increment(7);
         let board = Arc::new(Mutex::new(Board::new(20, &[])));
         let (looks, _) = mpsc::channel(1);
-        let env = HttpEnv { renderer, board, ready: Arc::clone(&ready), scrape, looks };
+        let (ours, env_ready) = (board.clone(), Arc::clone(&ready));
+        let env = HttpEnv { renderer, board, ready: env_ready, scrape, looks };
         let stop = CancellationToken::new();
         let serving = tokio::spawn(serve(listener, env, stop.clone()));
-        Endpoint { address, ready, scrapes, stop, serving }
+        Endpoint { address, ready, scrapes, board: ours, stop, serving }
     }
 
     async fn ask(address: SocketAddr, path: &str) -> String {
@@ -264,8 +262,9 @@ mod tests {
         let mut endpoint = start();
         let asking = tokio::spawn(ask(endpoint.address, "/metrics"));
         let Scrape(reply) = endpoint.scrapes.recv().await.unwrap();
-        let row = TenantRow { tenant: "acme".to_owned(), requests: 5, ..TenantRow::default() };
-        reply.send(vec![row]).unwrap();
+        let row = TenantRow { tenant: "acme".into(), requests: 5, ..TenantRow::default() };
+        endpoint.board.lock().book(&[row]);
+        reply.send(()).unwrap();
         let answer = asking.await.unwrap();
         assert!(answer.contains("content-type: text/plain; version=0.0.4"), "{answer}");
         assert!(answer.contains("tenantgate_logins_total 7\n"), "{answer}");

@@ -34,7 +34,7 @@ pub enum Kind {
 }
 
 /// The series of the whole process.
-pub const METRICS: [Metric; 36] = [
+pub const METRICS: [Metric; 40] = [
     gauge("tenantgate_build_info", "", &["version"], "Always 1; the label carries the version."),
     gauge(
         "tenantgate_start_time_seconds",
@@ -44,6 +44,10 @@ pub const METRICS: [Metric; 36] = [
     ),
     gauge("tenantgate_catalog_tenants", "", &[], "Tenants in the catalog."),
     gauge("tenantgate_catalog_faults", "", &[], "Tenants of the tables with a row at fault."),
+    gauge("tenantgate_catalog_known", "", &[], "Tenants that are kept in memory."),
+    counter("tenantgate_catalog_questions_total", "", &[], "Questions to the tables by look-ups."),
+    counter("tenantgate_catalog_lookups_total", "", &[], "Tenants and credentials looked up."),
+    counter("tenantgate_catalog_lookups_failed_total", "", &[], "Those without an answer."),
     gauge("tenantgate_catalog_connected", "", &[], "1 while the catalog's tables are followed."),
     gauge("tenantgate_catalog_version", "", &[], "Number of the last change read from the tables."),
     gauge(
@@ -249,6 +253,10 @@ const UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
 pub struct Metrics {
     pub catalog_tenants: Gauge,
     pub catalog_faults: Gauge,
+    pub catalog_known: Gauge,
+    pub catalog_questions: Counter,
+    pub catalog_lookups: Counter,
+    pub catalog_lookups_failed: Counter,
     pub catalog_connected: Gauge,
     pub catalog_version: Gauge,
     pub catalog_synced: Gauge,
@@ -331,6 +339,10 @@ impl Metrics {
         Self {
             catalog_tenants: gauge!("tenantgate_catalog_tenants"),
             catalog_faults: gauge!("tenantgate_catalog_faults"),
+            catalog_known: gauge!("tenantgate_catalog_known"),
+            catalog_questions: counter!("tenantgate_catalog_questions_total"),
+            catalog_lookups: counter!("tenantgate_catalog_lookups_total"),
+            catalog_lookups_failed: counter!("tenantgate_catalog_lookups_failed_total"),
             catalog_connected: gauge!("tenantgate_catalog_connected"),
             catalog_version: gauge!("tenantgate_catalog_version"),
             catalog_synced: gauge!("tenantgate_catalog_synced_time_seconds"),

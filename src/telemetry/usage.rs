@@ -2,9 +2,10 @@
 //! to a file. A line has a key of its own: should a write fail half-way the same lines are written
 //! again, and whoever reads them takes each key once.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use humantime_serde::re::humantime::format_rfc3339_millis;
@@ -24,7 +25,7 @@ pub struct UsageSettings {
 /// Without a setting.
 pub const INTERVAL_DEFAULT: Duration = Duration::from_secs(3600);
 
-/// What was used, in all or in an interval; times are in microseconds.
+/// What was used, in an interval or a part of it; times are in microseconds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Used {
     pub transactions: u64,
@@ -57,7 +58,8 @@ pub struct UsageBooks {
     run: String,
     intervals: u64,
     since: SystemTime,
-    booked: HashMap<String, Used>,
+    /// What was used in the running interval, of those who used anything.
+    booked: BTreeMap<Arc<str>, Used>,
     /// Lines that are to be written.
     lines: String,
 }
@@ -65,8 +67,16 @@ pub struct UsageBooks {
 impl UsageBooks {
     /// Books that begin now, of a run that nothing else is called.
     pub fn new(run: String, now: SystemTime) -> Self {
-        let (booked, lines) = (HashMap::new(), String::new());
+        let (booked, lines) = (BTreeMap::new(), String::new());
         Self { run, intervals: 0, since: now, booked, lines }
+    }
+
+    /// Books what tenants used since the last time.
+    pub fn book(&mut self, steps: impl Iterator<Item = (Arc<str>, Used)>) {
+        for (tenant, more) in steps.filter(|(_, more)| *more != Used::default()) {
+            let used = self.booked.entry(tenant).or_default();
+            *used = used.plus(more);
+        }
     }
 
     /// Ends an interval, and writes it to what `open` opens. Who used nothing has no line. While
@@ -77,12 +87,11 @@ impl UsageBooks {
     /// The lines cannot be written, and are kept for the next time.
     pub fn end_interval<W: Write>(
         &mut self,
-        totals: impl Iterator<Item = (String, Used)>,
         now: SystemTime,
         open: impl FnOnce() -> io::Result<W>,
     ) -> io::Result<()> {
         if self.lines.is_empty() {
-            self.cut(totals, now);
+            self.cut(now);
         }
         if self.lines.is_empty() {
             return Ok(());
@@ -99,16 +108,11 @@ impl UsageBooks {
         Ok(())
     }
 
-    fn cut(&mut self, totals: impl Iterator<Item = (String, Used)>, now: SystemTime) {
+    fn cut(&mut self, now: SystemTime) {
         let since = std::mem::replace(&mut self.since, now);
         self.intervals += 1;
         let (from, to) = (format_rfc3339_millis(since), format_rfc3339_millis(now));
-        for (tenant, total) in totals {
-            let before = self.booked.get(&tenant).copied().unwrap_or_default();
-            let used = total.since(before);
-            if used == Used::default() {
-                continue;
-            }
+        for (tenant, used) in std::mem::take(&mut self.booked) {
             let key = format!("{}-{}-{tenant}", self.run, self.intervals);
             let (from, to) = (from.to_string(), to.to_string());
             // Names and numbers alone: they can always be written as JSON.
@@ -118,7 +122,6 @@ impl UsageBooks {
                 self.lines.push_str(&line);
                 self.lines.push('\n');
             }
-            self.booked.insert(tenant, total);
         }
     }
 }
@@ -135,29 +138,27 @@ impl UsageSettings {
 }
 
 impl Used {
-    fn since(self, before: Self) -> Self {
+    fn plus(self, more: Self) -> Self {
         Self {
-            transactions: self.transactions.saturating_sub(before.transactions),
-            requests: self.requests.saturating_sub(before.requests),
-            received_bytes: self.received_bytes.saturating_sub(before.received_bytes),
-            sent_bytes: self.sent_bytes.saturating_sub(before.sent_bytes),
-            database_us: self.database_us.saturating_sub(before.database_us),
-            server_us: self.server_us.saturating_sub(before.server_us),
-            wait_us: self.wait_us.saturating_sub(before.wait_us),
-            refusals: self.refusals.saturating_sub(before.refusals),
+            transactions: self.transactions.saturating_add(more.transactions),
+            requests: self.requests.saturating_add(more.requests),
+            received_bytes: self.received_bytes.saturating_add(more.received_bytes),
+            sent_bytes: self.sent_bytes.saturating_add(more.sent_bytes),
+            database_us: self.database_us.saturating_add(more.database_us),
+            server_us: self.server_us.saturating_add(more.server_us),
+            wait_us: self.wait_us.saturating_add(more.wait_us),
+            refusals: self.refusals.saturating_add(more.refusals),
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
     use super::*;
 
-    fn totals(requests: [u64; 2]) -> impl Iterator<Item = (String, Used)> {
+    fn steps(requests: [u64; 2]) -> impl Iterator<Item = (Arc<str>, Used)> {
         let used = |requests| Used { requests, ..Used::default() };
-        ["a", "b"].into_iter().zip(requests).map(move |(id, it)| (id.to_owned(), used(it)))
+        ["a", "b"].into_iter().zip(requests).map(move |(id, it)| (id.into(), used(it)))
     }
 
     /// Takes so many bytes and then none.
@@ -201,15 +202,20 @@ mod tests {
         let mut books = UsageBooks::new("run".to_owned(), now);
         let mut done = [0, 0];
         for _ in 0..300 {
-            done = done.map(|count| count + random.u64(0..3));
+            for _ in 0..2 {
+                let more = [(); 2].map(|()| random.u64(0..3));
+                (0..2).for_each(|at| done[at] += more[at]);
+                books.book(steps(more));
+            }
             let room = if random.bool() { usize::MAX } else { random.usize(0..400) };
             // It is tried again.
-            let _ = books.end_interval(totals(done), now, || Ok(Full(&mut file, room)));
+            let _ = books.end_interval(now, || Ok(Full(&mut file, room)));
         }
         for _ in 0..2 {
-            books.end_interval(totals(done), now, || Ok(Full(&mut file, usize::MAX))).unwrap();
+            books.end_interval(now, || Ok(Full(&mut file, usize::MAX))).unwrap();
         }
         let [a, b] = done;
+        assert!(books.booked.is_empty(), "of an interval that is written nothing is kept");
         assert_eq!(sums(&file), BTreeMap::from([("a".to_owned(), a), ("b".to_owned(), b)]));
     }
 }

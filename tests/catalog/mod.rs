@@ -4,6 +4,7 @@
 mod faults;
 mod files;
 mod follow;
+mod lazy;
 mod outage;
 mod spreads;
 mod tables;

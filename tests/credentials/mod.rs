@@ -21,7 +21,7 @@ use crate::harness::messages::transcript;
 use crate::harness::wire::{Login, Wire};
 
 /// Lets the gate write its audit beside its settings.
-const AUDIT: &str = "[audit]\nfile = \"audit.jsonl\"\n";
+pub const AUDIT: &str = "[audit]\nfile = \"audit.jsonl\"\n";
 
 /// The events so far, of one kind.
 fn events(gate: &Gate, kind: &str) -> Vec<Value> {
@@ -33,7 +33,7 @@ fn events(gate: &Gate, kind: &str) -> Vec<Value> {
 }
 
 /// As many events of one kind, once they are there.
-async fn written(gate: &Gate, kind: &str, count: usize) -> Vec<Value> {
+pub async fn written(gate: &Gate, kind: &str, count: usize) -> Vec<Value> {
     eventually("the audit has it", async || Some(events(gate, kind)).filter(|it| it.len() >= count))
         .await
 }

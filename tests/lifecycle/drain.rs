@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::{backends, login_of, runs};
 use crate::harness::cluster::{shared, superuser};
 use crate::harness::gate::Gate;
-use crate::harness::messages::{copy_data, copy_done, query, transcript};
+use crate::harness::messages::{copy_data, copy_done, query, startup, transcript};
 use crate::harness::tenants::{Estate, Tweaks};
 use crate::harness::wire::Wire;
 
@@ -53,6 +53,22 @@ async fn the_idle_are_told_and_what_runs_is_finished() {
     assert_eq!(admin.execute(&sql, &[]).await.unwrap(), 2);
     assert_eq!(backends(&admin, &login_of(&estate.stark)).await, 0);
     gate.logs("stopped").await;
+}
+
+#[tokio::test]
+async fn who_is_half_in_is_told_when_the_door_closes() {
+    let estate = Estate::new().await;
+    let mut gate = Gate::for_estate(&estate).await;
+    let mut silent = Wire::connect(gate.port).await;
+    let mut asked = Wire::connect(gate.port).await;
+    let said = [("user", "app"), ("database", estate.acme.dbname.as_str())];
+    asked.send(startup(&said)).await;
+    assert_eq!(asked.frame().await.tag, b'R');
+    gate.terminate();
+    is_told(&mut asked).await;
+    assert_eq!(silent.until_closed().await, "", "it never said who it is");
+    assert_eq!(gate.exit().await.code(), Some(0));
+    gate.logs("the door closes on those who are still on their way in connections=2").await;
 }
 
 #[tokio::test]

@@ -35,7 +35,7 @@ async fn the_client_is_who_the_balancer_says() {
         wire.send(header).await;
         assert!(transcript(&wire.authenticate(&FAR).await).ends_with("Z(I)"), "{header:?}");
     }
-    assert!(gate.log().contains("peer=10.0.0.1:5000"), "{}", gate.log());
+    gate.logs("peer=10.0.0.1:5000").await;
     let other = b"PROXY TCP4 10.0.1.1 10.0.0.2 5000 6432\r\n";
     for header in [&other[..], b"PROXY UNKNOWN\r\n", b"PROXY TCP6 ::1 ::1 1 2\r\n"] {
         let mut wire = Wire::connect(gate.port).await;

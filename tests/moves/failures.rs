@@ -22,8 +22,12 @@ async fn whatever_fails_the_tenant_stays_where_it_is_and_goes_on() {
     let mut console = stage.console().await;
     let order = silo.order(&id);
     let (initech, acme) = (&stage.estate.initech.id, &stage.estate.acme.id);
+    let (own, empty) = (format!("dbname={}", silo.name), format!("empty_{}", unique()));
+    let postgres = superuser(shared().await, "postgres").await;
+    postgres.batch_execute(&format!("CREATE DATABASE {empty}")).await.unwrap();
     for (order, code, why) in [
-        (order.replace(&format!("dbname={}", silo.name), "dbname=lost"), FAILED, "cannot be used"),
+        (order.replace(&own, "dbname=lost"), FAILED, "cannot be used"),
+        (order.replace(&own, &format!("dbname={empty}")), FAILED, "has no table there"),
         (order.replace("password=", "password=x"), FAILED, "cannot be used"),
         // Where it leads somebody else is at home.
         (order.replace(&silo.name, initech), FAILED, "is tenant"),

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use super::{ONE, Stage, is_silent};
-use crate::console::{ADMIN, show, verifier};
+use crate::console::{ADMIN, Row, show, verifier};
 use crate::harness::cluster::shared;
 use crate::harness::faults::{Hop, Mode};
 use crate::harness::gate::Gate;
@@ -12,6 +12,16 @@ use crate::harness::messages::{extended, query, transcript};
 use crate::harness::tenants::{Estate, Tweaks};
 use crate::harness::wire::Wire;
 use crate::harness::{eventually, unique};
+
+/// Waits until a session of the tenant is in line for a server.
+async fn waits_in_line(console: &mut Wire, id: &str) {
+    eventually("it is in line", async || {
+        let clients = show(console, "CLIENTS").await;
+        let waits = |row: &Row| row["tenant"] == id && row["state"] == "waiting";
+        clients.iter().any(waits).then_some(())
+    })
+    .await;
+}
 
 /// Goes on sending before it reads what came of it. True if that comes to a halt.
 async fn runs_dry(wire: &mut Wire, batch: &[u8], answers: usize) -> bool {
@@ -83,4 +93,44 @@ async fn a_kept_server_that_is_being_bound_counts_as_work() {
     assert!(is_silent(&mut pinned).await, "it ran behind the pause");
     assert_eq!(console.query(&format!("RESUME TENANT {id}")).await, "C(RESUME) Z(I)");
     assert_eq!(transcript(&pinned.until_ready().await), ONE);
+}
+
+#[tokio::test]
+async fn a_request_that_is_judged_again_is_charged_once_and_waits_no_longer_for_it() {
+    let estate = Estate::new().await;
+    let more = format!("[console.users]\nadmin = \"{}\"\n", verifier().await);
+    let cluster = "query_wait = \"3s\"";
+    let tweaks = Tweaks { capacity: 1, cluster, more: &more, ..Tweaks::default() };
+    let gate = Gate::start(&estate.settings(&tweaks)).await;
+    let mut console = Wire::login(gate.port, &ADMIN).await;
+    let mut waiting = gate.wire(&estate.globex).await;
+    let mut holder = gate.wire(&estate.acme).await;
+    assert_eq!(holder.query("BEGIN").await, "C(BEGIN) Z(T)");
+    waiting.send(query("SELECT 1")).await;
+    let id = estate.globex.id.as_str();
+    waits_in_line(&mut console, id).await;
+    assert_eq!(console.query(&format!("READ_ONLY TENANT {id}")).await, "C(READ_ONLY) Z(I)");
+    // When a worker answers this, it has told its sessions; and then it is in line again.
+    waits_in_line(&mut console, id).await;
+    assert_eq!(holder.query("COMMIT").await, "C(COMMIT) Z(I)");
+    assert_eq!(transcript(&waiting.until_ready().await), ONE);
+    let stats = show(&mut console, "STATS_TENANTS").await;
+    let own = stats.iter().find(|row| row["tenant"] == id).unwrap();
+    assert_eq!(own["total_query_count"], "1", "{own:?}");
+
+    // However often it is looked at again, it waits no longer than others.
+    assert_eq!(holder.query("BEGIN").await, "C(BEGIN) Z(T)");
+    waiting.send(query("SELECT 1")).await;
+    waits_in_line(&mut console, id).await;
+    let mut orders = ["READ_WRITE", "READ_ONLY"].into_iter().cycle();
+    eventually("it is refused", async || {
+        let order = orders.next().unwrap();
+        let done = console.query(&format!("{order} TENANT {id}")).await;
+        assert_eq!(done, format!("C({order}) Z(I)"));
+        (!is_silent(&mut waiting).await).then_some(())
+    })
+    .await;
+    assert_eq!(waiting.frame().await.tag, b'Z', "behind the error");
+    assert_eq!(holder.query("COMMIT").await, "C(COMMIT) Z(I)");
+    assert_eq!(waiting.query("SELECT 1").await, ONE);
 }

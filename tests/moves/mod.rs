@@ -6,7 +6,9 @@ mod example;
 mod failures;
 mod held;
 mod moving;
+mod services;
 mod states;
+mod unknown;
 
 use std::fs;
 use std::time::Duration;
@@ -34,12 +36,17 @@ pub struct Stage {
 impl Stage {
     /// `more` are whole tables of the settings.
     pub async fn new(more: &str) -> Self {
+        Self::keeping("", more).await
+    }
+
+    /// The same with lines of `[catalog]`.
+    pub async fn keeping(lines: &str, more: &str) -> Self {
         let (estate, tables) = (Estate::new().await, Tables::new(shared().await).await);
         let mover = tables.with_mover();
         let (reader, verifier) = (&tables.conninfo, verifier().await);
         let more = format!(
             "[catalog]\nconnection_string = \"{reader}\"\nmover_connection_string = \"{mover}\"\n\
-             cache_file = \"catalog.copy\"\n\n[console.users]\nadmin = \"{verifier}\"\n\n\
+             cache_file = \"catalog.copy\"\n{lines}\n[console.users]\nadmin = \"{verifier}\"\n\n\
              [audit]\nfile = \"audit.jsonl\"\n\n{more}"
         );
         let settings = estate.settings(&Tweaks { capacity: 12, more: &more, ..Tweaks::default() });

@@ -144,3 +144,22 @@ async fn a_context_that_cannot_be_set_is_never_used() {
     gate.logs(&format!("role \"rw_{id}\" does not exist")).await;
     is_in_step(&mut gate.wire(&estate.acme).await).await;
 }
+
+#[tokio::test]
+async fn a_route_that_leads_to_the_gate_itself_is_not_taken() {
+    let estate = Estate::new().await;
+    // Its own token would be let in, and again, and again.
+    let id = format!("loop_{}", estate.acme.id);
+    let token = jwt(&id, 600);
+    let more = format!(
+        "[tenants.{id}]\nisolation = \"silo\"\ncluster = \"main\"\nconnection_string = \
+         \"host=127.1 port=$PORT user=app password={token} dbname={id} sslmode=disable\"\n"
+    );
+    let gate = Gate::start(&estate.settings(&Tweaks { more: &more, ..Tweaks::default() })).await;
+    let login = Login { user: "app", dbname: &id, password: &token, more: &[] };
+    let mut wire = Wire::connect(gate.port).await;
+    let frames = wire.authenticate(&login).await;
+    assert_eq!(Refusal::among(&frames).brief(), "08001 FATAL");
+    gate.logs("host turned out to be this gate itself").await;
+    is_in_step(&mut gate.wire(&estate.acme).await).await;
+}

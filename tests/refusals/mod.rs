@@ -2,6 +2,7 @@
 
 mod budgets;
 mod clusters;
+mod facts;
 mod logins;
 mod malformed;
 mod spending;

@@ -6,6 +6,7 @@ use futures::future::join_all;
 
 use super::{Refusal, aborts_the_transaction, is_in_step, refusal, told};
 use crate::console::{ADMIN, show};
+use crate::credentials::{AUDIT, written};
 use crate::harness::eventually;
 use crate::harness::gate::Gate;
 use crate::harness::messages::{extended, query, transcript};
@@ -278,7 +279,7 @@ async fn a_tenant_whose_queries_keep_timing_out_is_refused_until_one_comes_back(
 
 async fn with_console(estate: &Estate, tier: &str) -> (Gate, Wire) {
     let verifier = crate::console::verifier().await;
-    let more = format!("[console.users]\nadmin = \"{verifier}\"\n");
+    let more = format!("{AUDIT}[console.users]\nadmin = \"{verifier}\"\n");
     let tweaks = Tweaks { tier, more: &more, ..Tweaks::default() };
     let gate = Gate::start(&estate.settings(&tweaks)).await;
     let console = Wire::login(gate.port, &ADMIN).await;
@@ -286,7 +287,11 @@ async fn with_console(estate: &Estate, tier: &str) -> (Gate, Wire) {
 }
 
 /// The row of one limit in SHOW BUDGETS.
-async fn budget(console: &mut Wire, tenant: &Tenant, kind: &str) -> Option<crate::console::Row> {
+pub async fn budget(
+    console: &mut Wire,
+    tenant: &Tenant,
+    kind: &str,
+) -> Option<crate::console::Row> {
     let rows = show(console, "BUDGETS").await;
     rows.into_iter().find(|row| row["tenant"] == tenant.id && row["kind"] == kind)
 }
@@ -352,9 +357,26 @@ async fn a_budget_set_on_the_console_holds_at_once_survives_a_reload_and_ends() 
     gate.logs("a budget that was set for a while is over").await;
     let row = budget(&mut console, &estate.stark, "database_time").await.unwrap();
     assert_eq!((row["limit"].as_str(), row["until"].as_str()), ("", ""));
-    // What it refused is still told, and every order is in the log.
+    // What it refused is still told, and every order is in the log and in the audit.
     assert_ne!(row["refused"], "0");
     gate.logs("SET BUDGET").await;
+    let short = format!("SET BUDGET {id} db_time = '5s/1m' FOR '10min'");
+    assert_eq!(console.query(&short).await, "C(SET BUDGET) Z(I)");
+    let row = budget(&mut console, &estate.stark, "database_time").await.unwrap();
+    assert_eq!((row["limit"].as_str(), row["window"].as_str()), ("5s", "1m"));
+    let audited = written(&gate, "console", 6).await;
+    for (event, order) in audited.iter().zip([
+        format!("SET BUDGET \"{id}\" \"database_time\" = '1ms/1h' FOR '1h': done"),
+        format!("RESET BUDGET \"{id}\": done"),
+        format!("SET BUDGET \"{id}\" \"database_time\" = '1ms/1h' FOR '1h': done"),
+        format!("RESET BUDGET \"{id}\" \"clients\": failed: no budget of tenant"),
+        format!("SET BUDGET \"{id}\" \"database_time\" = '2ms/1h' FOR '1500ms': done"),
+        format!("SET BUDGET \"{id}\" \"db_time\" = '5s/1m' FOR '10min': done"),
+    ]) {
+        assert!(event["reason"].as_str().unwrap().starts_with(&order), "{event}: {order}");
+        assert_eq!((&event["user"], &event["tenant"]), (&"admin".into(), &id.as_str().into()));
+        assert!(event["peer"].as_str().unwrap().starts_with("127.0.0.1"), "{event}");
+    }
     for (order, said) in [
         ("SET BUDGET nobody clients = 5 FOR '1h'".to_owned(), "E(3D000) Z(I)"),
         (format!("SET BUDGET {id} clint = 5 FOR '1h'"), "E(22023) Z(I)"),

@@ -280,7 +280,10 @@ async fn a_restart_on_the_same_socket_refuses_nobody() {
     enough.store(true, Ordering::Relaxed);
     for visitor in visitors {
         // At most the one visit that was going on at the stop.
-        assert!(visitor.await.unwrap() <= 1);
+        let told = visitor.await;
+        let told =
+            told.unwrap_or_else(|error| panic!("{error}; the gate that ended: {}", gate.log()));
+        assert!(told <= 1);
     }
 }
 

@@ -17,7 +17,7 @@ use crate::catalog::plan::{
 };
 use crate::catalog::token::parse_line;
 use crate::catalog::{
-    Catalog, Cluster, Face, Map, Route, TIER_DEFAULT, Tenant, TenantId, TokenRecord, apart, roles,
+    Catalog, Cluster, Face, Route, TIER_DEFAULT, Tenant, TenantId, TokenRecord, apart, roles,
     service, spread,
 };
 use crate::isolation::{Context, ContextError, ContextPlan, Isolation, Level, NAME_BYTES_MAX};
@@ -69,9 +69,9 @@ pub(super) fn build(plan: &CatalogPlan) -> Result<Catalog, Vec<Fault>> {
         services,
         tokens: tokens.into_iter().collect(),
         credentials,
-        faults: Map::default(),
         words: Arc::new(CatalogPlan { defaults, read, ..plan.ground() }),
         version: 1,
+        ..Catalog::default()
     })
 }
 
@@ -105,7 +105,8 @@ impl<'plan> Builder<'plan> {
             let text = cluster.connection_string.as_ref()?;
             // Rows are built on what was read with the file: a password does not change in between.
             let known = plan.defaults.get(name).cloned();
-            let read = || Conninfo::read(text, &plan.folder).ok().map(Arc::new);
+            let own = plan.hosts.own();
+            let read = || Some(Arc::new(Conninfo::read(text, &plan.folder).ok()?.away_from(own)));
             Some((name.as_str(), known.or_else(read)))
         };
         let names = |(name, cluster): (&'plan String, &'plan ClusterPlan)| {
@@ -291,10 +292,11 @@ impl<'plan> Builder<'plan> {
     /// A tenant's own connection string. That of a row names no place for its password but by
     /// [`Self::bounded`].
     fn words(&self, text: &str) -> Result<Conninfo, ConninfoError> {
-        match self.of_table {
+        let read = match self.of_table {
             true => Conninfo::parse(text),
             false => Conninfo::read(text, &self.plan.folder),
-        }
+        };
+        read.map(|conninfo| conninfo.away_from(self.plan.hosts.own()))
     }
 
     fn route(

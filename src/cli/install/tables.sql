@@ -6,6 +6,26 @@ END $do$;
 SET LOCAL client_min_messages = warning;
 SET LOCAL search_path = pg_catalog, pg_temp;
 
+-- What somebody else made here could run as whoever installs.
+DO $do$
+DECLARE
+  stranger text := (
+    SELECT pg_catalog.pg_get_userbyid(owner) FROM (
+      SELECT nspowner AS owner FROM pg_catalog.pg_namespace WHERE nspname = 'tenantgate_catalog'
+      UNION ALL SELECT c.relowner FROM pg_catalog.pg_class c
+        WHERE c.relnamespace = pg_catalog.to_regnamespace('tenantgate_catalog')
+      UNION ALL SELECT p.proowner FROM pg_catalog.pg_proc p
+        WHERE p.pronamespace = pg_catalog.to_regnamespace('tenantgate_catalog')
+    ) owned JOIN pg_catalog.pg_roles r ON r.oid = owned.owner
+    WHERE NOT r.rolsuper AND r.rolname <> current_user LIMIT 1);
+BEGIN
+  IF stranger IS NOT NULL THEN
+    RAISE EXCEPTION 'schema tenantgate_catalog has something of role %',
+      pg_catalog.quote_ident(stranger)
+      USING HINT = 'Drop the schema, or give all that is in it to whoever installs.';
+  END IF;
+END $do$;
+
 CREATE SCHEMA IF NOT EXISTS tenantgate_catalog;
 REVOKE ALL ON SCHEMA tenantgate_catalog FROM PUBLIC;
 
@@ -16,6 +36,9 @@ CREATE TABLE IF NOT EXISTS tenantgate_catalog.version (
   number bigint NOT NULL,
   changed_by xid8 NOT NULL
 );
+-- What gates make up verifiers of users with who do not exist, so that all make up the same.
+ALTER TABLE tenantgate_catalog.version ADD COLUMN IF NOT EXISTS mock_secret text NOT NULL
+  DEFAULT gen_random_uuid()::text || gen_random_uuid()::text;
 INSERT INTO tenantgate_catalog.version (number, changed_by)
   VALUES (1, pg_current_xact_id()) ON CONFLICT DO NOTHING;
 
@@ -100,6 +123,10 @@ CREATE UNIQUE INDEX IF NOT EXISTS credentials_token
   ON tenantgate_catalog.credentials (split_part(hash, ':', 1)) WHERE hash IS NOT NULL;
 CREATE UNIQUE INDEX IF NOT EXISTS credentials_user
   ON tenantgate_catalog.credentials (tenant, name) WHERE scram_verifier IS NOT NULL;
+CREATE INDEX IF NOT EXISTS credentials_user_alone
+  ON tenantgate_catalog.credentials (name, tenant) WHERE scram_verifier IS NOT NULL;
+CREATE INDEX IF NOT EXISTS credentials_verifiers
+  ON tenantgate_catalog.credentials (id) WHERE scram_verifier IS NOT NULL;
 CREATE UNIQUE INDEX IF NOT EXISTS credentials_certificate
   ON tenantgate_catalog.credentials (cert_name) WHERE cert_name IS NOT NULL;
 
@@ -263,6 +290,12 @@ DO $do$ BEGIN
     RAISE EXCEPTION 'role %, which is to read the catalog, may do more than read',
       pg_catalog.quote_ident(@READER_TEXT@)
       USING HINT = 'Name a login without such rights in [catalog] connection_string.';
+  END IF;
+  IF EXISTS (SELECT FROM pg_catalog.pg_auth_members m JOIN pg_catalog.pg_roles r
+    ON r.oid = m.member WHERE r.rolname = @READER_TEXT@) THEN
+    RAISE EXCEPTION 'role %, which is to read the catalog, may do more than read',
+      pg_catalog.quote_ident(@READER_TEXT@)
+      USING HINT = 'Name a login that is a member of no role in [catalog] connection_string.';
   END IF;
 END $do$;
 @PASSWORD@GRANT CONNECT ON DATABASE @DATABASE@ TO @READER@;

@@ -5,8 +5,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use crate::auth::Identity;
-use crate::catalog::{Face, TOKEN_PREFIX, Tenant, TenantId, TenantState};
+use crate::auth::{Denied, Identity};
+use crate::catalog::{Face, Pin, TOKEN_PREFIX, Tenant, TenantId, TenantState};
 use crate::client::act::deed::{Answer, Choice, Deed};
 use crate::client::act::{Block, Chosen, answer, deed};
 use crate::client::carry::carried::is_owned;
@@ -20,6 +20,14 @@ use crate::pool::Lease;
 use crate::server::Pins;
 use crate::telemetry::audit::{Event, What};
 use crate::wire::backend;
+
+/// Whom a choice means.
+struct Meant {
+    tenant: Arc<Tenant>,
+    /// What was shown for it.
+    identity: Option<Identity>,
+    pin: Option<Pin>,
+}
 
 impl Session {
     /// Does what a statement says, and writes its answer up to CommandComplete.
@@ -139,11 +147,11 @@ impl Session {
         match value {
             Some(value) => {
                 self.may_choose().await?;
-                let (tenant, identity) = self.look_up(key, &value).await?;
+                let meant = self.look_up(key, &value).await?;
                 if !local {
                     self.leave();
                 }
-                self.become_tenant(tenant, identity, local);
+                self.become_tenant(meant, local);
             }
             None if !local => self.leave(),
             None => {}
@@ -161,35 +169,39 @@ impl Session {
 
     /// Whom a choice means, if the service may act for it. Whatever is wrong, the client hears the
     /// same.
-    async fn look_up(
-        &self,
-        key: Key,
-        value: &str,
-    ) -> Result<(Arc<Tenant>, Option<Identity>), Error> {
+    async fn look_up(&self, key: Key, value: &str) -> Result<Meant, Error> {
         let reception = &self.talk.env.reception;
-        let (catalog, holds) = (reception.catalog.load(), reception.holds.load());
+        let catalog = reception.catalog.load();
         let act = self.talk.act.as_ref().ok_or(Error::Internal)?;
         let own = act.home.clone();
         let service = own.service.as_deref().ok_or(Error::Internal)?;
+        let (mut pin, mut was_compared) = (None, true);
         let found = match key {
             Key::Token => {
                 let authenticator = reception.authenticator.load();
                 let (token, now) = (value.as_bytes(), SystemTime::now());
                 let proved = authenticator.authenticate(&catalog, token, &[], now).await;
+                was_compared = !matches!(proved, Err(Denied::CannotTell(_)));
                 let proved = proved.map_err(|denied| denied.to_string());
-                proved.map(|identity| (identity.seen_under(&catalog, &holds), Some(identity)))
+                // Whoever was looked up is in the catalog of now.
+                let (now, holds) = (reception.catalog.load(), reception.holds.load());
+                proved.map(|identity| (identity.seen_under(&now, &holds), Some(identity)))
             }
-            Key::Tenant => match catalog.find(value).await {
-                Some(tenant) if act.login.may_name(service, &tenant) => {
-                    // As a credential that names no role.
-                    let seen = tenant.seen_under(&Face::default(), &holds);
+            Key::Tenant => match catalog.seek(value).await {
+                Ok(Some((tenant, found))) if act.login.may_name(service, &tenant) => {
+                    let seen = tenant.seen_under(&Face::default(), &reception.holds.load());
+                    pin = found;
                     seen.map(|tenant| (tenant, None)).ok_or("the tenant has no such role".into())
                 }
-                _ => Err("unknown tenant, or not in the service's list".to_owned()),
+                Ok(_) => Err("unknown tenant, or not in the service's list".to_owned()),
+                Err(cannot_tell) => {
+                    was_compared = false;
+                    Err(cannot_tell.to_string())
+                }
             },
         };
-        let id = |tenant: &Tenant| tenant.id.to_string();
-        let named = found.as_ref().ok().map(|(tenant, _)| id(tenant));
+        let (catalog, holds) = (reception.catalog.load(), reception.holds.load());
+        let named = found.as_ref().ok().map(|(tenant, _)| tenant.id.to_string());
         let checked = found.and_then(|(tenant, identity)| {
             let held = holds.disabled.covers(&tenant);
             let comes = catalog.credentials().may_come(&tenant.id, &act.peer);
@@ -204,7 +216,9 @@ impl Session {
         });
         let (tenant, identity) = checked.map_err(|reason| {
             let (session, service) = (self.talk.id, &service.name);
-            self.note_denial();
+            if was_compared {
+                self.note_denial();
+            }
             tracing::warn!(session, service, reason, "choice of a tenant denied");
             let event = Event::new(What::ActFor).session(session).reason(&reason);
             let event = event.credential(&format!("service {service}"));
@@ -223,7 +237,7 @@ impl Session {
             return Err(Error::NotSupported { what, hint });
         }
         self.keeps_caps(&tenant)?;
-        Ok((tenant, identity))
+        Ok(Meant { tenant, identity, pin })
     }
 
     /// Whether the settings that the session brings along are within the tenant's caps.
@@ -245,7 +259,8 @@ impl Session {
     }
 
     /// From here on everything the session does is the tenant's, and booked on it.
-    fn become_tenant(&mut self, tenant: Arc<Tenant>, identity: Option<Identity>, local: bool) {
+    fn become_tenant(&mut self, meant: Meant, local: bool) {
+        let Meant { tenant, identity, pin } = meant;
         let talk = &mut self.talk;
         let Some(act) = &mut talk.act else { return };
         let service = act.service().map(|it| it.name.clone()).unwrap_or_default();
@@ -261,6 +276,7 @@ impl Session {
             local,
             begun: false,
             identity,
+            _pin: pin,
             start: talk.start.clone(),
             now: talk.now.clone(),
             reported: talk.reported.clone(),
@@ -305,13 +321,11 @@ impl Session {
         tracing::debug!(session = talk.id, "acts for nobody");
     }
 
-    /// Looks whether the tenant may still be acted for; sends the BEGIN that was held back, and
-    /// waits for its answer.
+    /// Sends the BEGIN that was held back, and waits for its answer.
     pub(in crate::client) async fn begin_block(&mut self, lease: &mut Lease) -> Result<(), Error> {
         if self.talk.act.as_ref().is_none_or(|act| act.is_at_home()) {
             return Ok(());
         }
-        self.still_acts()?;
         let talk = &mut self.talk;
         let Some(act) = &mut talk.act else { return Err(Error::Internal) };
         let Some(chosen) = &mut act.chosen else { return Err(Error::Internal) };

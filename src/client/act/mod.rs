@@ -18,7 +18,7 @@ use std::time::SystemTime;
 
 use crate::auth::{Authenticator, Identity, Throttle};
 use crate::budget::{Account, Accounts};
-use crate::catalog::{Catalog, Holds, Live, Service, Tenant};
+use crate::catalog::{Catalog, Holds, Live, Pin, Service, Tenant};
 use crate::client::act::deed::Portal;
 pub use crate::client::act::deed::Said;
 use crate::error::{Ending, Error};
@@ -82,6 +82,8 @@ struct Chosen {
     begun: bool,
     /// What was shown; `None` if the service's own list was enough.
     identity: Option<Rc<Identity>>,
+    /// Keeps the tenant known meanwhile.
+    _pin: Option<Pin>,
     start: Rc<Settings>,
     now: Rc<Settings>,
     reported: Vec<(String, String)>,

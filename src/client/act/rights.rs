@@ -11,10 +11,11 @@ use crate::catalog::{Face, Tenant, TenantState};
 use crate::client::carry::carried::is_owned;
 use crate::client::carry::{idle, without};
 use crate::client::meter::refusal;
-use crate::client::session::{AHEAD_BYTES_MAX, Session};
+use crate::client::session::{AHEAD_BYTES_MAX, End, Session};
 use crate::client::talk::{Phase, Talk};
 use crate::error::{Ending, Error};
 use crate::net::Connection;
+use crate::pool::Lease;
 
 impl Session {
     /// Lets a choice be looked at, if the service's own rate has room for it and not too many were
@@ -118,6 +119,22 @@ impl Session {
         match may && shown && catalog.credentials().may_come(&tenant.id, &act.peer) {
             true => Ok(()),
             false => Err(chosen.is_lost(Ending::CredentialRevoked)),
+        }
+    }
+
+    /// The session may not go on with the server it got. If that is because the catalog has the
+    /// tenant changed and the worker has not told yet, it looks at the request again.
+    pub(in crate::client) fn choose_again(&mut self, lease: Box<Lease>) -> Result<(), End> {
+        self.talk.shared.phase.set(Phase::Idle);
+        match (self.talk.shared.pins.get().is_empty(), self.talk.shared.is_held()) {
+            (false, _) => self.keep(lease),
+            (true, true) => lease.close(),
+            (true, false) => lease.park(true),
+        }
+        self.follow_choice();
+        match self.still_acts() {
+            Ok(()) => Ok(()),
+            Err(lost) => self.refuse_front(lost),
         }
     }
 

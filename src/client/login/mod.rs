@@ -190,9 +190,14 @@ pub struct Turned {
 }
 
 impl Turned {
-    /// Whatever was wrong with a credential, the client hears the same.
+    /// Whatever was wrong with a credential, the client hears the same, unless it could not be
+    /// looked at.
     pub fn denied(denied: Denied) -> Self {
-        Self { error: Error::AuthenticationFailed, reason: denied.to_string() }
+        let error = match denied {
+            Denied::CannotTell(_) => Error::CatalogUnavailable,
+            _ => Error::AuthenticationFailed,
+        };
+        Self { error, reason: denied.to_string() }
     }
 }
 

@@ -5,7 +5,7 @@ use std::io;
 use tokio::io::AsyncWriteExt;
 
 use crate::auth::{Denied, Identity};
-use crate::catalog::CredentialRecord;
+use crate::catalog::{CredentialRecord, Key, TenantName};
 use crate::client::login::{Asking, Turned, Wishes, answer};
 use crate::client::startup::Ended;
 use crate::error::Error;
@@ -51,14 +51,24 @@ pub async fn prove_scram(
         let what = "client selected an invalid SASL authentication mechanism".into();
         return Ok(Err(Error::Protocol { what }.into()));
     };
-    let credentials = catalog.credentials();
     // Before anything of a verifier is told, too.
     if let Err(error) = may_try() {
         return Ok(Err(error.into()));
     }
+    let fresh = catalog.with_in_step(&keys(wishes)).await;
+    let (fresh, cannot_tell) = match fresh {
+        Ok(fresh) => (fresh, None),
+        Err(cannot_tell) => (None, Some(cannot_tell)),
+    };
+    let catalog = fresh.as_deref().unwrap_or(catalog);
+    let credentials = catalog.credentials();
     // Made in any case, so that both cases take as long.
     let mock = credentials.mock().verifier(&mocked(wishes));
     let record = credentials.scram(&wishes.user, &wishes.tenants).cloned();
+    let record = record.filter(|record| {
+        let named = !wishes.tenants.is_empty();
+        cannot_tell.is_none() && (named || catalog.is_alone(&wishes.user, record.tenant.as_str()))
+    });
     let verifier = record.as_ref().map_or(mock, |record| record.verifier.clone());
     let (exchange, challenge) = match Exchange::begin(*mechanism, first, binding, verifier) {
         Ok(begun) => begun,
@@ -77,7 +87,7 @@ pub async fn prove_scram(
         Err(broken) => return Ok(Err(refusal(broken).into())),
     };
     let proved = match (&verdict, record) {
-        (_, None) => Err(Denied::Unknown),
+        (_, None) => Err(cannot_tell.map_or(Denied::Unknown, Denied::CannotTell)),
         (None, Some(_)) => Err(Denied::WrongPassword),
         (Some(_), Some(record)) => Ok(CredentialRecord::Scram(record)),
     };
@@ -86,6 +96,19 @@ pub async fn prove_scram(
     let mut farewell = Vec::new();
     backend::put_sasl_data(&mut farewell, 12, verdict.unwrap_or_default().as_bytes());
     Ok(identity.map(|identity| Proven { identity, farewell }).map_err(Turned::denied))
+}
+
+/// Who must be known before a verifier is told: the tenant that is named, or all with the user.
+/// Names that cannot all be one tenant's are nobody's, without a question.
+fn keys(wishes: &Wishes) -> Vec<Key> {
+    let Some(first) = wishes.tenants.first() else {
+        return vec![Key::User(wishes.user.clone())];
+    };
+    let agrees = |name: &TenantName| name.text().eq_ignore_ascii_case(first.text());
+    match wishes.tenants.iter().all(agrees) {
+        true => vec![Key::Tenant(first.text().to_owned())],
+        false => Vec::new(),
+    }
 }
 
 /// Whom a verifier is made up for: the user of these tenants, so that one user of two tenants who
@@ -131,6 +154,19 @@ fn refusal(broken: Broken) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn one_tenant_at_most_is_looked_up_however_many_are_named() {
+        let named = |names: &[&str]| Wishes {
+            user: "app".to_owned(),
+            database: String::new(),
+            settings: crate::server::Settings::default(),
+            tenants: names.iter().map(|name| TenantName::Exact((*name).to_owned())).collect(),
+        };
+        assert_eq!(keys(&named(&[])), [Key::User("app".to_owned())]);
+        assert_eq!(keys(&named(&["a", "A", "a"])), [Key::Tenant("a".to_owned())]);
+        assert_eq!(keys(&named(&["a", "b", "a"])), []);
+    }
 
     #[test]
     fn only_a_whole_initial_response_is_read() {

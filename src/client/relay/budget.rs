@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use crate::client::relay::{Ended, Exchange, WAITING_BYTES_MAX};
-use crate::error::{Ending, Error};
+use crate::error::{Budget, Ending, Error};
 
 /// Time that is not charged because the client did not take its rows. It is never more than the
 /// server has worked for the same request: a server may go on working behind full buffers, and
@@ -40,11 +40,37 @@ impl Free {
 /// Less is not worth a timer.
 const FREE_MIN: Duration = Duration::from_millis(1);
 
+/// How long something may go on.
+#[derive(Clone, Copy, Debug)]
+pub struct Term {
+    /// As it was when that began.
+    pub limit: Duration,
+    pub ends: Instant,
+}
+
+impl Term {
+    fn new(limit: Duration, now: Instant) -> Self {
+        Self { limit, ends: now + limit }
+    }
+
+    /// How long it has gone on, once it is over.
+    pub fn used(self) -> Duration {
+        self.limit + self.ends.elapsed()
+    }
+}
+
 impl Exchange<'_> {
     /// When the client has been silent for too long within a transaction.
     pub(super) fn idle_deadline(&self) -> Option<Instant> {
         let quiet_since = self.talk.shared.quiet_since()?;
         Some(quiet_since + self.talk.limits().idle_in_transaction?)
+    }
+
+    /// What the client is told then.
+    pub(super) fn idle_for_too_long(&self, now: Instant) -> Error {
+        let limit = self.talk.limits().idle_in_transaction.unwrap_or_default();
+        let since = self.talk.shared.quiet_since().unwrap_or(now);
+        self.talk.overran(Budget::IdleInTransaction, limit, since.elapsed())
     }
 
     /// Charges the request at the front against the tenant's budgets. `Ok(false)` means it waits.
@@ -83,23 +109,23 @@ impl Exchange<'_> {
             return;
         }
         let now = Instant::now();
-        let deadlines = (&mut self.relay.query_deadline, &mut self.relay.transaction_deadline);
-        *deadlines.0 = deadlines.0.or(query.map(|limit| now + limit));
-        *deadlines.1 = deadlines.1.or(transaction.map(|limit| now + limit));
+        let terms = (&mut self.relay.query_term, &mut self.relay.transaction_term);
+        *terms.0 = terms.0.or(query.map(|limit| Term::new(limit, now)));
+        *terms.1 = terms.1.or(transaction.map(|limit| Term::new(limit, now)));
     }
 
     /// What came of limits that are reached at `now`.
     pub(super) fn pass_deadlines(&mut self, now: Instant) -> Option<Ended> {
-        if self.relay.transaction_deadline.is_some_and(|at| at <= now) {
-            return Some(Ended::Fatal(Error::TransactionTimeExceeded));
+        if let Some(term) = self.relay.transaction_term.filter(|term| term.ends <= now) {
+            let error = self.talk.overran(Budget::TransactionTime, term.limit, term.used());
+            return Some(Ended::Fatal(error));
         }
         // It is told by the wall clock, so that it is never before this moment.
         if self.talk.shown_until().is_some_and(|at| at <= Instant::now()) {
             return Some(Ended::Fatal(Error::Ended(Ending::CredentialExpired)));
         }
-        if self.relay.query_deadline.is_some_and(|at| at <= now) {
-            self.relay.query_deadline = None;
-            self.relay.time_exceeded = true;
+        if let Some(term) = self.relay.query_term.take_if(|term| term.ends <= now) {
+            self.relay.time_exceeded = Some(term);
             self.talk.cancel_running();
         }
         if self.relay.held_until.is_some_and(|at| at <= now) {
@@ -136,15 +162,15 @@ impl Exchange<'_> {
 
     /// The server is ready, and `due` says whether more is in flight.
     pub(in crate::client) fn end_request(&mut self, status: u8) {
-        self.relay.query_deadline = None;
+        self.relay.query_term = None;
         if status == b'I' {
-            self.relay.transaction_deadline = None;
+            self.relay.transaction_term = None;
         }
         if self.relay.due.is_empty() {
             self.talk.end_work(status != b'I');
             self.relay.free = Free::default();
-            self.talk.end_probe(self.relay.time_exceeded);
-            self.relay.time_exceeded = false;
+            let exceeded = self.relay.time_exceeded.take();
+            self.talk.end_probe(exceeded.is_some());
         } else {
             self.start_clocks();
         }

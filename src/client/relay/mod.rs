@@ -16,7 +16,7 @@ use std::time::Instant;
 use crate::budget::Waiting;
 use crate::client::due::Queue;
 use crate::client::prepared::Known;
-use crate::client::relay::budget::Free;
+use crate::client::relay::budget::{Free, Term};
 use crate::client::relay::stand_in::Trial;
 use crate::client::session::pin::Left;
 use crate::client::session::timer::Timer;
@@ -100,12 +100,13 @@ pub struct Relay {
     /// The request at the front was charged already.
     pub charged: bool,
     /// When the running request is over its time.
-    pub query_deadline: Option<Instant>,
+    pub query_term: Option<Term>,
     /// The same of the transaction.
-    pub transaction_deadline: Option<Instant>,
+    pub transaction_term: Option<Term>,
     /// Time that is the client's and not the server's.
     pub(super) free: Free,
-    pub time_exceeded: bool,
+    /// The running request was over its time.
+    pub time_exceeded: Option<Term>,
     /// Something due may be answered or not, see [`Queue::is_only_doubts`].
     pub doubts: bool,
     /// The server's own FATAL was passed on.
@@ -158,10 +159,10 @@ impl Default for Relay {
             held_until: None,
             held_since: None,
             charged: false,
-            query_deadline: None,
-            transaction_deadline: None,
+            query_term: None,
+            transaction_term: None,
             free: Free::default(),
-            time_exceeded: false,
+            time_exceeded: None,
             doubts: false,
             server_fatal: false,
             starved: true,
@@ -433,7 +434,8 @@ impl Exchange<'_> {
         let idle = self.idle_deadline();
         let free = self.hold_meter();
         let relay = &self.relay;
-        let (query, transaction) = (relay.query_deadline, relay.transaction_deadline);
+        let ends = |term: Option<Term>| term.map(|term| term.ends);
+        let (query, transaction) = (ends(relay.query_term), ends(relay.transaction_term));
         let shown = self.talk.shown_until();
         let limits = [stall, idle, query, transaction, relay.held_until, free, shown];
         let Some(next) = limits.into_iter().flatten().min() else { return Poll::Pending };
@@ -445,7 +447,7 @@ impl Exchange<'_> {
             return Poll::Ready(Ended::Fatal(Error::ClientStalled));
         }
         if idle.is_some_and(|at| at <= now) {
-            return Poll::Ready(Ended::Fatal(Error::IdleInTransaction));
+            return Poll::Ready(Ended::Fatal(self.idle_for_too_long(now)));
         }
         if let Some(ended) = self.pass_deadlines(now) {
             return Poll::Ready(ended);

@@ -6,6 +6,16 @@ use crate::budget::Permit;
 use crate::client::talk::Talk;
 use crate::error::Error;
 
+/// What the request at the front has had already: it may be judged more than once before it is
+/// served.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Patience {
+    /// Since when it waits to go on, or for a server.
+    pub since: Option<Instant>,
+    /// Its tenant was charged for it.
+    pub charged: bool,
+}
+
 /// What requests spend: at once, after a wait, or not.
 pub(super) async fn charge(talk: &Talk) -> Result<(), Error> {
     let started = Instant::now();

@@ -9,8 +9,8 @@ use crate::client::forward::control;
 use crate::client::judge::{Bench, Judged, judge};
 use crate::client::prepared::key;
 use crate::client::refuse;
-use crate::client::session::{End, Session};
-use crate::error::{Ending, Error, Severity};
+use crate::client::session::{End, Patience, Session};
+use crate::error::{Budget, Ending, Error, Severity};
 use crate::guard::Reading;
 use crate::wire::backend;
 use crate::wire::frame::{HEADER_BYTES, Header};
@@ -65,7 +65,7 @@ impl Session {
         loop {
             self.adopt_news();
             let lost = self.lost_tenant();
-            if let Some(error) = &*self.talk.shared.ending.borrow() {
+            if let Some(error) = self.talk.shared.ending.borrow().as_deref() {
                 return Poll::Ready(Front::End(error.clone()));
             }
             if let Some(error) = lost {
@@ -132,19 +132,22 @@ impl Session {
         stalled_since: &mut Option<Instant>,
     ) -> Poll<Front> {
         let idle = self.client.input.is_empty() && self.client.is_sent() && self.dropping == 0;
-        let (limit, error) = match idle {
-            true => {
-                let limits = [self.talk.limits().client_idle, self.talk.idle];
-                (limits.into_iter().flatten().min(), Error::ClientIdle)
-            }
-            false => (Some(self.talk.env.settings.borrow().stall_timeout), Error::ClientStalled),
+        let own = self.talk.limits().client_idle;
+        let limit = match idle {
+            true => [own, self.talk.idle].into_iter().flatten().min(),
+            false => Some(self.talk.env.settings.borrow().stall_timeout),
         };
         let Some(limit) = limit else { return Poll::Pending };
         let since = *stalled_since.get_or_insert_with(Instant::now);
-        match self.timer.poll_until(since + limit, &self.talk.env.clock, cx) {
-            Poll::Ready(()) => Poll::Ready(Front::End(error)),
-            Poll::Pending => Poll::Pending,
-        }
+        self.timer.poll_until(since + limit, &self.talk.env.clock, cx).map(|()| {
+            Front::End(match idle {
+                true if own == Some(limit) => {
+                    self.talk.overran(Budget::ClientIdle, limit, since.elapsed())
+                }
+                true => Error::ClientIdle,
+                false => Error::ClientStalled,
+            })
+        })
     }
 
     fn look(&mut self) -> Look {
@@ -282,6 +285,7 @@ impl Session {
     }
 
     fn drop_frame(&mut self, header: Header) -> Look {
+        self.talk.patience = Patience::default();
         self.dropping = header.length;
         Look::Done
     }

@@ -25,6 +25,7 @@ use crate::client::login::{Arrival, Wishes};
 use crate::client::prepared::Prepared;
 use crate::client::registry::Entry;
 use crate::client::relay::{Exchange, Relay};
+pub use crate::client::session::admit::Patience;
 use crate::client::session::front::{Front, Request};
 use crate::client::session::settle::Unsettled;
 use crate::client::session::timer::Timer;
@@ -100,6 +101,7 @@ impl Session {
             meter: None,
             bytes_charged: None,
             probes: Cell::new(false),
+            patience: Patience::default(),
             shared: Rc::new(Shared::default()),
             env: env.clone(),
             tenant: tenant.clone(),
@@ -144,7 +146,10 @@ impl Session {
                         return end;
                     }
                 }
-                Front::Act(header) => Box::pin(self.act(header)).await,
+                Front::Act(header) => {
+                    self.talk.patience = Patience::default();
+                    Box::pin(self.act(header)).await;
+                }
                 Front::Gone => return End::ClientGone,
                 Front::ServerGone => return End::ServerEnded,
                 Front::End(error) => return End::Told(error),
@@ -160,7 +165,9 @@ impl Session {
         // A cancel is for the request that it finds waiting, never for a later one.
         self.talk.shared.cancel_wanted.set(false);
         self.talk.shared.phase.set(Phase::Waiting);
-        self.talk.probes.set(false);
+        if !self.talk.patience.charged {
+            self.talk.probes.set(false);
+        }
         self.talk.meter_bytes(self.client.transmitted);
         let (permit, lease) = match self.admit_and_acquire(request).await {
             Ok(Some(admitted)) => admitted,
@@ -182,6 +189,9 @@ impl Session {
             }
         };
         let mut lease = lease;
+        if self.still_acts().is_err() {
+            return self.choose_again(lease);
+        }
         if self.talk.act.is_some()
             && let Err(error) = Box::pin(self.begin_block(&mut lease)).await
         {
@@ -195,6 +205,7 @@ impl Session {
             self.talk.shared.phase.set(Phase::Idle);
             return self.refuse_front(error);
         }
+        self.talk.patience = Patience::default();
         let mut relay = self.talk.env.relays.take(request.reading.take());
         if self.talk.act.as_ref().is_some_and(|act| act.has_begun()) {
             (relay.status, relay.begun) = (b'T', true);
@@ -220,7 +231,7 @@ impl Session {
     ) -> Result<Option<(Option<Permit>, Box<Lease>)>, Result<End, Error>> {
         if self.talk.shared.paused.get() {
             // Before it takes anything from the budget that others could use.
-            Box::pin(self.resumed(Instant::now())).await?;
+            Box::pin(self.resumed()).await?;
             if self.talk.shared.look_again.get() {
                 return Ok(None);
             }
@@ -232,7 +243,7 @@ impl Session {
         if self.pinned.is_some() {
             // It may have been held back while it waited for its budget.
             while self.talk.shared.paused.get() {
-                Box::pin(self.resumed(Instant::now())).await?;
+                Box::pin(self.resumed()).await?;
             }
             if self.talk.shared.look_again.get() {
                 return Ok(None);
@@ -254,24 +265,27 @@ impl Session {
     }
 
     /// The tenant's budget, if it lets the request through at once.
-    fn admit_now(&self, request: &Request) -> Option<Option<Permit>> {
-        let talk = &self.talk;
+    fn admit_now(&mut self, request: &Request) -> Option<Option<Permit>> {
+        let talk = &mut self.talk;
         let permit = match request.ends_transaction {
             true => None,
             false => Some(talk.account.admit(&talk.tenant.limits).ok()?),
         };
-        match request.free || talk.charge().is_ok() {
-            true => Some(permit),
-            false => None,
+        if !request.free && !talk.patience.charged {
+            talk.charge().ok()?;
+            talk.patience.charged = true;
         }
+        Some(permit)
     }
 
     /// The tenant's budget: at once, after a wait, or not.
     async fn admit(&mut self, request: &Request) -> Result<Option<Permit>, Result<End, Error>> {
-        let (talk, client) = (&self.talk, &mut self.client);
-        if !request.free {
+        if !request.free && !self.talk.patience.charged {
+            let (talk, client) = (&self.talk, &mut self.client);
             attended(talk, client, pin!(admit::charge(talk))).await?;
+            self.talk.patience.charged = true;
         }
+        let (talk, client) = (&self.talk, &mut self.client);
         match request.ends_transaction {
             true => Ok(None),
             false => attended(talk, client, pin!(admit::admit(talk))).await.map(Some),
@@ -282,17 +296,16 @@ impl Session {
     /// has another tenant by then gets nothing: it must not go where that one was.
     /// What is polled is pinned here and lent: a future that is handed over is held twice.
     async fn acquire(&mut self) -> Result<Option<Box<Lease>>, Result<End, Error>> {
-        let started = Instant::now();
+        self.talk.patience.since.get_or_insert_with(Instant::now);
         self.client.compact();
         loop {
-            self.resumed(started).await?;
+            self.resumed().await?;
             if self.talk.shared.look_again.get() {
                 return Ok(None);
             }
             let (talk, pool, client) = (&self.talk, &self.pool, &mut self.client);
-            let work = async {
-                pool.acquire(want(talk)).await.map_err(|error| refused(error, &talk.tenant))
-            };
+            let work =
+                async { pool.acquire(want(talk)).await.map_err(|error| refused(error, talk)) };
             let mut work = pin!(work);
             let mut work = pin!(or_paused(talk, work.as_mut()));
             let acquired = attended(talk, client, work.as_mut()).await;
@@ -311,11 +324,13 @@ impl Session {
     }
 
     /// Waits while the console holds the tenant's requests back, for as long as one may wait for a
-    /// server.
-    async fn resumed(&mut self, since: Instant) -> Result<(), Result<End, Error>> {
+    /// server in all.
+    async fn resumed(&mut self) -> Result<(), Result<End, Error>> {
         if !self.talk.shared.paused.get() {
             return Ok(());
         }
+        let began = Instant::now();
+        let since = *self.talk.patience.since.get_or_insert(began);
         let limit = self.pool.cluster().query_wait.saturating_sub(since.elapsed());
         let (talk, client) = (&self.talk, &mut self.client);
         let shared = &talk.shared;
@@ -325,7 +340,7 @@ impl Session {
         });
         let in_time = async {
             let waited = talk.env.clock.timeout(limit, resumed).await;
-            talk.account.waited(since.elapsed());
+            talk.account.waited(began.elapsed());
             waited.map_err(|_| Error::Paused { waited: since.elapsed() })
         };
         attended(talk, client, pin!(in_time)).await
@@ -448,13 +463,18 @@ impl Session {
         }
         backend::put_backend_key(out, self.entry.pid, &self.entry.secret());
         backend::put_ready(out, b'I');
+        // Nothing as long comes again soon: what the kernel does not take now waits in its place.
+        poll_fn(|cx| self.client.poll_send_last(cx)).await;
         Ok(())
     }
 
     async fn first_lease(&mut self) -> Result<Box<Lease>, Error> {
         loop {
             match self.acquire().await {
-                Ok(Some(lease)) => return Ok(lease),
+                Ok(Some(lease)) => {
+                    self.talk.patience = Patience::default();
+                    return Ok(lease);
+                }
                 Ok(None) => self.adopt_news(),
                 Err(Ok(_)) => return Err(Error::ShuttingDown),
                 Err(Err(error)) => return Err(error),
@@ -517,7 +537,7 @@ async fn attended<T>(
         if shared.cancel_wanted.take() {
             return Poll::Ready(Err(Err(Error::Cancelled)));
         }
-        if let Some(error) = shared.ending.borrow().clone() {
+        if let Some(error) = shared.ending.borrow().as_deref().cloned() {
             return Poll::Ready(Err(Ok(End::Told(error))));
         }
         while client.input.len() < AHEAD_BYTES_MAX {

@@ -11,7 +11,7 @@ use crate::client::session::Session;
 use crate::client::session::front::Front;
 use crate::client::session::sender;
 use crate::client::session::wanted::want;
-use crate::error::{Ending, Error};
+use crate::error::{Budget, Ending, Error};
 use crate::guard::Suspicion;
 use crate::isolation::Isolation;
 use crate::pool::Lease;
@@ -53,7 +53,7 @@ impl Exchange<'_> {
         let pins = self.talk.shared.pins.get();
         if self.talk.pin.is_none() && !pins.has(Pins::SESSION) {
             let pin = self.lease.pin(&self.talk.account, &self.talk.limits());
-            self.talk.pin = Some(pin.map_err(|limit| Error::TooManyPins { limit })?);
+            self.talk.pin = Some(pin.map_err(|full| self.talk.no_pin(full))?);
         }
         self.talk.locked |= suspicion == Suspicion::Lock;
         self.relay.left.locks |= suspicion == Suspicion::Lock;
@@ -308,15 +308,20 @@ impl Session {
     /// credential that is past its time.
     fn poll_pin_limits(&mut self, cx: &mut Context<'_>) -> Poll<Front> {
         let Some(lease) = &self.pinned else { return Poll::Pending };
-        let limit = self.talk.limits().pin_idle;
-        let idle = limit.map(|limit| (lease.since() + limit, Error::PinIdle { limit }));
+        let idle = self.talk.limits().pin_idle.map(|limit| (lease.since() + limit, Some(limit)));
         let shown = self.talk.act.as_ref().and_then(|act| act.expires_at());
         let expires = self.expires_at.into_iter().chain(shown).min().map(|at| {
             let rest = at.duration_since(SystemTime::now()).unwrap_or(Duration::ZERO);
-            (Instant::now() + rest, Error::Ended(Ending::CredentialExpired))
+            (Instant::now() + rest, None)
         });
         let first = [idle, expires].into_iter().flatten().min_by_key(|(at, _)| *at);
-        let Some((at, error)) = first else { return Poll::Pending };
-        self.timer.poll_until(at, &self.talk.env.clock, cx).map(|()| Front::End(error))
+        let Some((at, limit)) = first else { return Poll::Pending };
+        let since = lease.since();
+        self.timer.poll_until(at, &self.talk.env.clock, cx).map(|()| {
+            Front::End(match limit {
+                Some(limit) => self.talk.overran(Budget::PinIdle, limit, since.elapsed()),
+                None => Error::Ended(Ending::CredentialExpired),
+            })
+        })
     }
 }

@@ -17,12 +17,13 @@ use crate::catalog::{Holds, Scope, Tenant, TenantState};
 use crate::console::{Act, Done, Fault, Target, Wait};
 use crate::gate::desk::{Desk, Stop};
 use crate::gate::errand::{self, Errand, KILL_WAIT};
-use crate::gate::holds::resolve;
+use crate::gate::holds::{look_up, resolve};
 use crate::gate::worker::{Order, Worker};
 
 impl Desk {
     /// Carries an order out and answers. `Some` if the process is to end now.
     pub async fn act(&self, act: Act, reply: oneshot::Sender<Done>) -> Option<Stop> {
+        look_up(&act, &self.common).await;
         let done = match act {
             Act::Reload => self.reload().await.map(|fixed| match fixed.is_empty() {
                 true => Vec::new(),
@@ -52,7 +53,7 @@ impl Desk {
     }
 
     fn scope(&self, target: &Target) -> Result<Scope, Fault> {
-        resolve(target, &self.common.catalog.load())
+        resolve(target, &self.common.composer.lock())
     }
 
     fn replace_holds(&self, change: impl FnOnce(&mut Holds)) {

@@ -4,15 +4,16 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
-use crate::catalog::{Holds, Relocated, RoutePlan, Scope, Tenant};
+use crate::catalog::{Holds, Pin, Relocated, RoutePlan, Scope, Tenant};
 use crate::config::{self, Config};
 use crate::console::{Done, Fault, MoveOrder, NewRoute};
 use crate::gate::Common;
@@ -23,11 +24,16 @@ use crate::gate::errand::{self, Errand};
 use crate::gate::table::{MoveError, Table, write};
 use crate::gate::worker::{Order, Worker};
 use crate::isolation::Isolation;
+use crate::net::OwnPlaces;
 use crate::server::Conninfo;
 
 /// How long transactions may go on unless the order says otherwise, and the most it can say.
 const WITHIN: Duration = Duration::from_secs(10);
 const WITHIN_MAX: Duration = Duration::from_secs(600);
+
+/// Most routes that are tried at the same time, each with a connection beside its cluster's
+/// capacity.
+const TRIED_MAX: usize = 4;
 
 /// Longest that a try of the new route may take.
 const VERIFIED: Duration = Duration::from_secs(15);
@@ -43,6 +49,7 @@ pub struct Moves {
     under_way: Arc<Mutex<BTreeMap<String, UnderWay>>>,
     /// Of several moves one writes at a time: each is held against what the others have written.
     writing: Arc<tokio::sync::Mutex<()>>,
+    tries: Arc<Semaphore>,
     switches: mpsc::Sender<Switch>,
     switched: RefCell<Option<mpsc::Receiver<Switch>>>,
 }
@@ -65,7 +72,8 @@ impl Default for Moves {
     fn default() -> Self {
         let (switches, switched) = mpsc::channel(1);
         let switched = RefCell::new(Some(switched));
-        Self { under_way: Arc::default(), writing: Arc::default(), switches, switched }
+        let tries = Arc::new(Semaphore::new(TRIED_MAX));
+        Self { under_way: Arc::default(), writing: Arc::default(), tries, switches, switched }
     }
 }
 
@@ -130,14 +138,32 @@ struct Move {
     tenant: Relocated,
     within: Duration,
     source: Source,
+    /// Leave to try a route.
+    tries: Arc<Semaphore>,
     /// Somebody wants it to end.
     off: CancellationToken,
     /// It ended before it was known where the tenant is: its requests go on waiting.
     in_doubt: AtomicBool,
+    /// Keeps the tenant known as long as this lasts.
+    _pin: Option<Pin>,
+}
+
+/// What a move is planned with.
+struct Ground {
+    common: Arc<Common>,
+    workers: Arc<Vec<Worker>>,
+    path: PathBuf,
+    /// Where this gate listens.
+    own: OwnPlaces,
+    /// The tables, and the login that may write a route there.
+    table: Option<(Table, Arc<Conninfo>)>,
+    switches: mpsc::Sender<Switch>,
+    writing: Arc<tokio::sync::Mutex<()>>,
+    tries: Arc<Semaphore>,
 }
 
 impl Desk {
-    /// Begins a move. It ends in a task of its own.
+    /// Begins a move. It is planned and ends in a task of its own.
     pub(super) fn move_tenant(
         &self,
         order: MoveOrder,
@@ -152,57 +178,30 @@ impl Desk {
             }
         };
         let under_way = self.moves.under_way.clone();
-        match self.plan_move(order, off) {
-            Ok(plan) => drop(tokio::spawn(async move {
-                // Should it panic, its tenant is held back as in doubt.
-                let done = tokio::spawn(plan.carry_out()).await;
-                under_way.lock().remove(&id);
-                // The one who asked may have hung up.
-                let _ = reply.send(done.unwrap_or_else(|_| Err(left_in_doubt(&id))));
-            })),
-            Err(fault) => {
-                under_way.lock().remove(&id);
-                drop(reply.send(Err(fault)));
-            }
-        }
-        None
-    }
-
-    fn plan_move(&self, order: MoveOrder, off: CancellationToken) -> Result<Move, Fault> {
-        let MoveOrder { tenant: id, route, within } = order;
-        let within = within.map(|text| {
-            let limit = config::duration(&text).filter(|it| !it.is_zero() && *it <= WITHIN_MAX);
-            limit.ok_or_else(|| {
-                failed(format!("\"{}\" is not a time up to 10 min", text.escape_debug()))
-            })
-        });
-        let within = within.transpose()?.unwrap_or(WITHIN);
-        let (common, workers) = (self.common.clone(), self.workers.clone());
-        let in_doubt = AtomicBool::new(false);
-        if common.catalog.load().known(&id).is_none() {
-            return Err(Fault::UnknownTarget { name: id });
-        }
-        let Some(route) = route else {
-            let loaded = config::load(&self.path)
-                .map_err(|error| Fault::BadSettings { problems: error.to_string() })?;
-            let found = common.composer.lock().in_file(&id, &loaded.catalog);
-            let tenant = found.map_err(failed)?;
-            let (loaded, switches) = (Box::new(loaded), self.moves.switches.clone());
-            let source = Source::File { loaded, switches };
-            return Ok(Move { common, workers, tenant, within, source, off, in_doubt });
-        };
-        let new = plan_of(route).map_err(failed)?;
-        let (tenant, former) = common.composer.lock().on_route(&id, &new).map_err(failed)?;
         let mover = self.started.table.as_ref().and_then(|table| table.mover.clone());
-        let Some((table, mover)) = self.table.clone().zip(mover) else {
-            let what = "the settings name no login that may move tenants: \
-                        mover_connection_string in [catalog]";
-            return Err(failed(what.to_owned()));
+        let ground = Ground {
+            common: self.common.clone(),
+            workers: self.workers.clone(),
+            path: self.path.clone(),
+            own: self.started.own(),
+            table: self.table.clone().zip(mover),
+            switches: self.moves.switches.clone(),
+            writing: self.moves.writing.clone(),
+            tries: self.moves.tries.clone(),
         };
-        let (former, new) = (Box::new(former), Box::new(new));
-        let writing = self.moves.writing.clone();
-        let source = Source::Table { table, mover, former, new, writing };
-        Ok(Move { common, workers, tenant, within, source, off, in_doubt })
+        tokio::spawn(async move {
+            let done = match ground.plan(order, off).await {
+                // Should it panic, its tenant is held back as in doubt.
+                Ok(plan) => {
+                    tokio::spawn(plan.carry_out()).await.unwrap_or_else(|_| Err(left_in_doubt(&id)))
+                }
+                Err(fault) => Err(fault),
+            };
+            under_way.lock().remove(&id);
+            // The one who asked may have hung up.
+            let _ = reply.send(done);
+        });
+        None
     }
 
     /// Has the settings that a move read in force: its tenant is at rest.
@@ -213,6 +212,42 @@ impl Desk {
         let switched = found.and_then(|_| self.take_over(*loaded));
         // Whoever waited may be gone; then the tenant stays held back.
         let _ = done.send(switched.map(drop));
+    }
+}
+
+impl Ground {
+    async fn plan(self, order: MoveOrder, off: CancellationToken) -> Result<Move, Fault> {
+        let Self { common, workers, path, own, table, switches, writing, tries } = self;
+        let MoveOrder { tenant: id, route, within } = order;
+        let within = within.map(|text| {
+            let limit = config::duration(&text).filter(|it| !it.is_zero() && *it <= WITHIN_MAX);
+            limit.ok_or_else(|| {
+                failed(format!("\"{}\" is not a time up to 10 min", text.escape_debug()))
+            })
+        });
+        let within = within.transpose()?.unwrap_or(WITHIN);
+        let in_doubt = AtomicBool::new(false);
+        let catalog = common.catalog.load();
+        let found = catalog.seek(&id).await.map_err(|error| failed(error.to_string()))?;
+        let Some((_, pin)) = found else { return Err(Fault::UnknownTarget { name: id }) };
+        let (tenant, source) = if let Some(route) = route {
+            let new = plan_of(route).map_err(failed)?;
+            let (tenant, former) = common.composer.lock().on_route(&id, &new).map_err(failed)?;
+            let Some((table, mover)) = table else {
+                let what = "the settings name no login that may move tenants: \
+                            mover_connection_string in [catalog]";
+                return Err(failed(what.to_owned()));
+            };
+            let (former, new) = (Box::new(former), Box::new(new));
+            (tenant, Source::Table { table, mover, former, new, writing })
+        } else {
+            let loaded = config::load_beside(&path, &own)
+                .map_err(|error| Fault::BadSettings { problems: error.to_string() })?;
+            let found = common.composer.lock().in_file(&id, &loaded.catalog);
+            let source = Source::File { loaded: Box::new(loaded), switches };
+            (found.map_err(failed)?, source)
+        };
+        Ok(Move { common, workers, tenant, within, source, tries, off, in_doubt, _pin: pin })
     }
 }
 
@@ -318,28 +353,47 @@ impl Move {
                         () = tokio::time::sleep(AGAIN) => {}
                         () = self.off.cancelled() => return Err(self.doubt()),
                     }
-                    if self.is_elsewhere(former, new) {
+                    if self.is_elsewhere(former, new).await {
                         return Err(failed("its row was changed meanwhile".to_owned()));
                     }
                 }
             }
         };
-        while !table.follows(version).await {
+        loop {
+            if table.follows(version).await
+                && let Some(done) = self.arrived().await
+            {
+                return done;
+            }
             tracing::error!(tenant = id, "a tenant moved, and the tables cannot be read");
-            if self.off.is_cancelled() {
-                return Err(self.doubt());
+            tokio::select! {
+                () = tokio::time::sleep(AGAIN) => {}
+                () = self.off.cancelled() => return Err(self.doubt()),
             }
         }
-        let catalog = self.common.catalog.load();
+    }
+
+    /// What became of the tenant whose new route was written and read. None while all rows are
+    /// read, or it cannot be looked up: then it is not known whether it is out.
+    async fn arrived(&self) -> Option<Done> {
+        let id = self.tenant.now.id.as_str();
+        // With the pin, whoever is there stays known.
+        let found = self.common.catalog.load().seek(id).await.ok()?;
+        let catalog = {
+            let composer = self.common.composer.lock();
+            composer.route_of(id).ok()?;
+            composer.catalog()
+        };
         match catalog.known(id) {
-            Some(tenant) if tenant.is_routed_as(&self.tenant.then) => Ok(Vec::new()),
-            Some(_) => Ok(vec!["its row was changed again: see SHOW TENANTS".to_owned()]),
+            Some(tenant) if tenant.is_routed_as(&self.tenant.then) => Some(Ok(Vec::new())),
+            Some(_) => Some(Ok(vec!["its row was changed again: see SHOW TENANTS".to_owned()])),
+            None if found.is_some() => None,
             None => {
                 let faults: Vec<&str> =
                     catalog.faults_of(id).iter().map(|fault| fault.message.as_str()).collect();
                 let faults = faults.join("; ");
                 let what = format!("the route was written, and the tenant is out: {faults}");
-                Err(Fault::OutOfPlace { what })
+                Some(Err(Fault::OutOfPlace { what }))
             }
         }
     }
@@ -350,21 +404,33 @@ impl Move {
         left_in_doubt(self.tenant.now.id.as_str())
     }
 
-    /// Whether the tables were read since with a route that is neither.
-    fn is_elsewhere(&self, former: &RoutePlan, new: &RoutePlan) -> bool {
-        let read = self.common.composer.lock().route_of(self.tenant.now.id.as_str());
-        read.is_none_or(|read| read != *former && read != *new)
+    /// Whether the tables were read since with a route that is neither. While it cannot be told
+    /// what they say, it may be either.
+    async fn is_elsewhere(&self, former: &RoutePlan, new: &RoutePlan) -> bool {
+        let id = self.tenant.now.id.as_str();
+        // With the pin, whoever is there stays known.
+        let Ok(found) = self.common.catalog.load().seek(id).await else { return false };
+        let read = self.common.composer.lock().route_of(id);
+        match (read, found) {
+            (Ok(Some(read)), _) => read != *former && read != *new,
+            (Ok(None), None) => true,
+            (Ok(None), Some(_)) | (Err(_), _) => false,
+        }
     }
 
     async fn verify(&self) -> Result<(), Fault> {
         let (done, answer) = oneshot::channel();
         let Some(worker) = self.workers.first() else { return Err(failed("no worker".into())) };
-        worker.order(Order::Errand(Errand::Verify(self.tenant.then.clone(), done)));
-        let answer = tokio::time::timeout(VERIFIED, answer).await;
+        let answer = tokio::time::timeout(VERIFIED, async {
+            let permit = self.tries.clone().acquire_owned().await.ok()?;
+            worker.order(Order::Errand(Errand::Verify(self.tenant.then.clone(), permit, done)));
+            answer.await.ok()
+        });
+        let answer = answer.await;
         let late = || format!("no answer from the new route within {} s", VERIFIED.as_secs());
         let tried = answer
             .map_err(|_| late())
-            .and_then(|answer| answer.unwrap_or_else(|_| Err("the worker is gone".to_owned())));
+            .and_then(|answer| answer.unwrap_or_else(|| Err("the worker is gone".to_owned())));
         tried.map_err(|why| failed(format!("the new route cannot be used: {why}")))
     }
 

@@ -19,7 +19,6 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::catalog::Catalog;
 use crate::client::{self, Arrival, Ended, Hello, Proven, Turned, Wishes, put_refusal};
 use crate::console;
 use crate::error::{Error, Severity};
@@ -41,7 +40,7 @@ const STRANGERS_MAX: usize = 256;
 /// How long a refused client may take to read why.
 const GOODBYE: Duration = Duration::from_secs(5);
 
-/// How long those who are half in may take when the door closes.
+/// How long those who are half in may take when the door closes, and then to hear that it does.
 const CLOSING: Duration = Duration::from_secs(2);
 
 /// How long what a refused client still sends is read and thrown away.
@@ -56,6 +55,8 @@ struct Door {
     strangers: Arc<AtomicUsize>,
     /// Connections on their way in.
     inside: TaskTracker,
+    /// They have had their time: the process ends.
+    late: CancellationToken,
     /// How many sessions of services were let in: they go to the workers in turn.
     turn: Cell<usize>,
 }
@@ -105,9 +106,9 @@ impl Doors {
                 }
             };
             let _ = ready.send(Ok(()));
-            let inside = TaskTracker::new();
+            let (inside, late) = (TaskTracker::new(), CancellationToken::new());
             let turn = Cell::new(index);
-            let door = Rc::new(Door { common, workers, consoles, strangers, inside, turn });
+            let door = Rc::new(Door { common, workers, consoles, strangers, inside, late, turn });
             runtime.block_on(open(listeners, door, closing));
         })?;
         let ended = || io::Error::other("the thread ended at once");
@@ -129,7 +130,12 @@ async fn open(listeners: Vec<Arc<Listener>>, door: Rc<Door>, closing: Closing) {
     closing.wanted.cancelled().await;
     // Those who are in are let through or told why not; a silent end would look like a crash.
     door.inside.close();
-    let _ = tokio::time::timeout(CLOSING, door.inside.wait()).await;
+    if tokio::time::timeout(CLOSING, door.inside.wait()).await.is_err() {
+        let connections = door.inside.len();
+        tracing::info!(connections, "the door closes on those who are still on their way in");
+        door.late.cancel();
+        let _ = tokio::time::timeout(CLOSING, door.inside.wait()).await;
+    }
 }
 
 /// Lets in one connection after the other. Ends only with an error of the listener itself.
@@ -221,7 +227,11 @@ async fn serve(
     if terms.proxies.include(&peer) {
         peer = proxied::peer(&mut socket, peer).await?;
     }
-    let hello = client::negotiate(socket, &terms.tls, &settings).await?;
+    let hello = client::negotiate(socket, &terms.tls, &settings);
+    let Some(hello) = door.late.run_until_cancelled(hello).await.transpose()? else {
+        // It has not asked for anything yet.
+        return Ok(());
+    };
     let (stream, startup) = match hello {
         Hello::Cancel { mut stream, pid, secret } => {
             cancel(door, pid, &secret).await;
@@ -235,7 +245,7 @@ async fn serve(
         return to_console(stream, startup, peer, door).await;
     }
     let refuse = |stream, error| Err(Ended::Refused(Box::new(stream), error));
-    let Some(slot) = slot else { return refuse(stream, Error::TooManyClients { tenant: false }) };
+    let Some(slot) = slot else { return refuse(stream, Error::TooManyClients) };
     if common.stopping.load(Ordering::Relaxed) {
         return refuse(stream, Error::ShuttingDown);
     }
@@ -283,18 +293,20 @@ async fn login(mut stream: Stream, knock: Knock, door: &Door, slot: Slot) -> Res
     let (throttle, settings) = (&common.throttle, &settings);
     let (terms, rule, tried) = (&*terms, &rule, Cell::new(Instant::now()));
     let proving = Proving { terms, rule, authenticator, catalog, settings, throttle, peer, tried };
-    let proof = proving.prove(&mut stream, &wishes);
-    let Proven { identity, farewell } =
-        match proof.await?.and_then(|proven| held(common, catalog, proven)) {
-            Ok(proven) => proven,
-            Err(turned) => {
-                let error = denied(door, &wishes, peer, turned);
-                if error == Error::AuthenticationFailed {
-                    proving.pause().await;
-                }
+    let proof = door.late.run_until_cancelled(proving.prove(&mut stream, &wishes)).await;
+    let Some(proof) = proof.transpose()? else { return refuse(stream, Error::ShuttingDown) };
+    let Proven { identity, farewell } = match proof.and_then(|proven| held(common, proven)) {
+        Ok(proven) => proven,
+        Err(turned) => {
+            let error = denied(door, &wishes, peer, turned);
+            if !matches!(error, Error::AuthenticationFailed | Error::CatalogUnavailable) {
                 return refuse(stream, error);
             }
-        };
+            proving.pause().await;
+            // All who are refused hear the same, whether they are known or not.
+            return refuse(stream, common.unless_away(error));
+        }
+    };
     if !farewell.is_empty() {
         stream.write_all(&farewell).await?;
         stream.flush().await?;
@@ -334,13 +346,13 @@ async fn login(mut stream: Stream, knock: Knock, door: &Door, slot: Slot) -> Res
 }
 
 /// Who has proved to be somebody, as the console has that tenant at the moment.
-fn held(common: &Common, catalog: &Catalog, mut proven: Proven) -> Result<Proven, Turned> {
+fn held(common: &Common, mut proven: Proven) -> Result<Proven, Turned> {
     let holds = common.holds.load();
     if holds.disabled.covers(&proven.identity.tenant) {
         let reason = "disabled in the console".to_owned();
         return Err(Turned { error: Error::AuthenticationFailed, reason });
     }
-    proven.identity.tenant = proven.identity.seen_under(catalog, &holds);
+    proven.identity.tenant = proven.identity.seen_under(&common.catalog.load(), &holds);
     Ok(proven)
 }
 

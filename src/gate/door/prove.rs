@@ -84,8 +84,9 @@ impl Proving<'_> {
         let may_try = || {
             self.tried.set(Instant::now());
             let checked = self.throttle.check(&knocker, limits, Instant::now());
-            // A challenge follows, which tells something already.
-            unproved.counts.set(self.rule.method == LoginMethod::ScramSha256 && checked.is_ok());
+            // A challenge follows, which tells something already, or a look-up, which costs.
+            let costs = self.rule.method == LoginMethod::ScramSha256 || self.catalog.is_partial();
+            unproved.counts.set(costs && checked.is_ok());
             checked.map_err(|retry_after| Error::TooManyFailures { retry_after })
         };
         let proven = self.ask(stream, wishes, &may_try).await?;
@@ -94,6 +95,8 @@ impl Proving<'_> {
                 unproved.counts.set(false);
                 self.throttle.succeeded(&knocker, limits, Instant::now());
             }
+            // Nothing was compared with anything.
+            Err(turned) if turned.error == Error::CatalogUnavailable => unproved.counts.set(false),
             Err(turned) => {
                 let failed = turned.error == Error::AuthenticationFailed;
                 unproved.counts.set(unproved.counts.get() || failed);
@@ -104,7 +107,9 @@ impl Proving<'_> {
 
     /// Waits until a refused proof may be answered.
     pub async fn pause(&self) {
-        tokio::time::sleep_until((self.tried.get() + REFUSAL_PAUSE).into()).await;
+        // Who needed no look-up waits as long as those who did.
+        let pause = REFUSAL_PAUSE.max(self.catalog.pace());
+        tokio::time::sleep_until((self.tried.get() + pause).into()).await;
     }
 
     /// Who tries. Only a password that people make up can be guessed: where tokens and
@@ -148,21 +153,27 @@ impl Proving<'_> {
             }
             LoginMethod::Reject => Err(Error::LoginRejected.into()),
         };
-        Ok(proven.and_then(|Proven { identity, farewell }| {
-            if !catalog.credentials().may_come(&identity.tenant.id, &self.peer) {
-                let reason = "not from where the tenant's clients may come".to_owned();
-                return Err(Turned { error: Error::AuthenticationFailed, reason });
-            }
-            let agrees = self.certificate_agrees(stream, identity);
-            agrees.map(|identity| Proven { identity, farewell }).map_err(Turned::denied)
-        }))
+        let Proven { identity, farewell } = match proven {
+            Ok(proven) => proven,
+            Err(turned) => return Ok(Err(turned)),
+        };
+        if !catalog.credentials().may_come(&identity.tenant.id, &self.peer) {
+            let reason = "not from where the tenant's clients may come".to_owned();
+            return Ok(Err(Turned { error: Error::AuthenticationFailed, reason }));
+        }
+        let agrees = self.certificate_agrees(stream, identity).await;
+        Ok(agrees.map(|identity| Proven { identity, farewell }).map_err(Turned::denied))
     }
 
-    fn certificate_agrees(&self, stream: &Stream, identity: Identity) -> Result<Identity, Denied> {
+    async fn certificate_agrees(
+        &self,
+        stream: &Stream,
+        identity: Identity,
+    ) -> Result<Identity, Denied> {
         let shown = certificate(stream).unwrap_or_default();
         match self.rule.client_certificate {
             Some(ClientCertificate::VerifyFull) => {
-                self.authenticator.agrees(self.catalog, shown, identity)
+                self.authenticator.agrees(self.catalog, shown, identity).await
             }
             // The handshake has verified whatever was shown.
             Some(ClientCertificate::VerifyCa) => self.authenticator.outlived(shown, identity),
@@ -172,7 +183,7 @@ impl Proving<'_> {
 }
 
 /// Counts as a failure when it is dropped, if something was tried: also for who hangs up behind the
-/// challenge of a password, or is too slow to answer it.
+/// challenge of a password, or is too slow to answer it, or had somebody looked up.
 struct Unproved<'door, 'proving> {
     proving: &'door Proving<'proving>,
     knocker: &'door Knocker,

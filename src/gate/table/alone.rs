@@ -16,7 +16,7 @@ impl Alone {
     /// What is wrong with a row of `tenants`.
     pub fn tenant(&mut self, id: &str, columns: TenantColumns) -> Vec<RowFault> {
         let tenant = Some(columns);
-        let record = TenantRecord { id: id.to_owned(), tenant, credentials: Vec::new() };
+        let record = TenantRecord { id: id.to_owned(), tenant, ..TenantRecord::default() };
         self.0.apply(vec![Change::Put(record.row())]);
         let faults = self.0.catalog().faults_of(id).to_vec();
         self.0.apply(vec![Change::Gone(id.to_owned())]);

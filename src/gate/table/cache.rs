@@ -1,18 +1,19 @@
-//! The last good copy of the tables on disk: a line with its number and how many tenants follow,
-//! then a line for each. It holds passwords, so it is for its owner only.
+//! The last good copy of the tables on disk: a line about it and how many tenants follow, then a
+//! line for each. It holds passwords, so it is for its owner only.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufRead, BufReader, BufWriter, Read, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
 use super::records::TenantRecord;
 
 /// Rises whenever an older gate could not read the lines.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 
 /// Longest line that is read: a tenant with all the credentials it may have.
 const LINE_BYTES_MAX: u64 = 64 * 1024 * 1024;
@@ -20,12 +21,24 @@ const LINE_BYTES_MAX: u64 = 64 * 1024 * 1024;
 #[derive(Deserialize, Serialize)]
 struct Head {
     tenantgate_catalog: u32,
-    version: i64,
     tenants: usize,
+    about: About,
 }
 
-/// The copy's number and its tenants.
-type Copy = (i64, BTreeMap<String, TenantRecord>);
+/// What a copy is one of.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
+pub(super) struct About {
+    /// The number of the last change.
+    pub version: i64,
+    /// There are more tenants than are in it.
+    pub is_part: bool,
+    /// What verifiers are made up with, and some real ones.
+    pub secret: String,
+    pub samples: Vec<String>,
+}
+
+/// A copy and its tenants.
+type Copy = (About, BTreeMap<String, Arc<TenantRecord>>);
 
 /// Reads the copy; none if there is none.
 ///
@@ -57,12 +70,12 @@ pub(super) fn read(path: &Path) -> io::Result<Option<Copy>> {
     let mut records = BTreeMap::new();
     for _ in 0..head.tenants {
         let record: TenantRecord = serde_json::from_slice(&line(&mut lines)?).map_err(broken)?;
-        records.insert(record.id.clone(), record);
+        records.insert(record.id.clone(), Arc::new(record));
     }
     if records.len() != head.tenants || !line(&mut lines)?.is_empty() {
         return Err(io::Error::other("it is not whole"));
     }
-    Ok(Some((head.version, records)))
+    Ok(Some((head.about, records)))
 }
 
 fn line(lines: &mut BufReader<File>) -> io::Result<Vec<u8>> {
@@ -75,8 +88,8 @@ fn line(lines: &mut BufReader<File>) -> io::Result<Vec<u8>> {
 /// after a crash, sees one or the other.
 pub(super) fn write(
     path: &Path,
-    version: i64,
-    records: &BTreeMap<String, TenantRecord>,
+    about: About,
+    records: &BTreeMap<String, Arc<TenantRecord>>,
     but: &BTreeSet<String>,
 ) -> io::Result<()> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
@@ -90,11 +103,11 @@ pub(super) fn write(
     let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new)?;
     let mut out = BufWriter::new(file);
     let records = || records.values().filter(|record| !but.contains(&record.id));
-    let head = Head { tenantgate_catalog: FORMAT, version, tenants: records().count() };
+    let head = Head { tenantgate_catalog: FORMAT, tenants: records().count(), about };
     serde_json::to_writer(&mut out, &head)?;
     out.write_all(b"\n")?;
     for record in records() {
-        serde_json::to_writer(&mut out, record)?;
+        serde_json::to_writer(&mut out, &**record)?;
         out.write_all(b"\n")?;
     }
     out.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()?;
@@ -110,7 +123,7 @@ mod tests {
     use super::*;
     use crate::gate::table::records::TenantColumns;
 
-    fn records(count: usize) -> BTreeMap<String, TenantRecord> {
+    fn records(count: usize) -> BTreeMap<String, Arc<TenantRecord>> {
         let record = |number: usize| {
             let columns = TenantColumns {
                 isolation: "row".to_owned(),
@@ -124,9 +137,14 @@ mod tests {
                 placed: 7,
             };
             let id = format!("t{number}");
-            (id.clone(), TenantRecord { id, tenant: Some(columns), credentials: Vec::new() })
+            let tenant = Some(columns);
+            (id.clone(), Arc::new(TenantRecord { id, tenant, ..TenantRecord::default() }))
         };
         (0..count).map(record).collect()
+    }
+
+    fn about(version: i64) -> About {
+        About { version, is_part: true, ..About::default() }
     }
 
     #[test]
@@ -134,11 +152,11 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("catalog.copy");
         assert!(read(&path).unwrap().is_none());
-        write(&path, 4, &records(2), &BTreeSet::new()).unwrap();
-        write(&path, 5, &records(3), &BTreeSet::new()).unwrap();
+        write(&path, about(4), &records(2), &BTreeSet::new()).unwrap();
+        write(&path, about(5), &records(3), &BTreeSet::new()).unwrap();
         assert_eq!(fs::metadata(&path).unwrap().mode() & 0o7777, 0o600);
-        let (version, read_back) = read(&path).unwrap().unwrap();
-        assert!(version == 5 && read_back == records(3));
+        let (read_about, read_back) = read(&path).unwrap().unwrap();
+        assert!(read_about == about(5) && read_back == records(3));
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "nothing is left behind");
         let whole = fs::read(&path).unwrap();
         for cut in [whole.len() - 1, whole.len() - 20, 10, 0] {
@@ -159,7 +177,7 @@ mod tests {
     fn any_bytes_are_read_without_a_panic() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("catalog.copy");
-        write(&path, 5, &records(3), &BTreeSet::new()).unwrap();
+        write(&path, about(5), &records(3), &BTreeSet::new()).unwrap();
         let whole = fs::read(&path).unwrap();
         let mut random = fastrand::Rng::with_seed(11);
         for _ in 0..500 {

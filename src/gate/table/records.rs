@@ -16,14 +16,35 @@ use crate::isolation::Isolation;
 /// Most credentials of one tenant.
 pub(super) const CREDENTIALS_MAX: usize = 10_000;
 
+/// Most bytes of these, so that a line of the copy has an end.
+pub(super) const CREDENTIALS_BYTES_MAX: usize = 8 * 1024 * 1024;
+
 /// A row of `tenants` and the rows of `credentials` that are its own. Holds passwords: it is shown
 /// to nobody.
-#[derive(Clone, PartialEq, Deserialize, Serialize)]
+#[derive(Clone, Default, PartialEq, Deserialize, Serialize)]
 pub struct TenantRecord {
     pub id: String,
     /// What the row says; none where there are only credentials, which is so for services.
     pub tenant: Option<TenantColumns>,
     pub credentials: Vec<CredentialColumns>,
+    /// There are more than are read.
+    pub has_more: bool,
+    /// Its seat when it was last held against all others, in the copy on disk.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) seat: Option<String>,
+    /// How long these are, while they are read.
+    #[serde(skip)]
+    pub(super) size: Size,
+}
+
+/// A size that makes no difference between two.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Size(pub usize);
+
+impl PartialEq for Size {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
 }
 
 /// The columns of `tenants`.
@@ -77,8 +98,8 @@ impl TenantRecord {
                 Err(fault) => faults.push(fault),
             }
         }
-        if self.credentials.len() >= CREDENTIALS_MAX {
-            let message = format!("it has more than {CREDENTIALS_MAX} credentials");
+        if self.has_more {
+            let message = format!("it has more than {CREDENTIALS_MAX} credentials, or 8 MiB");
             faults.push(fault("credentials", "", &message, "Those behind are left out."));
         }
         let plan = columns.plan().map(|plan| Box::new(TenantPlan { tokens, credentials, ..plan }));
@@ -213,6 +234,12 @@ impl CredentialColumns {
                 wrong("kind", "kind and columns do not fit together", hint)
             }
         }
+    }
+
+    /// How long its texts are.
+    pub(super) fn bytes(&self) -> usize {
+        let texts = [&self.name, &self.hash, &self.scram_verifier, &self.cert_name, &self.role];
+        texts.iter().filter_map(|text| text.as_ref()).map(String::len).sum()
     }
 
     fn subject(&self) -> Option<CertificateName> {

@@ -23,6 +23,10 @@ pub struct TableFigures {
     pub synced_at: Option<SystemTime>,
     /// What is in force came from the file and has not been compared with the tables yet.
     pub from_file: bool,
+    /// Which run of which server is followed, if it says so.
+    pub lineage: Option<String>,
+    /// Counts the runs that were followed, as far as they can be told from each other.
+    pub run: u64,
     /// Why there is no connection.
     pub error: String,
 }
@@ -47,14 +51,21 @@ impl TableState {
         (figures.version, figures.from_file) = (version, true);
     }
 
+    /// Notes which run of which server is followed from here on. Says whether its numbers may be
+    /// others than those before.
+    pub(super) fn meets(&self, lineage: Option<&String>) -> bool {
+        let mut figures = self.figures.lock();
+        let is_another = lineage.is_none() || figures.lineage.as_ref() != lineage;
+        figures.lineage = lineage.cloned();
+        figures.run += u64::from(is_another);
+        is_another
+    }
+
     pub(super) fn synced(&self, version: i64) {
-        *self.figures.lock() = TableFigures {
-            connected: true,
-            version,
-            synced_at: Some(SystemTime::now()),
-            from_file: false,
-            error: String::new(),
-        };
+        let mut figures = self.figures.lock();
+        (figures.connected, figures.version, figures.from_file) = (true, version, false);
+        figures.synced_at = Some(SystemTime::now());
+        figures.error = String::new();
     }
 
     /// The connection is lost or cannot be had. Says whether that is news.
@@ -69,4 +80,19 @@ impl TableState {
 /// An id as it may be shown, whatever it is.
 pub fn shown(id: &str) -> String {
     id.chars().take(64).flat_map(char::escape_debug).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_that_does_not_say_which_it_is_is_another_each_time() {
+        let state = TableState::default();
+        let (one, other) = ("one".to_owned(), "other".to_owned());
+        let met = [None, None, Some(&one), Some(&one), Some(&other), None];
+        let runs = met.map(|lineage| (state.meets(lineage), state.figures().run));
+        let told = [(true, 1), (true, 2), (true, 3), (false, 3), (true, 4), (true, 5)];
+        assert_eq!(runs, told);
+    }
 }

@@ -39,6 +39,8 @@ pub struct Book {
     in_use: InUse,
     /// The last look found only those who would borrow what is kept for others.
     pub holds_back: bool,
+    /// Workers that have left something idle for that.
+    held_back: BTreeSet<usize>,
     /// What each tenant of which somebody waits has had.
     levels: BTreeSet<(u64, TenantKey)>,
     /// The least of those so far: where one starts who comes new. Not what the one had who was
@@ -94,6 +96,7 @@ impl Book {
             all: All::default(),
             in_use: InUse::default(),
             holds_back: false,
+            held_back: BTreeSet::new(),
             levels: BTreeSet::new(),
             spent: 0,
             now: Instant::now(),
@@ -237,6 +240,22 @@ impl Book {
         !rank.is_below_minimum() && self.in_use.is_kept(self.places) && has_much()
     }
 
+    /// Whether the first of a lane has less than its tenant may claim, while others have much.
+    pub fn is_due(&self, id: LaneId) -> bool {
+        self.in_use.has_much() && self.front(id).is_some_and(Rank::is_due)
+    }
+
+    /// Notes that a worker leaves something idle that is kept for others.
+    pub fn hold_back(&mut self, worker: usize) {
+        self.held_back.insert(worker);
+    }
+
+    /// Those workers, once nothing is kept any more: each of them once.
+    pub fn take_held_back(&mut self) -> impl Iterator<Item = usize> + use<> {
+        let over = !self.held_back.is_empty() && self.in_use.is_free(self.places);
+        over.then(|| std::mem::take(&mut self.held_back)).into_iter().flatten()
+    }
+
     /// The next one, unless what there is is kept for others, of whom nobody waits now.
     fn unless_kept(&mut self, next: (Rank, LaneId)) -> Option<(Rank, LaneId)> {
         self.holds_back = self.must_wait(next.0, next.1.tenant);
@@ -282,15 +301,27 @@ impl Book {
             let promised = covered.then(|| first(&seat.covered)).flatten();
             let (rank, id) = first(&seat.fronts).into_iter().chain(promised).min()?;
             if !self.refresh(id.tenant) || replaced == REPLACED_MAX {
-                return self.unless_kept((rank, id));
+                // What comes for one who was promised something is counted for it already.
+                return match promised == Some((rank, id)) {
+                    true => Some((rank, id)),
+                    false => self.unless_kept((rank, id)),
+                };
             }
             replaced += 1;
         }
     }
 
-    /// Ranks a tenant anew that has given something back.
+    /// Ranks a tenant anew that has given something back. It was there just now, though it may have
+    /// had that without a wait.
     pub fn recheck(&mut self, tenant: TenantKey, now: Instant) {
         self.now = self.now.max(now);
+        if let Some(standing) = self.standings.get_mut(&tenant)
+            && let Some(left) = standing.left
+            && self.now.saturating_duration_since(left) >= MEMORY / 4
+        {
+            standing.left = Some(self.now);
+            self.left.push_back((self.now, tenant));
+        }
         self.refresh(tenant);
     }
 

@@ -4,6 +4,8 @@
 //! lock is held for a few look-ups and never across an await.
 
 mod book;
+#[cfg(test)]
+mod kept_tests;
 mod rank;
 #[cfg(test)]
 mod share_tests;
@@ -153,8 +155,9 @@ pub enum Take {
     Place(Place),
     /// There is a place, and it is for somebody on another worker, whose turn it is.
     Later,
-    /// Nothing. `alone`: its worker has no server of the cluster at all.
-    Full { alone: bool },
+    /// Nothing. `at_once`: its own worker is not to be waited for, because it has no server of the
+    /// cluster at all, or because others have more than their share while this one has less.
+    Full { at_once: bool },
 }
 
 /// Somebody on another worker who is to get a server from this one.
@@ -244,7 +247,9 @@ impl Arbiter {
 
     /// A tenant has given a server back.
     pub fn gave_back(&self, tenant: TenantKey) {
-        self.book.lock().recheck(tenant, Instant::now());
+        let mut book = self.book.lock();
+        book.recheck(tenant, Instant::now());
+        self.tell_held_back(&mut book);
     }
 
     /// Whose turn it is on a worker, after one who was looked at, now that a tenant has given a
@@ -261,6 +266,9 @@ impl Arbiter {
             book.recheck(tenant, Instant::now());
         }
         let turn = book.turn(worker, after, idle).map(|(rank, _)| rank);
+        if book.holds_back {
+            book.hold_back(worker);
+        }
         (turn, book.holds_back)
     }
 
@@ -274,9 +282,10 @@ impl Arbiter {
         }
         let alone = book.seats.get(worker).is_none_or(|seat| seat.held == 0);
         if book.taken >= book.places {
-            return Take::Full { alone };
+            return Take::Full { at_once: alone || book.is_due(lane) };
         }
         if book.front(lane).is_some_and(|own| book.must_wait(own, lane.tenant)) {
+            book.hold_back(worker);
             return Take::Later;
         }
         if let Some((rank, other)) = book.next(Some(worker))
@@ -304,6 +313,7 @@ impl Arbiter {
         let mut book = self.book.lock();
         let Some((rank, lane)) = book.next(Some(worker)) else {
             if book.holds_back {
+                book.hold_back(worker);
                 return Claim::Later;
             }
             if let Some(seat) = book.seats.get_mut(worker) {
@@ -342,6 +352,7 @@ impl Arbiter {
         if let Some(seat) = book.seats.get_mut(worker) {
             seat.idle_since = idle_since;
         }
+        self.tell_held_back(&mut book);
     }
 
     /// Tells the worker that has the server idle longest of all to give it up, if that is longer
@@ -371,12 +382,18 @@ impl Arbiter {
 
     /// If a place is free, tells the worker whose turn it is, unless that is the one who calls.
     fn tell_next(&self, book: &mut Book, caller: Option<usize>) {
+        self.tell_held_back(book);
         if book.taken < book.places
             && let Some((_, lane)) = book.next(None)
             && caller != Some(lane.pool.worker)
         {
             self.tell(lane.pool.worker);
         }
+    }
+
+    /// Tells the workers that left something idle for those who may come, once that is over.
+    fn tell_held_back(&self, book: &mut Book) {
+        book.take_held_back().for_each(|worker| self.tell(worker));
     }
 
     fn pledge_in(self: &Arc<Self>, book: &mut Book, lane: LaneId) -> Pledge {

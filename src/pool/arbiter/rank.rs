@@ -54,6 +54,11 @@ impl Rank {
         self.class == Class::BelowMinimum
     }
 
+    /// Whether its tenant has less than it may claim.
+    pub fn is_due(self) -> bool {
+        !matches!(self.class, Class::Over(_))
+    }
+
     /// Whether this one, on another worker, is served before one who waits here.
     pub fn goes_before(self, own: Self) -> bool {
         if self.class != own.class {
@@ -141,6 +146,16 @@ impl InUse {
             let tenants = if waits { &mut self.waiting } else { &mut self.gone };
             *tenants = change(*tenants as u64, 1) as usize;
         }
+    }
+
+    /// Whether anybody has as much as its share, or more.
+    pub fn has_much(&self) -> bool {
+        self.much > 0
+    }
+
+    /// Whether nobody who has little waits, and one more for another takes nothing from those.
+    pub fn is_free(&self, places: usize) -> bool {
+        self.waiting == 0 && !self.is_kept(places)
     }
 
     /// Whether one more for a tenant that has much would leave too little to who may come.
@@ -264,7 +279,12 @@ impl Standing {
         if !self.lanes.is_empty() && !self.wants_places() && !self.uses_any() {
             return None;
         }
-        let used = u64::from(self.settled.1) + self.pledged as u64;
+        // How many of its servers are of this cluster nobody knows of one that uses two: it is held
+        // back for nobody, and nobody for it.
+        let used = match self.account.is_wide() {
+            true => 0,
+            false => u64::from(self.settled.1) + self.pledged as u64,
+        };
         let weight = self.share.weight.max(1);
         let known = all.weights.saturating_sub(self.used.map_or(0, |it| it.weight)) + weight;
         let part = (places as u64).saturating_mul(weight);

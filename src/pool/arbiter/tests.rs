@@ -68,7 +68,7 @@ fn a_place_that_comes_back_is_for_who_waits_longest_on_any_worker() {
     for (worker, ticket) in [(1, young), (2, old)] {
         arbiter.join(lane(worker), &plan, ticket, (&acme, EQUAL));
         let take = arbiter.take(lane(worker), ticket);
-        assert!(matches!(take, Take::Full { alone: true }), "{take:?}");
+        assert!(matches!(take, Take::Full { at_once: true }), "{take:?}");
         arbiter.ask(worker);
     }
     assert_eq!(told(&mut mail), [0], "who has servers is told once that somebody waits");
@@ -199,4 +199,32 @@ fn a_tenant_whose_servers_end_without_a_word_is_ranked_anew() {
         drop(ends);
         assert_eq!(told(&mut mail), [2], "it has nothing now, the other has one");
     }
+}
+
+#[test]
+fn one_with_less_than_its_share_does_not_wait_for_its_own_worker_first() {
+    let (arbiter, _mail, plan) = desk(4);
+    let [heavy, light] = [(); 2].map(|()| Arc::new(Account::default()));
+    let start = Instant::now();
+    let mut slots = Vec::new();
+    let mut places = Vec::new();
+    for number in 0..4 {
+        let (worker, ticket) = (number as usize % 2, ticket(start, number as usize % 2, number));
+        arbiter.join(lane(worker, &heavy), &plan, ticket, (&heavy, EQUAL));
+        let mut held = place(arbiter.take(lane(worker, &heavy), ticket));
+        slots.push(heavy.lease(&Limits::default()).unwrap());
+        arbiter.leave(lane(worker, &heavy), ticket, true);
+        drop(held.take_pledge());
+        places.push(held);
+    }
+    let full = |account, after| {
+        let ticket = ticket(start, 0, after);
+        arbiter.join(lane(0, account), &plan, ticket, (account, EQUAL));
+        match arbiter.take(lane(0, account), ticket) {
+            Take::Full { at_once } => at_once,
+            other => panic!("{other:?}"),
+        }
+    };
+    assert!(!full(&heavy, 5), "it has more than its share");
+    assert!(full(&light, 6), "and this one has nothing");
 }

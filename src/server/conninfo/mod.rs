@@ -16,6 +16,7 @@ use std::time::Duration;
 pub use parse::ConninfoError;
 pub use target::Target;
 
+use crate::net::OwnPlaces;
 use crate::net::tls::{Connectors, Pin};
 use crate::secret::{self, Secret};
 
@@ -46,6 +47,8 @@ pub struct Conninfo {
     /// It comes from a row of a table: whatever its hosts' names turn out to be, a special address
     /// ([`is_special`]) is not spoken to.
     pub guarded: bool,
+    /// Where the gate itself is: a host that turns out to be there is not spoken to either.
+    pub own: OwnPlaces,
 }
 
 impl Conninfo {
@@ -61,6 +64,11 @@ impl Conninfo {
         let found = conninfo.password.take().map(|text| secret::password(text, folder));
         conninfo.password = found.transpose().map_err(ConninfoError::Password)?;
         Ok(conninfo)
+    }
+
+    /// The same, which must not lead to where the gate itself is.
+    pub fn away_from(self, own: &OwnPlaces) -> Self {
+        Self { own: own.clone(), ..self }
     }
 
     /// The same, with files that were given by a relative path looked for in `folder`.
@@ -89,6 +97,7 @@ impl Conninfo {
             && self.tcp == other.tcp
             && self.protocol == other.protocol
             && self.guarded == other.guarded
+            && self.own == other.own
     }
 
     /// Whether every host is on this machine: a Unix socket, `localhost`, a loopback address.
@@ -100,23 +109,46 @@ impl Conninfo {
 /// Whether an address is one that no PostgreSQL has and that machines keep things at which are not
 /// for strangers: link-local ones, those of cloud metadata, none at all, multicast, broadcast.
 pub fn is_special(address: IpAddr) -> bool {
-    /// Outside of link-local: Alibaba Cloud's, and Amazon's in IPv6.
-    const METADATA_V4: Ipv4Addr = Ipv4Addr::new(100, 100, 100, 200);
-    const METADATA_V6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254);
+    /// Outside of link-local: Alibaba Cloud's, Azure's, Oracle Cloud's.
+    const METADATA_V4: [Ipv4Addr; 3] = [
+        Ipv4Addr::new(100, 100, 100, 200),
+        Ipv4Addr::new(168, 63, 129, 16),
+        Ipv4Addr::new(192, 0, 0, 192),
+    ];
+    /// Amazon's and its container service's, Google Cloud's.
+    const METADATA_V6: [Ipv6Addr; 3] = [
+        Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254),
+        Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x23),
+        Ipv6Addr::new(0xfd20, 0xce, 0, 0, 0, 0, 0, 0x254),
+    ];
     match address.to_canonical() {
         IpAddr::V4(address) => {
             address.is_link_local()
                 || address.is_unspecified()
                 || address.is_multicast()
                 || address.is_broadcast()
-                || address == METADATA_V4
+                || address.octets().first() == Some(&0)
+                || METADATA_V4.contains(&address)
         }
         IpAddr::V6(address) => {
             address.is_unicast_link_local()
                 || address.is_unspecified()
                 || address.is_multicast()
-                || address == METADATA_V6
+                || METADATA_V6.contains(&address)
+                || within(address).is_some_and(|inner| is_special(IpAddr::V4(inner)))
         }
+    }
+}
+
+/// The IPv4 address that a translated or tunnelled one leads to: `64:ff9b::/96` (RFC 6052),
+/// `2002::/16` (RFC 3056), and `::a.b.c.d`.
+fn within(address: Ipv6Addr) -> Option<Ipv4Addr> {
+    let four = |high: u16, low: u16| Ipv4Addr::from((u32::from(high) << 16) | u32::from(low));
+    match address.segments() {
+        [0x64, 0xff9b, 0, 0, 0, 0, high, low] => Some(four(high, low)),
+        [0x2002, high, low, ..] => Some(four(high, low)),
+        [0, 0, 0, 0, 0, 0, high, low] if (high, low) != (0, 1) => Some(four(high, low)),
+        _ => None,
     }
 }
 
@@ -149,7 +181,7 @@ impl Host {
             Self::Tcp { address: Some(address), .. } => address.to_canonical().is_loopback(),
             Self::Tcp { name, address: None, .. } => {
                 let address = name.parse::<IpAddr>();
-                name.eq_ignore_ascii_case("localhost")
+                name.trim_end_matches('.').eq_ignore_ascii_case("localhost")
                     || address.is_ok_and(|address| address.to_canonical().is_loopback())
             }
         }

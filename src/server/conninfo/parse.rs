@@ -14,6 +14,7 @@ use super::{
     ChannelBinding, Conninfo, Host, Protocol, RequireAuth, SslMode, SslNegotiation, Target,
     TcpWish, TlsWish,
 };
+use crate::net::OwnPlaces;
 use crate::net::tls::{Connectors, Pin};
 use crate::secret::Secret;
 use crate::spelling;
@@ -110,6 +111,7 @@ impl Conninfo {
             tcp: tcp(&values)?,
             protocol: protocol(&values)?,
             guarded: false,
+            own: OwnPlaces::default(),
         })
     }
 }

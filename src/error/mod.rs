@@ -3,13 +3,15 @@
 //!
 //! A cause that is not for the client's eyes goes to the log where it happened, never in here.
 
+mod budget;
+
 use std::borrow::Cow;
 use std::time::Duration;
 
+pub use budget::{Budget, Excess};
+
 /// PostgreSQL's own words (ProcessInterrupts).
 const SESSION_IDLE: &str = "terminating connection due to idle-session timeout";
-const TRANSACTION_IDLE: &str = "terminating connection due to idle-in-transaction timeout";
-const TRANSACTION_TIME: &str = "terminating connection due to transaction timeout";
 
 /// A refusal: an answer the gate gives instead of the server.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,9 +34,8 @@ pub enum Error {
     UnknownDatabase {
         database: String,
     },
-    TooManyClients {
-        tenant: bool,
-    },
+    /// All client connections of the process are taken.
+    TooManyClients,
     NoServerInTime {
         waited: Duration,
     },
@@ -43,17 +44,9 @@ pub enum Error {
         waited: Duration,
     },
     OverBudget(Box<Excess>),
-    QueryTimeExceeded {
-        limit: Duration,
-    },
-    TransactionTimeExceeded,
-    /// One more session would keep a server between transactions.
+    /// One more session of the cluster's would keep a server between transactions.
     TooManyPins {
         limit: u32,
-    },
-    /// A session that keeps a server was idle for too long.
-    PinIdle {
-        limit: Duration,
     },
     Cancelled,
     StatementTooLong {
@@ -122,8 +115,8 @@ pub enum Error {
     },
     LoginTimeout,
     ClientStalled,
+    /// The client's own `idle_session_timeout` is over.
     ClientIdle,
-    IdleInTransaction,
     ShuttingDown,
     /// The session cannot go on as whom it is.
     Ended(Ending),
@@ -154,58 +147,9 @@ pub enum Error {
     WorkerLost,
     /// The audit cannot be written, and the settings let nobody in without it.
     AuditUnavailable,
+    /// The catalog's tables cannot be asked who may log in.
+    CatalogUnavailable,
     Internal,
-}
-
-/// A budget that is used up, as its tenant is told.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Excess {
-    pub budget: Budget,
-    pub tenant: String,
-    /// Its key in the settings.
-    pub key: &'static str,
-    /// As people write it, its window included.
-    pub limit: String,
-    pub used: String,
-    /// `None`: when another transaction ends.
-    pub retry_after: Option<Duration>,
-}
-
-/// What can be used up.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Budget {
-    Logins,
-    Rate,
-    AtOnce,
-    DatabaseTime,
-    BytesOut,
-    Breaker,
-}
-
-impl Budget {
-    fn facts(self) -> (&'static str, &'static str, Severity, Side) {
-        use Severity::{Error as E, Fatal as F};
-        use Side::Tenant;
-        match self {
-            Self::Logins => ("over_logins", "53400", F, Tenant),
-            Self::Rate => ("over_rate", "53400", E, Tenant),
-            Self::AtOnce => ("over_concurrency", "53400", E, Tenant),
-            Self::DatabaseTime => ("over_database_time", "53400", E, Tenant),
-            Self::BytesOut => ("over_bytes_out", "53400", E, Tenant),
-            Self::Breaker => ("breaker_open", "53400", E, Tenant),
-        }
-    }
-
-    fn message(self) -> &'static str {
-        match self {
-            Self::Logins => "tenant exceeded its logins per second",
-            Self::Rate => "tenant exceeded its queries per second",
-            Self::AtOnce => "tenant exceeded its queries at once",
-            Self::DatabaseTime => "tenant exceeded its database time",
-            Self::BytesOut => "tenant exceeded its bytes out",
-            Self::Breaker => "too many of the tenant's queries ran out of time",
-        }
-    }
 }
 
 /// Why a session cannot go on as whom it is.
@@ -306,14 +250,11 @@ impl Error {
             Self::CertificateRequired => ("certificate_required", "28000", F, Client),
             Self::ChannelBinding { .. } => ("channel_binding", "28000", F, Client),
             Self::UnknownDatabase { .. } => ("unknown_database", "3D000", F, Client),
-            Self::TooManyClients { .. } => ("too_many_clients", "53300", F, Tenant),
+            Self::TooManyClients => ("too_many_clients", "53300", F, Gate),
             Self::NoServerInTime { .. } => ("no_server_in_time", "53300", E, Gate),
             Self::Paused { .. } => ("paused", "57P03", E, Gate),
             Self::OverBudget(excess) => excess.budget.facts(),
-            Self::QueryTimeExceeded { .. } => ("query_time_exceeded", "57014", E, Tenant),
-            Self::TransactionTimeExceeded => ("transaction_time_exceeded", "25P04", F, Tenant),
-            Self::TooManyPins { .. } => ("too_many_pins", "53400", E, Tenant),
-            Self::PinIdle { .. } => ("pin_idle", "57P05", F, Tenant),
+            Self::TooManyPins { .. } => ("too_many_pins", "53400", E, Gate),
             Self::Cancelled => ("cancelled", "57014", E, Client),
             Self::StatementTooLong { .. } => ("statement_too_long", "54000", E, Client),
             Self::NotSupported { .. } => ("not_supported", "0A000", E, Client),
@@ -343,7 +284,6 @@ impl Error {
             Self::LoginTimeout => ("login_timeout", "08P01", F, Client),
             Self::ClientStalled => ("client_stalled", "08006", F, Client),
             Self::ClientIdle => ("client_idle", "57P05", F, Client),
-            Self::IdleInTransaction => ("idle_in_transaction", "25P03", F, Client),
             Self::ShuttingDown => ("shutting_down", "57P01", F, Gate),
             Self::Ended(Ending::TenantEnded) => ("tenant_ended", "57P01", F, Tenant),
             Self::Ended(Ending::TenantDisabled) => ("tenant_disabled", "57P01", F, Tenant),
@@ -358,6 +298,7 @@ impl Error {
             Self::SettingDenied { .. } => ("setting_denied", "42501", E, Client),
             Self::WorkerLost => ("worker_lost", "57P03", F, Gate),
             Self::AuditUnavailable => ("audit_unavailable", "57P03", F, Gate),
+            Self::CatalogUnavailable => ("catalog_unavailable", "57P03", F, Gate),
             Self::Internal => ("internal", "XX000", F, Gate),
         };
         Facts { name, sqlstate, severity, side }
@@ -386,17 +327,12 @@ impl Error {
             Self::UnknownDatabase { database } => {
                 format!("database \"{database}\" does not exist").into()
             }
-            Self::TooManyClients { tenant: true } => "too many connections for tenant".into(),
-            Self::TooManyClients { tenant: false } => "sorry, too many clients already".into(),
+            Self::TooManyClients => "sorry, too many clients already".into(),
             Self::NoServerInTime { .. } => "no server connection became free in time".into(),
             Self::Paused { .. } => "the tenant is paused".into(),
             Self::OverBudget(excess) => excess.budget.message().into(),
-            Self::TransactionTimeExceeded => TRANSACTION_TIME.into(),
-            Self::QueryTimeExceeded { .. } => {
-                "canceling statement due to the tenant's query time limit".into()
-            }
             Self::TooManyPins { .. } => "too many sessions keep a server connection".into(),
-            Self::PinIdle { .. } | Self::ClientIdle => SESSION_IDLE.into(),
+            Self::ClientIdle => SESSION_IDLE.into(),
             Self::Cancelled => "canceling statement due to user request".into(),
             Self::StatementTooLong { .. } => "statement is too long".into(),
             Self::NotSupported { what, .. } => {
@@ -425,7 +361,6 @@ impl Error {
             Self::PinLost => "what the session holds on its server could not be kept".into(),
             Self::LoginTimeout => "canceling authentication due to timeout".into(),
             Self::ClientStalled => "client stopped reading or sending in mid-message".into(),
-            Self::IdleInTransaction => TRANSACTION_IDLE.into(),
             Self::ShuttingDown => "terminating connection due to administrator command".into(),
             Self::InvalidOptions { word } => {
                 format!("invalid command-line argument for server process: {word}").into()
@@ -439,9 +374,8 @@ impl Error {
             | Self::FixedSetting { what }
             | Self::SettingDenied { what } => what.clone(),
             Self::WorkerLost => "the tenant cannot be served at the moment".into(),
-            Self::AuditUnavailable => "the login cannot be recorded".into(),
+            Self::AuditUnavailable | Self::CatalogUnavailable => "no login is possible now".into(),
             Self::Ended(why) => format!("terminating connection because {}", why.reason()).into(),
-            Self::Internal => "internal error".into(),
             _ => self.message_of_choice(),
         }
     }
@@ -485,20 +419,9 @@ impl Error {
             Self::NoServerInTime { waited } | Self::Paused { waited } => {
                 Some(format!("Waited {} s.", waited.as_secs_f32()).into())
             }
-            Self::OverBudget(excess) => {
-                let Excess { tenant, key, limit, used, .. } = &**excess;
-                let text = format!("Tenant \"{tenant}\", {key}: limit {limit}, used {used}.");
-                Some(text.into())
-            }
-            Self::TooManyPins { limit } => Some(
-                format!(
-                    "Temporary objects, session locks, held cursors and LISTEN keep it; the limit \
-                     is {limit}."
-                )
-                .into(),
-            ),
-            Self::QueryTimeExceeded { limit } | Self::PinIdle { limit } => {
-                Some(format!("The limit is {} s.", limit.as_secs_f32()).into())
+            Self::OverBudget(excess) => Some(excess.detail().into()),
+            Self::TooManyPins { limit } => {
+                Some(format!("The limit of the cluster is {limit}.").into())
             }
             Self::StatementTooLong { bytes_max } => {
                 Some(format!("The limit is {bytes_max} bytes.").into())
@@ -529,26 +452,21 @@ impl Error {
             Self::UnknownDatabase { .. } => {
                 "Use the tenant's database name or the tenant's id as dbname."
             }
-            Self::TooManyClients { .. } => {
-                "Close idle connections, or raise the tier's \"clients\"."
-            }
+            Self::TooManyClients => "Close idle connections, or raise \"clients\" of [gate].",
             Self::NoServerInTime { .. } => {
                 "Shorten transactions, or raise the cluster's \"capacity\"."
             }
             Self::Paused { .. } => "Retry later.",
             Self::OverBudget(excess) => match excess.retry_after {
                 Some(retry_after) => return Some(retry(retry_after)),
-                None => "Retry when another transaction has ended.",
+                None => excess.budget.hint(),
             },
             Self::TooManyFailures { retry_after } | Self::TooManyDenied { retry_after } => {
                 return Some(retry(*retry_after));
             }
             Self::TooManyPins { .. } => {
-                "Let other sessions release theirs (DISCARD ALL), or raise the tier's \"pins\"."
-            }
-            Self::PinIdle { .. } => {
-                "Release what the session holds (DISCARD ALL) before it goes idle, or raise the \
-                 tier's \"pin_idle\"."
+                "Let other sessions release theirs (DISCARD ALL), or raise the cluster's \
+                 \"capacity\"."
             }
             Self::NotSupported { hint, .. } | Self::GuardDenied { hint, .. } => hint,
             Self::ContextProtected { .. } => "Connect with the token of the tenant you mean.",
@@ -575,7 +493,7 @@ impl Error {
             // As a server says it, whose words clients know.
             Self::InvalidOptions { .. } => "Try \"postgres --help\" for more information.",
             Self::WorkerLost => "The gate must be restarted; its log has the reason.",
-            Self::AuditUnavailable => "Retry later; the gate's log has the reason.",
+            Self::AuditUnavailable | Self::CatalogUnavailable => "Retry; the gate's log says why.",
             Self::Ended(why) => why.hint(),
             _ => return None,
         };

@@ -4,9 +4,9 @@
 use std::sync::Arc;
 
 use crate::catalog::build::Builder;
-use crate::catalog::claims::Claim;
-use crate::catalog::compose::Change;
 use crate::catalog::plan::TenantPlan;
+use crate::catalog::rows::Change;
+use crate::catalog::rows::claims::Claim;
 use crate::catalog::{Catalog, Composer, Tenant, TenantState};
 use crate::isolation::Isolation;
 
@@ -15,6 +15,7 @@ const NAMED_MAX: usize = 5;
 
 /// What a row says of its tenant's route.
 #[derive(Clone, PartialEq, Eq)]
+#[cfg_attr(test, derive(Debug))]
 pub struct RoutePlan {
     pub isolation: Isolation,
     pub cluster: String,
@@ -59,6 +60,7 @@ impl Composer {
                         leave out what follows its name here"
                 .to_owned());
         }
+        self.is_told()?;
         let row = self.rows.get(id);
         let (now, row) = self.catalog.known(id).cloned().zip(row).ok_or_else(|| {
             "the tenant's row is at fault, or gone: see SHOW CATALOG_FAULTS".to_owned()
@@ -75,9 +77,13 @@ impl Composer {
             told.join("; ")
         })?;
         let then = Arc::new(then);
-        self.stands(&now, &then)?;
-        builder.clear();
-        let heirs = self.heirs(&now, &mut builder);
+        let claim = self.stands(&now, &then)?;
+        let heirs: Vec<String> = self
+            .claims
+            .heirs(&claim)
+            .map(|id| id.escape_debug().to_string())
+            .take(NAMED_MAX)
+            .collect();
         if !heirs.is_empty() {
             let heirs = heirs.join(", ");
             return Err(format!(
@@ -88,27 +94,16 @@ impl Composer {
         Ok((Relocated { now, then }, former))
     }
 
-    /// Rows that are kept out only by what this tenant has. Five at most.
-    fn heirs(&mut self, now: &Arc<Tenant>, builder: &mut Builder<'_>) -> Vec<String> {
-        self.claims.release(Claim::of(now));
-        let mut heirs = Vec::new();
-        for (_, id) in &self.blocked {
-            let plan = self.rows.get(id).and_then(|row| row.plan.as_ref().ok());
-            let tenant = plan.and_then(|plan| builder.tenant(id, plan).ok()).map(Arc::new);
-            builder.clear();
-            let free = |it: &Arc<Tenant>| self.claims.check(it, &Claim::of(it)).is_ok();
-            if tenant.as_ref().is_some_and(free) && heirs.len() < NAMED_MAX {
-                heirs.push(id.escape_debug().to_string());
-            }
-        }
-        self.claims.take(Claim::of(now));
-        heirs
-    }
-
-    /// The route that the row of a tenant has; none where there is no such row, or it is at fault.
-    pub fn route_of(&self, id: &str) -> Option<RoutePlan> {
-        let plan = self.rows.get(id)?.plan.as_ref().ok()?;
-        Some(RoutePlan::of(plan))
+    /// The route that the row of a tenant has who was looked up just now; none where there is no
+    /// such row, or it is at fault.
+    ///
+    /// # Errors
+    ///
+    /// It is not known before all rows are held against each other.
+    pub fn route_of(&self, id: &str) -> Result<Option<RoutePlan>, String> {
+        self.is_told()?;
+        let plan = self.rows.get(id).and_then(|row| row.plan.as_ref().ok());
+        Ok(plan.map(|plan| RoutePlan::of(plan)))
     }
 
     /// The same for a tenant of the file, when that is read again. Nothing else of what tenants and
@@ -123,13 +118,54 @@ impl Composer {
             return Err("the tenant stands in the catalog's tables: say TO what to move it".into());
         };
         let then = file.known(id).cloned().ok_or("the settings file has the tenant no more")?;
-        let changed = self.changed_by(file, &now);
+        self.is_told()?;
+        let changed = match self.is_partial {
+            true => self.changed_unseen(file, &now)?,
+            false => Vec::new(),
+        };
+        let changed = if changed.is_empty() { self.changed_by(file, &now) } else { changed };
         if !changed.is_empty() {
             let changed = changed.join(", ");
             return Err(format!("others change with the settings file as well: {changed}"));
         }
         self.stands(&now, &then)?;
         Ok(Relocated { now, then })
+    }
+
+    /// That it is known what all rows take up.
+    fn is_told(&self) -> Result<(), String> {
+        match self.is_partial && self.position.is_none() {
+            false => Ok(()),
+            true => {
+                Err("the catalog's tables are being read as a whole: try again later".to_owned())
+            }
+        }
+    }
+
+    /// The same for rows that are not known, of which only is known what they take up: nothing that
+    /// they are built on may be another, and nobody's place.
+    ///
+    /// # Errors
+    ///
+    /// They are built on something else.
+    fn changed_unseen(&mut self, file: &Catalog, now: &Arc<Tenant>) -> Result<Vec<String>, String> {
+        if self.file.words.grounds() != file.words.grounds() {
+            let what = "clusters, tiers, spreads or hosts change with the settings file as well, \
+                        and so may tenants of the tables";
+            return Err(what.to_owned());
+        }
+        let left = self.claims.of(now);
+        let mut changed: Vec<String> =
+            self.claims.heirs(&left).map(str::to_owned).take(NAMED_MAX).collect();
+        for tenant in file.tenants().filter(|it| self.file.known(it.id.as_str()).is_none()) {
+            let claim = self.claims.of(tenant);
+            let is_new = self.claims.standing(tenant.id.as_str()).is_none();
+            if !is_new || self.claims.is_free_without(&claim, &left).is_err() {
+                changed.push(tenant.id.to_string());
+            }
+        }
+        changed.truncate(NAMED_MAX);
+        Ok(changed)
     }
 
     /// Who else would be another, gone, or there if this were the file. Five at most. A tenant that
@@ -156,18 +192,17 @@ impl Composer {
     }
 
     /// Whether a tenant can take another's place: that it goes somewhere else, that it may be used
-    /// there, and that nobody has what it would have.
-    fn stands(&mut self, now: &Arc<Tenant>, then: &Arc<Tenant>) -> Result<(), String> {
+    /// there, and that nobody has what it would have. Gives back what it leaves.
+    fn stands(&mut self, now: &Arc<Tenant>, then: &Arc<Tenant>) -> Result<Claim, String> {
         if [now, then].iter().any(|it| it.state == TenantState::Disabled) {
             return Err("the tenant is disabled".to_owned());
         }
         if now.is_routed_as(then) {
             return Err("the tenant is on this route already".to_owned());
         }
-        self.claims.release(Claim::of(now));
-        let checked = self.claims.check(then, &Claim::of(then));
-        self.claims.take(Claim::of(now));
-        checked.map_err(|fault| fault.message)
+        let (left, wanted) = (self.claims.of(now), self.claims.of(then));
+        let checked = self.claims.is_free_without(&wanted, &left);
+        checked.map(|()| left).map_err(|fault| fault.message)
     }
 }
 
