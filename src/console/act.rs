@@ -154,6 +154,16 @@ impl Act {
         match self {
             Self::Move(order) => Some(&order.tenant),
             Self::Budget(order) => Some(&order.tenant),
+            _ => match self.target()? {
+                Target::Named(name) | Target::Tenant(name) => Some(name),
+                Target::All | Target::Database(_) => None,
+            },
+        }
+    }
+
+    /// Whom it is about, if it is one of the orders that say so.
+    fn target(&self) -> Option<&Target> {
+        match self {
             Self::Pause(target)
             | Self::Resume(target)
             | Self::Kill(target)
@@ -161,11 +171,9 @@ impl Act {
             | Self::Disable(target)
             | Self::Enable(target)
             | Self::ReadOnly(target)
-            | Self::ReadWrite(target) => match target {
-                Target::Named(name) | Target::Tenant(name) => Some(name),
-                Target::All | Target::Database(_) => None,
-            },
-            Self::Reload | Self::KillClient(_) | Self::Drain | Self::Shutdown(_) => None,
+            | Self::ReadWrite(target) => Some(target),
+            Self::Move(_) | Self::Budget(_) | Self::KillClient(_) => None,
+            Self::Reload | Self::Drain | Self::Shutdown(_) => None,
         }
     }
 }
@@ -175,20 +183,12 @@ impl fmt::Display for Act {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.tag())?;
         match self {
-            Self::Pause(target)
-            | Self::Resume(target)
-            | Self::Kill(target)
-            | Self::Reconnect(target)
-            | Self::Disable(target)
-            | Self::Enable(target)
-            | Self::ReadOnly(target)
-            | Self::ReadWrite(target) => target.fmt(f),
             Self::Move(order) => order.fmt(f),
             Self::KillClient(id) => write!(f, " {id}"),
             Self::Budget(order) => order.fmt(f),
             Self::Shutdown(Wait::Servers) => f.write_str(" WAIT_FOR_SERVERS"),
             Self::Shutdown(Wait::Clients) => f.write_str(" WAIT_FOR_CLIENTS"),
-            Self::Shutdown(Wait::Nothing) | Self::Reload | Self::Drain => Ok(()),
+            _ => self.target().map_or(Ok(()), |target| target.fmt(f)),
         }
     }
 }

@@ -114,7 +114,7 @@ impl Pool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::server::Conninfo;
+    use crate::pool::tests::connect_plan;
 
     #[test]
     fn a_server_that_is_another_ends_what_was_said_before() {
@@ -143,20 +143,7 @@ mod tests {
     #[test]
     fn what_outlives_pools_is_bounded() {
         let mut orphans = Orphans::default();
-        let plan = |at: usize| {
-            let text = format!("host=127.0.0.1 port={} user=tg dbname=app sslmode=disable", at + 1);
-            Arc::new(ConnectPlan {
-                conninfo: Arc::new(Conninfo::parse(&text).unwrap()),
-                isolation: crate::isolation::Isolation::Row,
-                tenant_setting: "app.tenant_id".to_owned(),
-                allow_superuser: false,
-                bystander: false,
-                level: Default::default(),
-                enforce_level: true,
-                reach: None,
-                seal_keys: None,
-            })
-        };
+        let plan = |at: usize| connect_plan(&format!("host=127.0.0.1 port={} user=tg", at + 1));
         (0..ORPHANS_MAX + 5).for_each(|at| orphans.leave(plan(at), Greetings::default()));
         assert_eq!(orphans.0.len(), ORPHANS_MAX);
         drop(orphans.adopt(&plan(ORPHANS_MAX)));

@@ -11,7 +11,22 @@ use crate::catalog::{
     Catalog, CatalogPlan, ClusterPlan, LimitsPlan, NamesPlan, TenantPlan, TenantState,
 };
 use crate::isolation::Isolation;
-use crate::server::Settings;
+use crate::server::{Conninfo, Settings};
+
+/// How servers are connected, without TLS.
+pub(super) fn connect_plan(conninfo: &str) -> Arc<ConnectPlan> {
+    Arc::new(ConnectPlan {
+        conninfo: Arc::new(Conninfo::parse(&format!("{conninfo} sslmode=disable")).unwrap()),
+        isolation: Isolation::Row,
+        tenant_setting: "app.tenant_id".to_owned(),
+        allow_superuser: false,
+        bystander: false,
+        level: Default::default(),
+        enforce_level: true,
+        reach: None,
+        seal_keys: None,
+    })
+}
 
 /// A cluster whose server takes connections and says nothing, so who is first in line stays there.
 struct Mute {
@@ -33,6 +48,17 @@ impl Mute {
     /// A tenant that may have this many servers.
     fn tenant(&self, servers: u32) -> Arc<Tenant> {
         self.limited(LimitsPlan { servers: Some(servers), ..LimitsPlan::default() })
+    }
+
+    /// One that is served last while it is over its rate.
+    fn penalised(&self, servers: Option<u32>) -> Arc<Tenant> {
+        self.limited(LimitsPlan {
+            servers,
+            queries_per_second: Some(10),
+            queries_burst: Some(1),
+            over_budget: Some(Excessive::Share),
+            ..LimitsPlan::default()
+        })
     }
 
     fn limited(&self, limits: LimitsPlan) -> Arc<Tenant> {
@@ -269,12 +295,7 @@ async fn settle() {
 fn what_piled_up_while_a_tenant_was_over_its_budget_goes_one_by_one() {
     run(async || {
         let mute = Mute::new(1, LONG);
-        let tenant = mute.limited(LimitsPlan {
-            queries_per_second: Some(10),
-            queries_burst: Some(1),
-            over_budget: Some(Excessive::Share),
-            ..LimitsPlan::default()
-        });
+        let tenant = mute.penalised(None);
         let account = Arc::new(Account::default());
         let charge = |millis| account.charge(&tenant.limits, Duration::from_millis(millis)).is_ok();
         let slot = account.lease(&tenant.limits).unwrap();
@@ -300,13 +321,7 @@ fn what_piled_up_while_a_tenant_was_over_its_budget_goes_one_by_one() {
 fn who_comes_after_a_budget_was_over_goes_as_ever_once_those_before_are_done() {
     run(async || {
         let mute = Mute::new(1, LONG);
-        let tenant = mute.limited(LimitsPlan {
-            servers: Some(4),
-            queries_per_second: Some(10),
-            queries_burst: Some(1),
-            over_budget: Some(Excessive::Share),
-            ..LimitsPlan::default()
-        });
+        let tenant = mute.penalised(Some(4));
         let account = Arc::new(Account::default());
         let charge = |millis| account.charge(&tenant.limits, Duration::from_millis(millis)).is_ok();
         assert!(charge(0) && charge(1));

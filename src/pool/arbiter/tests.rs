@@ -4,23 +4,11 @@ use std::time::Duration;
 
 use super::*;
 use crate::budget::Limits;
-use crate::isolation::Isolation;
-use crate::server::Conninfo;
+use crate::pool::tests::connect_plan;
 
 /// How servers are connected.
 pub(super) fn plan() -> Arc<ConnectPlan> {
-    let text = "postgresql://tg:x@127.0.0.1:5432/app?sslmode=disable";
-    Arc::new(ConnectPlan {
-        conninfo: Arc::new(Conninfo::parse(text).unwrap()),
-        isolation: Isolation::Row,
-        tenant_setting: "app.tenant_id".to_owned(),
-        allow_superuser: false,
-        bystander: false,
-        level: Default::default(),
-        enforce_level: true,
-        reach: None,
-        seal_keys: None,
-    })
+    connect_plan("host=127.0.0.1 user=tg dbname=app")
 }
 
 /// An arbiter of a cluster with this many places, its workers' mail, and a plan.

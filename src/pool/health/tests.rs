@@ -4,24 +4,10 @@ use std::io;
 
 use super::record::RETRY_FIRST;
 use super::*;
-use crate::isolation::Isolation;
 use crate::pool::arbiter::{Arbiters, Mail};
+use crate::pool::tests::connect_plan as plan;
 
 const PLACES: usize = 8;
-
-fn plan(text: &str) -> Arc<ConnectPlan> {
-    Arc::new(ConnectPlan {
-        conninfo: Arc::new(Conninfo::parse(&format!("{text} sslmode=disable")).unwrap()),
-        isolation: Isolation::Silo,
-        tenant_setting: "app.tenant_id".to_owned(),
-        allow_superuser: false,
-        bystander: false,
-        level: Default::default(),
-        enforce_level: true,
-        reach: None,
-        seal_keys: None,
-    })
-}
 
 fn desk() -> (Arc<Health>, Vec<Mail>) {
     let (arbiters, mail) = Arbiters::new(2);
