@@ -11,14 +11,12 @@ use crate::harness::certs::Authority;
 use crate::harness::cluster::{shared, superuser};
 use crate::harness::gate::Gate;
 use crate::harness::messages::{
-    bind, execute, frame, lying_frame, parse, password, query, ssl_request, startup, sync,
+    ONE, bind, execute, frame, lying_frame, parse, password, query, ssl_request, startup, sync,
     transcript, untagged,
 };
 use crate::harness::tenants::{Estate, LOGIN_PASSWORD, Tenant, Tweaks, jwt};
 use crate::harness::wire::{Login, Wire, cancel};
 use crate::harness::{PATIENCE, eventually};
-
-const ONE: &str = "T D(1) C(SELECT 1) Z(I)";
 
 /// What a tenant reads of its own.
 fn own_notes(tenant: &Tenant) -> String {

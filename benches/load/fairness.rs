@@ -1,9 +1,10 @@
-//! A tenant with a steady light load beside one that takes ten times as much: how much later the
-//! slowest of its requests come back than when it is alone. At PostgreSQL itself, through the gate,
-//! through PgBouncer with one pool for both, and as it is by default, with a pool for each login.
+//! A tenant with a steady light load beside one that wants ten times its share: how much later the
+//! slowest of its requests come back than when it is alone, and how much the other one gets through
+//! meanwhile. At PostgreSQL itself, through the gate, through PgBouncer with one pool for both, and
+//! as it is by default, with a pool for each login.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -13,11 +14,17 @@ use tokio::task::{JoinSet, LocalSet};
 use tokio::time::MissedTickBehavior;
 
 use crate::driver::{self, Client, Work};
-use crate::sheet::Aim;
-use crate::stage::{Door, GatePlan, PgBouncerPlan};
-use crate::{Bench, say};
+use crate::sample::median;
+use crate::sheet::{Aim, cell};
+use crate::stage::{Door, GatePlan, PgBouncerPlan, Proxy};
+use crate::{Bench, proc, say};
 
-const SERVERS: usize = 8;
+/// Servers for each CPU. More than about this many that are at work wait for a CPU and not for each
+/// other, which is for the kernel to be fair about, not for a proxy.
+const SERVERS_PER_CPU: usize = 2;
+
+/// Clients of the other one for each server that is its share.
+const CROWD: usize = 10;
 
 /// The one that is measured: so many clients, each with a request in so long.
 const CLIENTS: usize = 4;
@@ -44,9 +51,9 @@ enum Abuse {
 }
 
 const ABUSES: [(Abuse, &str); 3] = [
-    (Abuse::ManyClients, "40 clients, one request after the other"),
-    (Abuse::HeavyQueries, "40 clients, queries of 30 ms"),
-    (Abuse::ManyConnects, "8 clients that log in and out"),
+    (Abuse::ManyClients, "one request after the other"),
+    (Abuse::HeavyQueries, "queries of 30 ms"),
+    (Abuse::ManyConnects, "a login for each request"),
 ];
 
 /// Two doors of one proxy.
@@ -54,41 +61,59 @@ struct Way {
     name: &'static str,
     victim: Door,
     abuser: Door,
+    /// The process between them and PostgreSQL.
+    proxy: Option<u32>,
 }
 
-/// Of one way and abuse, by round, in microseconds.
+/// The victim's latency in one round, in microseconds.
+#[derive(Clone, Copy)]
+struct Latency {
+    p50: f64,
+    p99: f64,
+}
+
+/// What it was beside the other one, and what that cost.
+struct Beside {
+    latency: Latency,
+    /// Requests of the other one per second.
+    abuser: f64,
+    /// CPUs that the proxy and PostgreSQL kept busy.
+    proxy: Option<f64>,
+    postgres: Option<f64>,
+}
+
+/// Of one way and abuse, by round.
 #[derive(Default)]
 struct Series {
-    alone: Vec<[f64; 2]>,
-    with: Vec<[f64; 2]>,
+    alone: Vec<Latency>,
+    with: Vec<Beside>,
+}
+
+/// What the other one does, on a thread of its own, so that it takes no time from the one that
+/// measures. Ended with [`Abuser::end`].
+struct Abuser {
+    over: Arc<AtomicBool>,
+    done: Arc<AtomicUsize>,
+    thread: JoinHandle<Result<()>>,
 }
 
 pub fn run(bench: &mut Bench) -> Result<()> {
     let stage = &bench.stage;
-    let gate = stage.gate(GatePlan { servers: SERVERS, ..GatePlan::default() })?;
+    let cpus = std::thread::available_parallelism()?.get();
+    let servers = SERVERS_PER_CPU * cpus;
+    // Two tenants of equal weight.
+    let crowd = CROWD * servers / 2;
+    let gate = stage.gate(GatePlan { servers, ..GatePlan::default() })?;
     let pgbouncer = stage
         .pgbouncer
         .as_ref()
-        .map(|_| stage.pgbouncer(PgBouncerPlan { servers: SERVERS, ..PgBouncerPlan::default() }));
+        .map(|_| stage.pgbouncer(PgBouncerPlan { servers, ..PgBouncerPlan::default() }));
     let pgbouncer = pgbouncer.transpose()?;
-    let (victim, abuser) = (stage.tenant(&gate, 0), stage.tenant(&gate, 1));
-    let direct = stage.direct();
-    let mut ways = vec![
-        Way { name: "PostgreSQL itself", victim: direct.clone(), abuser: direct },
-        Way { name: GATE, victim, abuser },
-    ];
-    if let Some(pgbouncer) = &pgbouncer {
-        let one = stage.bounced(pgbouncer, "app");
-        let name = "PgBouncer, one pool";
-        ways.push(Way { name, victim: one.clone(), abuser: one });
-        let [victim, abuser] = [0, 1].map(|tenant| stage.pooled(pgbouncer, tenant));
-        ways.push(Way { name: "PgBouncer, a pool each", victim, abuser });
-    }
-    let mut table = vec![
-        ["beside", "through", "p50 alone µs", "p99 alone µs", "p50 with µs", "p99 with µs", RATIO]
-            .map(str::to_owned)
-            .to_vec(),
-    ];
+    let ways = ways(bench, &gate, pgbouncer.as_ref());
+    let header = ["beside", "through", "p50 alone µs", "p99 alone µs", "p50 with µs"];
+    let costs = ["p99 with µs", RATIO, "the other's/s", "proxy CPUs", "PostgreSQL CPUs"];
+    let header = header.iter().chain(&costs).map(|word| (*word).to_owned());
+    let mut table = vec![header.collect::<Vec<_>>()];
     let mut aims = Vec::new();
     for (abuse, what) in ABUSES {
         let mut all: Vec<Series> = ways.iter().map(|_| Series::default()).collect();
@@ -96,35 +121,23 @@ pub fn run(bench: &mut Bench) -> Result<()> {
             say(&format!("fairness: {what}, round {} of {}", round + 1, bench.arguments.rounds));
             for (way, series) in ways.iter().zip(&mut all) {
                 series.alone.push(measure(bench, &way.victim)?);
-                let over = Arc::new(AtomicBool::new(false));
-                let abuser = start(abuse, way.abuser.clone(), over.clone());
-                std::thread::sleep(AHEAD.min(bench.length()));
-                let measured = measure(bench, &way.victim);
-                over.store(true, Ordering::Relaxed);
-                abuser.join().map_err(|_| anyhow!("the abuser has panicked"))??;
-                series.with.push(measured?);
+                series.with.push(beside(bench, way, abuse, crowd)?);
             }
         }
         for (way, series) in ways.iter().zip(&all) {
-            let [alone, with] = [&series.alone, &series.with].map(|runs| {
-                [0, 1].map(|at| median(runs.iter().filter_map(|run| run.get(at).copied())))
-            });
-            let ratio = with[1] / alone[1];
-            let mut row = vec![what.to_owned(), way.name.to_owned()];
-            row.extend([alone, with].iter().flatten().map(|micros| format!("{micros:.0}")));
-            row.push(format!("{ratio:.2}"));
-            table.push(row);
+            let (cells, ratio) = series.cells();
+            table.push([what, way.name].map(str::to_owned).into_iter().chain(cells).collect());
             if way.name == GATE {
-                let name = format!("p99 beside {what} ÷ alone");
-                aims.push(Aim::at_most(&name, AIM, Some(ratio)));
+                aims.push(Aim::at_most(&format!("p99 beside {what} ÷ alone"), AIM, ratio));
             }
         }
     }
     let title = format!(
-        "Fairness: {CLIENTS} clients with a request every {} ms each, beside another tenant; \
-         {SERVERS} servers (a pool each: {} in all)",
+        "Fairness: {CLIENTS} clients with a request every {} ms each, beside {crowd} of another \
+         tenant; {servers} servers, {SERVERS_PER_CPU} for each of {cpus} CPUs (a pool each: {} in \
+         all)",
         PACE.as_millis(),
-        2 * SERVERS
+        2 * servers
     );
     drop((gate, pgbouncer));
     aims.into_iter().for_each(|aim| bench.sheet.aim(aim));
@@ -132,8 +145,71 @@ pub fn run(bench: &mut Bench) -> Result<()> {
     Ok(())
 }
 
-/// The median and the 99th percentile of the victim's latency.
-fn measure(bench: &Bench, door: &Door) -> Result<[f64; 2]> {
+fn ways(bench: &Bench, gate: &Proxy, pgbouncer: Option<&Proxy>) -> Vec<Way> {
+    let stage = &bench.stage;
+    let direct = stage.direct();
+    let (victim, abuser) = (stage.tenant(gate, 0), stage.tenant(gate, 1));
+    let mut ways = vec![
+        Way { name: "PostgreSQL itself", victim: direct.clone(), abuser: direct, proxy: None },
+        Way { name: GATE, victim, abuser, proxy: Some(gate.pid()) },
+    ];
+    if let Some(pgbouncer) = pgbouncer {
+        let proxy = Some(pgbouncer.pid());
+        let one = stage.bounced(pgbouncer, "app");
+        let name = "PgBouncer, one pool";
+        ways.push(Way { name, victim: one.clone(), abuser: one, proxy });
+        let [victim, abuser] = [0, 1].map(|tenant| stage.pooled(pgbouncer, tenant));
+        ways.push(Way { name: "PgBouncer, a pool each", victim, abuser, proxy });
+    }
+    ways
+}
+
+impl Series {
+    /// The cells of a line, and how much later the slowest are.
+    fn cells(&self) -> (Vec<String>, Option<f64>) {
+        let alone = |of: fn(&Latency) -> f64| median(self.alone.iter().map(|it| Some(of(it))));
+        let with = |of: fn(&Beside) -> Option<f64>| median(self.with.iter().map(of));
+        let (before, after) = (alone(|it| it.p99), with(|it| Some(it.latency.p99)));
+        let ratio = after.zip(before).map(|(after, before)| after / before);
+        let micros = |it: Option<f64>| it.map_or("-".to_owned(), |it| format!("{it:.0}"));
+        let cells = vec![
+            micros(alone(|it| it.p50)),
+            micros(before),
+            micros(with(|it| Some(it.latency.p50))),
+            micros(after),
+            ratio.map_or("-".to_owned(), |it| format!("{it:.2}")),
+            cell(with(|it| Some(it.abuser))),
+            cell(with(|it| it.proxy)),
+            cell(with(|it| it.postgres)),
+        ];
+        (cells, ratio)
+    }
+}
+
+/// One round beside the other one.
+fn beside(bench: &Bench, way: &Way, abuse: Abuse, crowd: usize) -> Result<Beside> {
+    let abuser = Abuser::start(abuse, way.abuser.clone(), crowd);
+    std::thread::sleep(AHEAD.min(bench.length()));
+    let postmaster = bench.stage.postmaster()?;
+    let cpu = || (way.proxy.and_then(proc::cpu), proc::cpu_of_family(postmaster));
+    let (started, done, before) = (Instant::now(), abuser.done(), cpu());
+    let latency = measure(bench, &way.victim);
+    let (done, after) = (abuser.done() - done, cpu());
+    let seconds = started.elapsed().as_secs_f64();
+    abuser.end()?;
+    let busy = |before: Option<Duration>, after: Option<Duration>| {
+        Some(after?.saturating_sub(before?).as_secs_f64() / seconds)
+    };
+    Ok(Beside {
+        latency: latency?,
+        abuser: done as f64 / seconds,
+        proxy: busy(before.0, after.0),
+        postgres: busy(before.1, after.1),
+    })
+}
+
+/// The victim's latency.
+fn measure(bench: &Bench, door: &Door) -> Result<Latency> {
     let length = bench.length();
     LocalSet::new().block_on(&bench.runtime, async {
         let clients = driver::log_in(&vec![door.clone(); CLIENTS]).await?;
@@ -152,7 +228,8 @@ fn measure(bench: &Bench, door: &Door) -> Result<[f64; 2]> {
         let at = |part: f64| {
             all.get(((all.len() as f64 * part) as usize).min(all.len().saturating_sub(1)))
         };
-        Ok([0.5, 0.99].map(|part| at(part).copied().unwrap_or(f64::NAN)))
+        let [p50, p99] = [0.5, 0.99].map(|part| at(part).copied().unwrap_or(f64::NAN));
+        Ok(Latency { p50, p99 })
     })
 }
 
@@ -170,41 +247,53 @@ async fn steady(mut client: Client, first: Instant, until: Instant) -> Result<Ve
     Ok(all)
 }
 
-/// On a thread of its own, so that it takes no time from the one that measures.
-fn start(abuse: Abuse, door: Door, over: Arc<AtomicBool>) -> JoinHandle<Result<()>> {
-    std::thread::spawn(move || {
-        let runtime = Builder::new_current_thread().enable_all().build()?;
-        LocalSet::new().block_on(&runtime, async {
-            let (clients, work) = match abuse {
-                Abuse::ManyClients => (40, Work::Select),
-                Abuse::HeavyQueries => (40, Work::Read("SELECT pg_sleep(0.03)")),
-                Abuse::ManyConnects => (8, Work::Select),
-            };
-            let mut tasks = JoinSet::new();
-            for _ in 0..clients {
-                let (door, over) = (door.clone(), over.clone());
-                tasks.spawn_local(async move {
-                    let mut client = Client::login(&door).await?;
-                    while !over.load(Ordering::Relaxed) {
-                        client.transact(work).await?;
-                        if matches!(abuse, Abuse::ManyConnects) {
-                            client.leave().await?;
-                            client = Client::login(&door).await?;
-                        }
-                    }
-                    client.leave().await
-                });
-            }
-            while let Some(done) = tasks.join_next().await {
-                done??;
-            }
-            Ok(())
-        })
-    })
+impl Abuser {
+    fn start(abuse: Abuse, door: Door, crowd: usize) -> Self {
+        let (over, done) = (Arc::<AtomicBool>::default(), Arc::<AtomicUsize>::default());
+        let (until, count) = (over.clone(), done.clone());
+        let thread = std::thread::spawn(move || {
+            let runtime = Builder::new_current_thread().enable_all().build()?;
+            LocalSet::new().block_on(&runtime, async {
+                let mut tasks = JoinSet::new();
+                for _ in 0..crowd {
+                    tasks.spawn_local(abuse.go_on(door.clone(), until.clone(), count.clone()));
+                }
+                while let Some(done) = tasks.join_next().await {
+                    done??;
+                }
+                Ok(())
+            })
+        });
+        Self { over, done, thread }
+    }
+
+    /// Requests so far.
+    fn done(&self) -> usize {
+        self.done.load(Ordering::Relaxed)
+    }
+
+    fn end(self) -> Result<()> {
+        self.over.store(true, Ordering::Relaxed);
+        self.thread.join().map_err(|_| anyhow!("the abuser has panicked"))?
+    }
 }
 
-fn median(all: impl Iterator<Item = f64>) -> f64 {
-    let mut all: Vec<f64> = all.collect();
-    all.sort_by(f64::total_cmp);
-    all.get(all.len() / 2).copied().unwrap_or(f64::NAN)
+impl Abuse {
+    /// One client.
+    async fn go_on(self, door: Door, over: Arc<AtomicBool>, count: Arc<AtomicUsize>) -> Result<()> {
+        let work = match self {
+            Self::ManyClients | Self::ManyConnects => Work::Select,
+            Self::HeavyQueries => Work::Read("SELECT pg_sleep(0.03)"),
+        };
+        let mut client = Client::login(&door).await?;
+        while !over.load(Ordering::Relaxed) {
+            client.transact(work).await?;
+            count.fetch_add(1, Ordering::Relaxed);
+            if matches!(self, Self::ManyConnects) {
+                client.leave().await?;
+                client = Client::login(&door).await?;
+            }
+        }
+        client.leave().await
+    }
 }

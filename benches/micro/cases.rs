@@ -133,7 +133,7 @@ fn admit(name: &'static str, limits: Limits) -> Case<'static> {
             let now = Duration::from_nanos(number * 100);
             let charged = black_box(&account).charge(&limits, now).is_ok();
             let permit = account.admit(&limits);
-            let_in += u64::from(charged && permit.is_ok() && account.lease(&limits).is_some());
+            let_in += u64::from(charged && permit.is_ok() && account.lease(&limits, 1).is_some());
         }
         Ok(let_in)
     })

@@ -10,6 +10,7 @@ mod keys;
 mod record;
 mod remote;
 mod settings;
+mod shown;
 mod strict;
 #[cfg(test)]
 mod tests;
@@ -39,6 +40,7 @@ pub use settings::{
     Algorithm, ClaimPaths, IssuerSettings, KeySource, LEEWAY_DEFAULT, LIFETIME_DEFAULT,
     PAUSE_DEFAULT, REFRESH_DEFAULT, SettingsError, TENANT_CLAIM_DEFAULT, Vouching,
 };
+pub use shown::shown;
 pub use throttle::{GuessLimits, Knocker, Throttle};
 pub use verifier::scram_verifier;
 
@@ -83,17 +85,17 @@ pub struct Identity {
 }
 
 /// What a credential was proved with: it must still be there while the session lives.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 enum Proof {
     /// The catalog's record behind an opaque token.
-    Token(Box<TokenRecord>),
+    Token(Arc<TokenRecord>),
     Bearer(Box<Bearer>),
     /// The catalog's record behind a SCRAM password or a certificate.
     Record(CredentialRecord),
 }
 
 /// A verified JSON Web Token, as far as it can be revoked.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 struct Bearer {
     /// The name in `[issuers.NAME]`, and what it had to be issued for.
     issuer: String,
@@ -116,10 +118,22 @@ impl Identity {
             return false;
         }
         match &self.proof {
-            Proof::Token(token) => catalog.token(&token.id) == Some(&**token),
+            Proof::Token(token) => catalog.token(&token.id) == Some(token),
             Proof::Bearer(bearer) => authenticator.still_takes(bearer),
             Proof::Record(record) => catalog.credentials().has(record),
         }
+    }
+
+    /// Whether another login had the same, in all that is ever asked of it: of the very same
+    /// tenant, until the same time, revoked whenever that is.
+    pub fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.tenant, &other.tenant)
+            && self.credential == other.credential
+            && self.expires_at == other.expires_at
+            && self.face == other.face
+            && self.proof == other.proof
+            && self.beside == other.beside
+            && self.is_kept() == other.is_kept()
     }
 
     /// Whether it keeps its tenant known.
@@ -438,7 +452,7 @@ fn prove_token(catalog: &Catalog, text: &[u8], now: SystemTime) -> Result<Proved
             },
             expires_at: record.expires_at,
             face: record.face.clone(),
-            proof: Proof::Token(Box::new(record.clone())),
+            proof: Proof::Token(record.clone()),
         }),
     }
 }

@@ -1,6 +1,5 @@
 //! Credentials that prove a tenant, and those that must not.
 
-use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::UNIX_EPOCH;
 
@@ -13,10 +12,8 @@ use jsonwebtoken::{EncodingKey, Header};
 use serde_json::{Value, json};
 
 use super::*;
-use crate::catalog::{
-    CatalogPlan, Cluster, ClusterPlan, LimitsPlan, NamesPlan, TENANT_SETTING_DEFAULT, TenantName,
-    TenantPlan, TokenPlan, new_token,
-};
+use crate::catalog::tests::{build, plan, tenant};
+use crate::catalog::{TenantName, TenantPlan, TokenPlan, new_token};
 use crate::isolation::Isolation;
 use crate::secret::Place;
 
@@ -34,48 +31,18 @@ struct Fixture {
     folder: tempfile::TempDir,
 }
 
-fn tenant(state: TenantState, line: String) -> TenantPlan {
-    TenantPlan {
-        isolation: Isolation::Row,
-        cluster: "main".to_owned(),
-        connection_string: None,
-        role: None,
-        schema: None,
-        tier: None,
-        state,
-        tokens: vec![TokenPlan { line, ..TokenPlan::default() }],
-        credentials: Vec::new(),
-        allow_from: Vec::new(),
-        limits: LimitsPlan::default(),
-        allow_superuser: false,
-        issuer: None,
-        roles: BTreeMap::new(),
-        default_role: None,
-        read_only_role: None,
-    }
-}
-
 fn fixture() -> Fixture {
     let (acme, gone) = (new_token().unwrap(), new_token().unwrap());
-    let cluster = ClusterPlan {
-        cluster: Cluster::new("main".to_owned(), 1),
-        connection_string: Some("host=localhost user=tg".to_owned()),
-        tenant_setting: TENANT_SETTING_DEFAULT.to_owned(),
-        names: NamesPlan::default(),
-        roles: BTreeMap::new(),
-        default_role: None,
-        read_only_role: None,
+    let with = |state, line| TenantPlan {
+        state,
+        tokens: vec![TokenPlan { line, ..TokenPlan::default() }],
+        ..tenant(Isolation::Row)
     };
-    let plan = CatalogPlan {
-        has_table: false,
-        clusters: BTreeMap::from([("main".to_owned(), cluster)]),
-        tenants: BTreeMap::from([
-            ("acme".to_owned(), tenant(TenantState::Active, acme.line)),
-            ("gone".to_owned(), tenant(TenantState::Disabled, gone.line)),
-        ]),
-        ..CatalogPlan::default()
-    };
-    let catalog = Catalog::build(&plan).unwrap();
+    let plan = plan([
+        ("acme", with(TenantState::Active, acme.line)),
+        ("gone", with(TenantState::Disabled, gone.line)),
+    ]);
+    let catalog = build(&plan);
     Fixture { catalog, acme: acme.text, gone: gone.text, folder: tempfile::tempdir().unwrap() }
 }
 

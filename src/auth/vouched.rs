@@ -76,6 +76,15 @@ impl Identity {
         chosen && service.reaches(own, tenant)
     }
 
+    /// Whether the lists of a service and of what its session showed at the login have this id:
+    /// whoever is not in them may not be named, whether there is such a tenant or not.
+    pub fn may_list(&self, service: &Service, id: &str) -> bool {
+        let vouched = self.proof.vouched().map(|vouched| &vouched.acts_for);
+        let listed =
+            |id: &TenantId| service.acts_for.has(id) && vouched.is_none_or(|it| it.has(id));
+        TenantId::new(id).as_ref().is_some_and(listed)
+    }
+
     /// Whether both a service and what its session showed at the login let it name this tenant.
     pub fn may_name(&self, service: &Service, tenant: &Tenant) -> bool {
         service.acts_for.has(&tenant.id) && self.vouches_for(tenant)

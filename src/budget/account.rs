@@ -10,6 +10,7 @@ use tokio::sync::Notify;
 use crate::budget::accounts::Marks;
 use crate::budget::amount::{Amount, Trip};
 use crate::budget::breaker::Breaker;
+use crate::budget::holdings::{ClusterNumber, HoldingId, Holdings};
 use crate::budget::limits::{Excessive, Kind, Limits};
 use crate::budget::overrides::{InForce, Override, Overrides};
 use crate::budget::rate::Rate;
@@ -31,9 +32,8 @@ pub struct Account {
     pub(super) penalised: AtomicBool,
     /// When it was over one last, in nanoseconds of the caller's clock.
     pub(super) over_at: AtomicU64,
-    /// The cluster it has servers of, by any number but zero; and whether there are others.
-    pub(super) home: AtomicUsize,
-    pub(super) is_wide: AtomicBool,
+    /// Those of its servers that are leased, by cluster.
+    holdings: Holdings,
     pub(super) rate: Rate,
     pub(super) logins: Rate,
     pub(super) time: Spend,
@@ -47,6 +47,8 @@ pub struct Account {
     slot_freed: Notify,
     pub totals: Totals,
     pub(super) marks: Marks,
+    /// Of statements that its sessions keep in the gate.
+    pub(super) text_bytes: AtomicUsize,
 }
 
 /// Totals since the account was opened; for the console and the metrics.
@@ -88,9 +90,12 @@ pub struct Permit(Arc<Account>);
 #[derive(Debug)]
 pub struct ClientSlot(Arc<Account>);
 
-/// A server connection is leased, or will be in a moment; dropping this gives it back.
+/// A server connection of a cluster is leased, or will be in a moment; dropping this gives it back.
 #[derive(Debug)]
-pub struct ServerSlot(Arc<Account>);
+pub struct ServerSlot {
+    account: Arc<Account>,
+    holding: HoldingId,
+}
 
 /// A session may keep its server; dropping this takes that back.
 #[derive(Debug)]
@@ -98,26 +103,35 @@ pub struct PinSlot(Arc<Account>);
 
 /// A slot of one who waits in line for a server. Dropping it gives the slot back.
 #[derive(Debug)]
-pub struct Reservation(Option<ServerSlot>);
+pub struct Reservation(Option<Arc<Account>>);
 
 impl Reservation {
-    /// The slot itself, for whoever is given a server.
-    pub fn redeem(mut self) -> Option<ServerSlot> {
-        self.take()
-    }
-
-    fn take(&mut self) -> Option<ServerSlot> {
-        let slot = self.0.take()?;
-        slot.0.reserved.fetch_sub(1, Ordering::Relaxed);
-        Some(slot)
+    /// The slot itself, for whoever is given a server of this cluster.
+    pub fn redeem(mut self, cluster: ClusterNumber) -> Option<ServerSlot> {
+        let account = self.0.take()?;
+        account.reserved.fetch_sub(1, Ordering::Relaxed);
+        Some(ServerSlot::new(account, cluster))
     }
 }
 
 impl ServerSlot {
+    /// Of one that is counted among all the tenant's servers already.
+    fn new(account: Arc<Account>, cluster: ClusterNumber) -> Self {
+        let holding = account.holdings.enter(cluster);
+        Self { account, holding }
+    }
+
     /// Whose it is.
     #[inline]
     pub fn account(&self) -> &Account {
-        &self.0
+        &self.account
+    }
+
+    /// Books time in which its server was leased, in microseconds.
+    #[inline]
+    pub fn book(&self, micros: u64) {
+        self.account.totals.server_time_us.fetch_add(micros, Ordering::Relaxed);
+        self.account.holdings.book(self.holding, micros);
     }
 }
 
@@ -192,7 +206,7 @@ impl Account {
         match held {
             Ok(it) => Ok(Some(it)),
             Err(_) if limits.only_report => {
-                self.tallies.would_refuse(budget.into());
+                self.tallies.would_refuse(budget);
                 Ok(None)
             }
             Err((used, after)) => Err(Over::after(budget, used, after)),
@@ -218,7 +232,7 @@ impl Account {
                 let used = Amount::Count(self.at_once.load(Ordering::Relaxed).into());
                 return Err(Over { budget: Budget::AtOnce, used, retry_after: None });
             }
-            self.tallies.would_refuse(Kind::AtOnce);
+            self.tallies.would_refuse(Budget::AtOnce);
             self.at_once.fetch_add(1, Ordering::Relaxed);
         }
         Ok(Permit(self.clone()))
@@ -254,8 +268,8 @@ impl Account {
     }
 
     /// Notes what was refused, cancelled or ended because of a limit.
-    pub fn count_refused(&self, kind: Kind) {
-        self.tallies.refused(kind);
+    pub fn count_refused(&self, budget: Budget) {
+        self.tallies.refused(budget);
     }
 
     /// What would have been refused so far, were the budgets enforced.
@@ -265,7 +279,7 @@ impl Account {
 
     /// Notes that a request waits.
     pub fn wait(self: &Arc<Self>, budget: Budget) -> Waiting {
-        Waiting::new(self.clone(), budget.into())
+        Waiting::new(self.clone(), budget)
     }
 
     /// Sets a limit for a while.
@@ -301,27 +315,40 @@ impl Account {
         take_below(&self.clients, limit).then(|| ClientSlot(self.clone()))
     }
 
-    /// Lets the tenant have one more server connection.
+    /// Lets the tenant have one more server connection, of this cluster.
     #[inline]
-    pub fn lease(self: &Arc<Self>, own: &Limits) -> Option<ServerSlot> {
+    pub fn lease(self: &Arc<Self>, own: &Limits, cluster: ClusterNumber) -> Option<ServerSlot> {
+        self.take_server(own).then(|| ServerSlot::new(self.clone(), cluster))
+    }
+
+    #[inline]
+    fn take_server(&self, own: &Limits) -> bool {
         let limits = self.limits(own);
         let limit = match self.is_penalised(&limits) {
             false => limits.servers,
             true => Some(1),
         };
         match limit {
-            Some(limit) if !take_below(&self.servers, limit) => return None,
-            Some(_) => {}
-            None => drop(self.servers.fetch_add(1, Ordering::Relaxed)),
+            Some(limit) => take_below(&self.servers, limit),
+            None => {
+                self.servers.fetch_add(1, Ordering::Relaxed);
+                true
+            }
         }
-        Some(ServerSlot(self.clone()))
     }
 
     /// The same for one who will wait for it in line.
     pub fn reserve(self: &Arc<Self>, own: &Limits) -> Option<Reservation> {
-        let slot = self.lease(own)?;
+        if !self.take_server(own) {
+            return None;
+        }
         self.reserved.fetch_add(1, Ordering::Relaxed);
-        Some(Reservation(Some(slot)))
+        Some(Reservation(Some(self.clone())))
+    }
+
+    fn give_server_back(&self) {
+        self.servers.fetch_sub(1, Ordering::Relaxed);
+        self.slot_freed.notify_one();
     }
 
     /// Lets one more session keep its server.
@@ -349,6 +376,12 @@ impl Account {
         let read = |count: &AtomicU32| count.load(Ordering::Relaxed);
         let servers = read(&self.servers).saturating_sub(read(&self.reserved));
         (read(&self.clients), read(&self.at_once), servers)
+    }
+
+    /// Servers of one cluster that it has, and the time it had some that it gave back, in
+    /// microseconds: how much more it is than before counts, not how much it is.
+    pub fn in_cluster(&self, cluster: ClusterNumber) -> (u32, u64) {
+        self.holdings.of(cluster)
     }
 
     pub(super) fn waiting_for_servers(&self) -> u32 {
@@ -381,8 +414,8 @@ impl Drop for ClientSlot {
 
 impl Drop for ServerSlot {
     fn drop(&mut self) {
-        self.0.servers.fetch_sub(1, Ordering::Relaxed);
-        self.0.slot_freed.notify_one();
+        self.account.holdings.leave(self.holding);
+        self.account.give_server_back();
     }
 }
 
@@ -394,7 +427,10 @@ impl Drop for PinSlot {
 
 impl Drop for Reservation {
     fn drop(&mut self) {
-        drop(self.take());
+        if let Some(account) = self.0.take() {
+            account.reserved.fetch_sub(1, Ordering::Relaxed);
+            account.give_server_back();
+        }
     }
 }
 
@@ -414,8 +450,8 @@ mod tests {
         let limits =
             Limits { queries_at_once: one, clients: one, servers: one, ..Limits::default() };
         let (permit, slot) = (account.admit(&limits).unwrap(), account.connect(&limits));
-        let server = account.lease(&limits);
-        assert!(server.is_some() && account.lease(&limits).is_none());
+        let server = account.lease(&limits, 1);
+        assert!(server.is_some() && account.lease(&limits, 1).is_none());
         assert!(account.reserve(&limits).is_none());
         let over = Over { budget: Budget::AtOnce, used: Amount::Count(1), retry_after: None };
         assert_eq!(account.admit(&limits).unwrap_err(), over);

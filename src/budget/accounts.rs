@@ -264,6 +264,7 @@ mod tests {
 
     use super::*;
     use crate::budget::{Allowance, Kind, Limits, Override, Trip};
+    use crate::error::Budget;
 
     fn at(seconds: u64) -> Duration {
         Duration::from_secs(seconds)
@@ -364,7 +365,7 @@ mod tests {
         assert_eq!(pay(&|it| assert!(!times_out(it))), 3601);
         assert_eq!(pay(&|it| assert!(!times_out(it) && times_out(it))), 30 + 3600);
         let set = |it: &Account| {
-            let (kind, limits) = (Kind::Rate, Box::default());
+            let (kind, limits) = (Kind::Budget(Budget::Rate), Box::default());
             it.set_override(Override { kind, limits, until: SystemTime::UNIX_EPOCH, serial: 1 });
         };
         assert_eq!(pay(&set), u64::MAX);

@@ -90,23 +90,11 @@ impl Limits {
     }
 }
 
-/// What there is a limit of. Named as the settings name it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+/// What there is a limit of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    Clients,
-    Logins,
-    Rate,
-    AtOnce,
-    DatabaseTime,
-    BytesOut,
-    Servers,
-    Pins,
-    PinIdle,
-    QueryTime,
-    TransactionTime,
-    ClientIdle,
-    IdleInTransaction,
-    Breaker,
+    /// Something that can be used up.
+    Budget(Budget),
     Wait,
     Weight,
     ServersMin,
@@ -114,43 +102,15 @@ pub enum Kind {
 
 impl Kind {
     /// Every kind, in the order of SHOW BUDGETS.
-    pub const ALL: [Self; 17] = [
-        Self::Clients,
-        Self::Logins,
-        Self::Rate,
-        Self::AtOnce,
-        Self::DatabaseTime,
-        Self::BytesOut,
-        Self::Servers,
-        Self::Pins,
-        Self::PinIdle,
-        Self::QueryTime,
-        Self::TransactionTime,
-        Self::ClientIdle,
-        Self::IdleInTransaction,
-        Self::Breaker,
-        Self::Wait,
-        Self::Weight,
-        Self::ServersMin,
-    ];
+    pub fn all() -> impl Iterator<Item = Self> {
+        let others = [Self::Wait, Self::Weight, Self::ServersMin];
+        Budget::ALL.into_iter().map(Self::Budget).chain(others)
+    }
 
     /// The key in the settings.
     pub fn name(self) -> &'static str {
         match self {
-            Self::Clients => "clients",
-            Self::Logins => "logins_per_second",
-            Self::Rate => "queries_per_second",
-            Self::AtOnce => "queries_at_once",
-            Self::DatabaseTime => "database_time",
-            Self::BytesOut => "bytes_out",
-            Self::Servers => "servers",
-            Self::Pins => "pins",
-            Self::PinIdle => "pin_idle",
-            Self::QueryTime => "query_time",
-            Self::TransactionTime => "transaction_time",
-            Self::ClientIdle => "client_idle",
-            Self::IdleInTransaction => "idle_in_transaction",
-            Self::Breaker => "breaker",
+            Self::Budget(budget) => budget.key(),
             Self::Wait => "budget_wait",
             Self::Weight => "weight",
             Self::ServersMin => "servers_min",
@@ -160,35 +120,38 @@ impl Kind {
     /// The kind of this name; `db_time` is short for `database_time`.
     pub fn named(name: &str) -> Option<Self> {
         if name.eq_ignore_ascii_case("db_time") {
-            return Some(Self::DatabaseTime);
+            return Some(Self::Budget(Budget::DatabaseTime));
         }
-        Self::ALL.into_iter().find(|kind| kind.name().eq_ignore_ascii_case(name))
+        Self::all().find(|kind| kind.name().eq_ignore_ascii_case(name))
     }
 
     /// Takes this one limit over from `other`. A rate brings its burst along, which would let
     /// through what the rate is to stop.
     pub(super) fn take(self, limits: &mut Limits, other: &Limits) {
+        use Budget as B;
         match self {
-            Self::Clients => limits.clients = other.clients,
-            Self::Logins => {
+            Self::Budget(B::Clients) => limits.clients = other.clients,
+            Self::Budget(B::Logins) => {
                 limits.logins_per_second = other.logins_per_second;
                 limits.logins_burst = other.logins_burst;
             }
-            Self::Rate => {
+            Self::Budget(B::Rate) => {
                 limits.queries_per_second = other.queries_per_second;
                 limits.queries_burst = other.queries_burst;
             }
-            Self::AtOnce => limits.queries_at_once = other.queries_at_once,
-            Self::DatabaseTime => limits.database_time = other.database_time,
-            Self::BytesOut => limits.bytes_out = other.bytes_out,
-            Self::Servers => limits.servers = other.servers,
-            Self::Pins => limits.pins = other.pins,
-            Self::PinIdle => limits.pin_idle = other.pin_idle,
-            Self::QueryTime => limits.query_time = other.query_time,
-            Self::TransactionTime => limits.transaction_time = other.transaction_time,
-            Self::ClientIdle => limits.client_idle = other.client_idle,
-            Self::IdleInTransaction => limits.idle_in_transaction = other.idle_in_transaction,
-            Self::Breaker => limits.breaker = other.breaker,
+            Self::Budget(B::AtOnce) => limits.queries_at_once = other.queries_at_once,
+            Self::Budget(B::DatabaseTime) => limits.database_time = other.database_time,
+            Self::Budget(B::BytesOut) => limits.bytes_out = other.bytes_out,
+            Self::Budget(B::Servers) => limits.servers = other.servers,
+            Self::Budget(B::Pins) => limits.pins = other.pins,
+            Self::Budget(B::PinIdle) => limits.pin_idle = other.pin_idle,
+            Self::Budget(B::QueryTime) => limits.query_time = other.query_time,
+            Self::Budget(B::TransactionTime) => limits.transaction_time = other.transaction_time,
+            Self::Budget(B::ClientIdle) => limits.client_idle = other.client_idle,
+            Self::Budget(B::IdleInTransaction) => {
+                limits.idle_in_transaction = other.idle_in_transaction
+            }
+            Self::Budget(B::Breaker) => limits.breaker = other.breaker,
             Self::Wait => limits.budget_wait = other.budget_wait,
             Self::Weight => limits.weight = other.weight,
             Self::ServersMin => limits.servers_min = other.servers_min,
@@ -197,6 +160,7 @@ impl Kind {
 
     /// The limit of this kind, and its window as people write it.
     pub fn limit(self, limits: &Limits) -> Option<(Amount, Option<String>)> {
+        use Budget as B;
         let count = |limit: Option<u32>| limit.map(|limit| (Amount::Count(limit.into()), None));
         let second = |limit, burst: Option<u32>| {
             let bursts = burst.map_or_else(String::new, |burst| format!(", bursts of {burst}"));
@@ -205,22 +169,24 @@ impl Kind {
         let time = |limit: Option<Duration>| limit.map(|limit| (Amount::Time(limit), None));
         let window = |it: Allowance| Some(Amount::Time(it.window).to_string());
         match self {
-            Self::Clients => count(limits.clients),
-            Self::Logins => second(limits.logins_per_second, limits.logins_burst),
-            Self::Rate => second(limits.queries_per_second, limits.queries_burst),
-            Self::AtOnce => count(limits.queries_at_once),
-            Self::DatabaseTime => {
+            Self::Budget(B::Clients) => count(limits.clients),
+            Self::Budget(B::Logins) => second(limits.logins_per_second, limits.logins_burst),
+            Self::Budget(B::Rate) => second(limits.queries_per_second, limits.queries_burst),
+            Self::Budget(B::AtOnce) => count(limits.queries_at_once),
+            Self::Budget(B::DatabaseTime) => {
                 limits.database_time.map(|it| (Amount::micros(it.amount), window(it)))
             }
-            Self::BytesOut => limits.bytes_out.map(|it| (Amount::Bytes(it.amount), window(it))),
-            Self::Servers => count(limits.servers),
-            Self::Pins => count(limits.pins),
-            Self::PinIdle => time(limits.pin_idle),
-            Self::QueryTime => time(limits.query_time),
-            Self::TransactionTime => time(limits.transaction_time),
-            Self::ClientIdle => time(limits.client_idle),
-            Self::IdleInTransaction => time(limits.idle_in_transaction),
-            Self::Breaker => limits.breaker.map(|trip| {
+            Self::Budget(B::BytesOut) => {
+                limits.bytes_out.map(|it| (Amount::Bytes(it.amount), window(it)))
+            }
+            Self::Budget(B::Servers) => count(limits.servers),
+            Self::Budget(B::Pins) => count(limits.pins),
+            Self::Budget(B::PinIdle) => time(limits.pin_idle),
+            Self::Budget(B::QueryTime) => time(limits.query_time),
+            Self::Budget(B::TransactionTime) => time(limits.transaction_time),
+            Self::Budget(B::ClientIdle) => time(limits.client_idle),
+            Self::Budget(B::IdleInTransaction) => time(limits.idle_in_transaction),
+            Self::Budget(B::Breaker) => limits.breaker.map(|trip| {
                 (Amount::Count(trip.timeouts.into()), Some(format!("{} queries", trip.of)))
             }),
             Self::Wait => {
@@ -229,27 +195,6 @@ impl Kind {
             }
             Self::Weight => count(limits.weight),
             Self::ServersMin => count(limits.servers_min),
-        }
-    }
-}
-
-impl From<Budget> for Kind {
-    fn from(budget: Budget) -> Self {
-        match budget {
-            Budget::Clients => Self::Clients,
-            Budget::Logins => Self::Logins,
-            Budget::Rate => Self::Rate,
-            Budget::AtOnce => Self::AtOnce,
-            Budget::DatabaseTime => Self::DatabaseTime,
-            Budget::BytesOut => Self::BytesOut,
-            Budget::Servers => Self::Servers,
-            Budget::Pins => Self::Pins,
-            Budget::PinIdle => Self::PinIdle,
-            Budget::QueryTime => Self::QueryTime,
-            Budget::TransactionTime => Self::TransactionTime,
-            Budget::ClientIdle => Self::ClientIdle,
-            Budget::IdleInTransaction => Self::IdleInTransaction,
-            Budget::Breaker => Self::Breaker,
         }
     }
 }

@@ -100,6 +100,10 @@ impl Overrides {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::Budget;
+
+    const RATE: Kind = Kind::Budget(Budget::Rate);
+    const CLIENTS: Kind = Kind::Budget(Budget::Clients);
 
     fn set(overrides: &Overrides, kind: Kind, limits: Limits, serial: u64) {
         let until = SystemTime::UNIX_EPOCH;
@@ -117,18 +121,18 @@ mod tests {
         };
         assert!(matches!(overrides.over(&own), InForce::Own(_)));
         let five = Limits { queries_per_second: Some(5), clients: Some(9), ..Limits::default() };
-        set(&overrides, Kind::Rate, five, 1);
+        set(&overrides, RATE, five, 1);
         let now = overrides.over(&own);
         assert_eq!(
             (now.queries_per_second, now.queries_burst, now.clients),
             (Some(5), None, Some(3))
         );
         // None lifts a limit; the deadline of the first does not end the second.
-        set(&overrides, Kind::Rate, Limits::default(), 2);
+        set(&overrides, RATE, Limits::default(), 2);
         assert_eq!(overrides.over(&own).queries_per_second, None);
         assert!(!overrides.remove(|it| it.serial == 1));
-        assert!(overrides.until(Kind::Rate).is_some() && overrides.until(Kind::Clients).is_none());
-        assert!(overrides.remove(|it| it.kind == Kind::Rate));
+        assert!(overrides.until(RATE).is_some() && overrides.until(CLIENTS).is_none());
+        assert!(overrides.remove(|it| it.kind == RATE));
         assert!(matches!(overrides.over(&own), InForce::Own(_)));
     }
 
@@ -156,11 +160,10 @@ mod tests {
             servers_min: Some(1),
             ..Limits::default()
         };
-        for kind in Kind::ALL {
+        for kind in Kind::all() {
             let mut limits = Limits::default();
             kind.take(&mut limits, &full);
-            let shown: Vec<_> =
-                Kind::ALL.into_iter().filter(|it| it.limit(&limits).is_some()).collect();
+            let shown: Vec<_> = Kind::all().filter(|it| it.limit(&limits).is_some()).collect();
             assert_eq!(shown, [kind]);
             assert_eq!(Kind::named(&kind.name().to_uppercase()), Some(kind));
         }

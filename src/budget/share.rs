@@ -50,30 +50,6 @@ impl Account {
             && limits.charges()
     }
 
-    /// Notes of which cluster it has got a server, by any number but zero. That server is counted
-    /// already.
-    #[inline]
-    pub fn uses(&self, cluster: usize) {
-        if self.home.load(Ordering::Relaxed) != cluster {
-            self.move_or_widen(cluster);
-        }
-    }
-
-    fn move_or_widen(&self, cluster: usize) {
-        let former = self.home.load(Ordering::Relaxed);
-        // What it has elsewhere has ended.
-        let moves = former == 0 || self.servers_taken() <= 1;
-        if moves {
-            self.home.store(cluster, Ordering::Relaxed);
-        }
-        self.is_wide.store(!moves, Ordering::Relaxed);
-    }
-
-    /// Whether it may have servers of more than one cluster. Who does is counted in none of them.
-    pub fn is_wide(&self) -> bool {
-        self.is_wide.load(Ordering::Relaxed)
-    }
-
     /// Whether it was over a budget a moment ago, for which it has less still.
     pub(super) fn is_cooling(&self, now: Duration) -> bool {
         let over_at = Duration::from_nanos(self.over_at.load(Ordering::Relaxed));
@@ -118,26 +94,26 @@ mod tests {
             |limits: &Limits, millis| account.charge(limits, Duration::from_millis(millis)).is_ok();
         assert!(charge(&limits, 0));
         assert_eq!(account.share(&limits), Share { weight: 3000, minimum: 2 });
-        let both = [(); 2].map(|()| account.lease(&limits));
+        let both = [(); 2].map(|()| account.lease(&limits, 1));
         assert!(both.iter().all(Option::is_some));
         drop(both);
         assert!(charge(&limits, 0), "it is not refused");
         assert_eq!(account.share(&limits), Share { weight: 30, minimum: 0 });
-        let one = account.lease(&limits);
-        assert!(one.is_some() && account.lease(&limits).is_none());
+        let one = account.lease(&limits, 1);
+        assert!(one.is_some() && account.lease(&limits, 1).is_none());
         // Whoever changes its mind about the tenant is heard at once.
         let refused = Limits { over_budget: Excessive::Refuse, ..limits.clone() };
-        assert!(account.lease(&refused).is_some() && !charge(&refused, 0));
+        assert!(account.lease(&refused, 1).is_some() && !charge(&refused, 0));
         let reported = Limits { only_report: true, ..limits.clone() };
         assert!(charge(&reported, 0), "only counted");
         assert_eq!(account.share(&reported).weight, 3000);
-        assert!(charge(&limits, 0) && account.lease(&limits).is_none());
+        assert!(charge(&limits, 0) && account.lease(&limits, 1).is_none());
         let over = account.overdrawn(&limits, Duration::ZERO).unwrap();
         let after = Some(Duration::from_millis(100));
         assert_eq!((over.budget, over.retry_after), (Budget::Rate, after));
         assert_eq!(account.overdrawn(&limits, Duration::from_millis(100)), None);
         assert!(charge(&limits, 2000), "there is room again");
-        assert!(account.lease(&limits).is_some());
+        assert!(account.lease(&limits, 1).is_some());
     }
 
     #[test]
@@ -159,22 +135,6 @@ mod tests {
             assert_eq!(account.charge(&limits, Duration::from_millis(millis)), Ok(false));
             assert_eq!(account.is_penalised(&limits), millis < 3999, "after {millis} ms");
         }
-    }
-
-    #[test]
-    fn servers_of_two_clusters_are_known_until_those_of_one_are_gone() {
-        let (account, limits) = (Arc::new(Account::default()), Limits::default());
-        let lease = |cluster| {
-            let slot = account.lease(&limits).unwrap();
-            account.uses(cluster);
-            (slot, account.is_wide())
-        };
-        let first = [lease(1), lease(1)];
-        assert!(first.iter().all(|(_, wide)| !wide));
-        let other = lease(2);
-        assert!(other.1 && lease(1).1, "also when one of the first comes last");
-        drop((first, other));
-        assert!(!lease(2).1);
     }
 
     #[test]

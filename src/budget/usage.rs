@@ -8,6 +8,7 @@ use parking_lot::Mutex;
 use crate::budget::account::Account;
 use crate::budget::amount::Amount;
 use crate::budget::limits::{Kind, Limits};
+use crate::error::Budget;
 
 /// One limit and what is used of it.
 #[derive(Clone, Debug, PartialEq)]
@@ -28,9 +29,9 @@ pub struct Usage {
     pub until: Option<SystemTime>,
 }
 
-/// Counts by kind, kept where something is over a limit or waits: most tenants never need them.
+/// Counts by budget, kept where something is over a limit or waits: most tenants never need them.
 #[derive(Debug, Default)]
-pub struct Tallies(Mutex<Option<Box<[Tally; Kind::ALL.len()]>>>);
+pub struct Tallies(Mutex<Option<Box<[Tally; Budget::ALL.len()]>>>);
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Tally {
@@ -40,27 +41,27 @@ struct Tally {
 }
 
 impl Tallies {
-    fn change(&self, kind: Kind, change: impl FnOnce(&mut Tally)) {
+    fn change(&self, budget: Budget, change: impl FnOnce(&mut Tally)) {
         let mut all = self.0.lock();
-        if let Some(tally) = all.get_or_insert_default().get_mut(kind as usize) {
+        if let Some(tally) = all.get_or_insert_default().get_mut(budget as usize) {
             change(tally);
         }
     }
 
-    pub(super) fn refused(&self, kind: Kind) {
-        self.change(kind, |tally| tally.refused += 1);
+    pub(super) fn refused(&self, budget: Budget) {
+        self.change(budget, |tally| tally.refused += 1);
     }
 
-    pub(super) fn would_refuse(&self, kind: Kind) {
-        self.change(kind, |tally| tally.would_refuse += 1);
+    pub(super) fn would_refuse(&self, budget: Budget) {
+        self.change(budget, |tally| tally.would_refuse += 1);
     }
 
-    fn read(&self, kind: Kind) -> Tally {
+    fn read(&self, budget: Budget) -> Tally {
         let all = self.0.lock();
-        all.as_ref().and_then(|all| all.get(kind as usize)).copied().unwrap_or_default()
+        all.as_ref().and_then(|all| all.get(budget as usize)).copied().unwrap_or_default()
     }
 
-    /// Of all kinds: what would have been refused.
+    /// Of all: what would have been refused.
     pub(super) fn would_refuse_in_all(&self) -> u64 {
         let all = self.0.lock();
         all.iter().flat_map(|all| all.iter()).map(|tally| tally.would_refuse).sum()
@@ -69,12 +70,12 @@ impl Tallies {
 
 /// A request waits for its budget; dropping this ends the wait.
 #[derive(Debug)]
-pub struct Waiting(Arc<Account>, Kind);
+pub struct Waiting(Arc<Account>, Budget);
 
 impl Waiting {
-    pub(super) fn new(account: Arc<Account>, kind: Kind) -> Self {
-        account.tallies.change(kind, |tally| tally.waiting += 1);
-        Self(account, kind)
+    pub(super) fn new(account: Arc<Account>, budget: Budget) -> Self {
+        account.tallies.change(budget, |tally| tally.waiting += 1);
+        Self(account, budget)
     }
 }
 
@@ -89,7 +90,7 @@ impl Account {
     /// refused something.
     pub fn usage(&self, own: &Limits, now: Duration) -> Vec<Usage> {
         let limits = self.limits(own);
-        let all = Kind::ALL.into_iter().map(|kind| self.usage_of(kind, &limits, now));
+        let all = Kind::all().map(|kind| self.usage_of(kind, &limits, now));
         all.filter(|it| {
             let used = matches!(it.used, Some(Amount::Count(1..)));
             it.limit.is_some() || it.until.is_some() || used || it.refused + it.would_refuse > 0
@@ -98,34 +99,45 @@ impl Account {
     }
 
     fn usage_of(&self, kind: Kind, limits: &Limits, now: Duration) -> Usage {
-        let Tally { mut waiting, refused, would_refuse } = self.tallies.read(kind);
+        use Budget as B;
+        let tally = match kind {
+            Kind::Budget(budget) => self.tallies.read(budget),
+            Kind::Wait | Kind::Weight | Kind::ServersMin => Tally::default(),
+        };
+        let Tally { mut waiting, refused, would_refuse } = tally;
         let (clients, at_once, servers) = self.in_use();
         let (limit, window) = kind.limit(limits).unzip();
         let count = |count: u32| Some(Amount::Count(count.into()));
         let used = match kind {
-            Kind::Clients => count(clients),
-            Kind::AtOnce => count(at_once),
-            Kind::Servers => {
+            Kind::Budget(B::Clients) => count(clients),
+            Kind::Budget(B::AtOnce) => count(at_once),
+            Kind::Budget(B::Servers) => {
                 waiting = self.waiting_for_servers();
                 count(servers)
             }
-            Kind::Pins => count(self.pinned_now()),
-            Kind::Rate => limits.queries_per_second.and_then(|rate| {
+            Kind::Budget(B::Pins) => count(self.pinned_now()),
+            Kind::Budget(B::Rate) => limits.queries_per_second.and_then(|rate| {
                 count(self.rate.used(now, rate, limits.queries_burst.unwrap_or(rate)))
             }),
-            Kind::Logins => limits.logins_per_second.and_then(|rate| {
+            Kind::Budget(B::Logins) => limits.logins_per_second.and_then(|rate| {
                 count(self.logins.used(now, rate, limits.logins_burst.unwrap_or(rate)))
             }),
-            Kind::DatabaseTime => limits.database_time.map(|_| Amount::micros(self.time.used(now))),
-            Kind::BytesOut => limits.bytes_out.map(|_| Amount::Bytes(self.bytes.used(now))),
-            Kind::Breaker => {
+            Kind::Budget(B::DatabaseTime) => {
+                limits.database_time.map(|_| Amount::micros(self.time.used(now)))
+            }
+            Kind::Budget(B::BytesOut) => {
+                limits.bytes_out.map(|_| Amount::Bytes(self.bytes.used(now)))
+            }
+            Kind::Budget(B::Breaker) => {
                 limits.breaker.map(|trip| Amount::Count(self.breaker.state(trip, now).0))
             }
-            Kind::PinIdle
-            | Kind::QueryTime
-            | Kind::TransactionTime
-            | Kind::ClientIdle
-            | Kind::IdleInTransaction
+            Kind::Budget(
+                B::PinIdle
+                | B::QueryTime
+                | B::TransactionTime
+                | B::ClientIdle
+                | B::IdleInTransaction,
+            )
             | Kind::Wait
             | Kind::Weight
             | Kind::ServersMin => None,
@@ -150,13 +162,13 @@ mod tests {
         let kinds = |limits: &Limits| -> Vec<Kind> {
             account.usage(limits, Duration::ZERO).iter().map(|it| it.kind).collect()
         };
-        assert_eq!(kinds(&limits), [Kind::Clients]);
+        assert_eq!(kinds(&limits), [Kind::Budget(Budget::Clients)]);
         drop(slot);
         let window = Duration::from_secs(60);
         let database_time = Some(Allowance { amount: 5_000_000, window });
         let limits = Limits { database_time, ..limits };
-        let waits = Waiting::new(account.clone(), Kind::DatabaseTime);
-        account.tallies.refused(Kind::DatabaseTime);
+        let waits = Waiting::new(account.clone(), Budget::DatabaseTime);
+        account.tallies.refused(Budget::DatabaseTime);
         let rows = account.usage(&limits, Duration::ZERO);
         let [row] = rows.as_slice() else { panic!("{rows:?}") };
         assert_eq!(

@@ -269,7 +269,7 @@ impl Credentials {
             return Err(("user has 1 to 63 bytes and no dot".to_owned(), hint));
         }
         let Some(verifier) = Verifier::parse(verifier) else {
-            let hint = "Copy rolpassword from pg_authid: \
+            let hint = "tenantgate token scram makes one: \
                         SCRAM-SHA-256$<iterations>:<salt>$<stored key>:<server key>.";
             return Err(("not a SCRAM-SHA-256 verifier".to_owned(), hint));
         };

@@ -73,7 +73,13 @@ impl Hosts {
                 }
             }
         };
-        if allowed { Ok(()) } else { Err("it leads to a host that is not allowed") }
+        match (allowed, known.iter().any(|known| known.is_beside(host))) {
+            (true, _) => Ok(()),
+            (false, true) => Err("its cluster has this host at another port, which is not allowed"),
+            (false, false) => {
+                Err("a host that is not allowed: none of its cluster's or of hosts in [catalog]")
+            }
+        }
     }
 
     fn names_allow(&self, name: &str) -> bool {

@@ -29,11 +29,11 @@ use std::sync::Arc;
 use rpds::RedBlackTreeMapSync;
 
 pub use credential::{
-    CertificateName, CertificateRecord, CredentialKind, CredentialPlan, CredentialRecord,
-    Credentials, ScramRecord, TenantName,
+    CertificateName, CertificateRecord, CredentialPlan, CredentialRecord, Credentials, ScramRecord,
+    TenantName,
 };
 pub use face::Face;
-pub use holds::{Database, Holds, Names as HeldNames, Scope, database_of};
+pub use holds::{Database, Holds, Scope, database_of};
 pub use hosts::Hosts;
 pub use lazy::{CannotTell, Key, LOOKUP_TIME, Lookups, Pin, Whose};
 pub use live::Live;
@@ -57,7 +57,7 @@ type Map<K, V> = RedBlackTreeMapSync<K, V>;
 pub struct Catalog {
     tenants: Map<TenantId, Arc<Tenant>>,
     services: Services,
-    tokens: Map<String, TokenRecord>,
+    tokens: Map<String, Arc<TokenRecord>>,
     credentials: Credentials,
     clusters: Arc<BTreeMap<String, Arc<Cluster>>>,
     /// What is wrong with rows of a table, by the tenant's id.
@@ -139,7 +139,7 @@ impl Catalog {
     }
 
     /// What is kept of the token with this id.
-    pub fn token(&self, token_id: &str) -> Option<&TokenRecord> {
+    pub fn token(&self, token_id: &str) -> Option<&Arc<TokenRecord>> {
         self.tokens.get(token_id)
     }
 

@@ -90,6 +90,30 @@ pub struct TenantPlan {
     pub read_only_role: Option<String>,
 }
 
+impl TenantPlan {
+    /// One that says nothing but this.
+    pub fn new(isolation: Isolation, cluster: String) -> Self {
+        Self {
+            isolation,
+            cluster,
+            connection_string: None,
+            role: None,
+            schema: None,
+            tier: None,
+            state: TenantState::Active,
+            tokens: Vec::new(),
+            credentials: Vec::new(),
+            allow_from: Vec::new(),
+            limits: LimitsPlan::default(),
+            allow_superuser: false,
+            issuer: None,
+            roles: BTreeMap::new(),
+            default_role: None,
+            read_only_role: None,
+        }
+    }
+}
+
 /// An opaque token's words.
 #[derive(Clone, Debug, Default)]
 pub struct TokenPlan {
@@ -145,35 +169,6 @@ pub struct LimitsPlan {
 }
 
 impl LimitsPlan {
-    /// No words at all.
-    pub const NONE: &'static Self = &Self {
-        clients: None,
-        logins_per_second: None,
-        logins_burst: None,
-        queries_per_second: None,
-        queries_burst: None,
-        queries_at_once: None,
-        database_time: None,
-        bytes_out: None,
-        servers: None,
-        pins: None,
-        pin_idle: None,
-        query_time: None,
-        transaction_time: None,
-        client_idle: None,
-        idle_in_transaction: None,
-        breaker: None,
-        breaker_pause: None,
-        budget_wait: None,
-        weight: None,
-        servers_min: None,
-        over_budget: None,
-        enforce_budgets: None,
-        pooling: None,
-        prepare_threshold: None,
-        report_only: None,
-    };
-
     /// The limits that hold when these are laid over a tier's.
     pub fn over(&self, tier: &Self) -> Limits {
         Limits {

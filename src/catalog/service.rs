@@ -104,7 +104,7 @@ fn service(
     }
     let cluster = builder.cluster(&plan.cluster, &place, &mut faults);
     let own = (&plan.limits, Place::ServiceLimits(name.to_owned()));
-    faults.extend(builder.limits(own, (plan.tier.as_deref(), tier), cluster.as_deref()));
+    faults.extend(builder.limits(own, (plan.tier.as_deref(), &*tier), cluster.as_deref()));
     let conninfo = match Conninfo::read(&plan.connection_string, &builder.plan().folder) {
         Ok(conninfo) => Some(Arc::new(conninfo.away_from(builder.plan().hosts.own()))),
         Err(error) => {
@@ -128,10 +128,10 @@ fn service(
         route: Route { cluster, conninfo, allow_superuser: false, reach: None },
         context: Arc::new(Context::of_service()),
         tier: plan.tier.clone().unwrap_or_else(|| TIER_DEFAULT.to_owned()),
-        limits: plan.limits.over(tier),
+        limits: plan.limits.over(&tier),
         pooling: Pooling::Transaction,
         prepare_threshold: None,
-        report_only: plan.limits.reported(tier),
+        report_only: plan.limits.reported(&tier),
         service: Some(Arc::new(service)),
         issuer: None,
         roles: BTreeMap::new(),

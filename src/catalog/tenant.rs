@@ -229,6 +229,8 @@ pub enum TenantState {
 }
 
 impl TenantState {
+    const ALL: [Self; 4] = [Self::Active, Self::ReadOnly, Self::Paused, Self::Disabled];
+
     /// The word used in settings and console.
     pub fn name(self) -> &'static str {
         match self {
@@ -237,6 +239,11 @@ impl TenantState {
             Self::Paused => "paused",
             Self::Disabled => "disabled",
         }
+    }
+
+    /// The one of this word.
+    pub fn named(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|it| it.name() == word)
     }
 }
 

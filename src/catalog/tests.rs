@@ -7,7 +7,7 @@ use crate::isolation::Isolation;
 
 const LOGIN: &str = "host=127.0.0.1 user=tg dbname=app";
 
-fn cluster(capacity: usize, connection_string: Option<&str>) -> ClusterPlan {
+pub(crate) fn cluster(capacity: usize, connection_string: Option<&str>) -> ClusterPlan {
     ClusterPlan {
         cluster: Cluster::new("main".to_owned(), capacity),
         connection_string: connection_string.map(str::to_owned),
@@ -19,28 +19,14 @@ fn cluster(capacity: usize, connection_string: Option<&str>) -> ClusterPlan {
     }
 }
 
-pub(super) fn tenant(isolation: Isolation) -> TenantPlan {
+pub(crate) fn tenant(isolation: Isolation) -> TenantPlan {
     TenantPlan {
-        isolation,
-        cluster: "main".to_owned(),
-        connection_string: None,
-        role: None,
         schema: (isolation == Isolation::Schema).then(|| "s".to_owned()),
-        tier: None,
-        state: TenantState::Active,
-        tokens: Vec::new(),
-        credentials: Vec::new(),
-        allow_from: Vec::new(),
-        limits: LimitsPlan::default(),
-        allow_superuser: false,
-        issuer: None,
-        roles: BTreeMap::new(),
-        default_role: None,
-        read_only_role: None,
+        ..TenantPlan::new(isolation, "main".to_owned())
     }
 }
 
-fn token(line: &str) -> TokenPlan {
+pub(crate) fn token(line: &str) -> TokenPlan {
     TokenPlan { line: line.to_owned(), ..TokenPlan::default() }
 }
 

@@ -9,8 +9,18 @@ use serde_json::{Value, json};
 use crate::catalog::Tenant;
 use crate::config::Config;
 
-/// A table for people.
+/// A table for people, of settings that are good.
 pub(super) fn table(config: &Config) -> String {
+    let elsewhere = match config.table {
+        Some(_) => "\ntenants of the tables: tenantgate catalog check",
+        None => "",
+    };
+    let (table, counts) = facts_of_all(config);
+    format!("{table}good: {counts}{elsewhere}")
+}
+
+/// The table alone, and how many there are of what.
+pub(super) fn facts_of_all(config: &Config) -> (String, String) {
     let mut table = Table::new();
     table.load_style(NOTHING);
     let titles = ["id", "isolation", "cluster", "database", "login", "role", "tier", "level"];
@@ -21,20 +31,20 @@ pub(super) fn table(config: &Config) -> String {
     }
     let counts = [
         (config.catalog.tenants().len(), "tenant"),
+        (config.catalog.services().count(), "service"),
         (config.catalog.clusters().len(), "cluster"),
         (config.issuers.len(), "issuer"),
         (config.listen.len(), "listener"),
     ];
-    let counts = counts.map(|(count, what)| {
-        let plural = if count == 1 { "" } else { "s" };
-        format!("{count} {what}{plural}")
-    });
-    let counts = format!("good: {}", counts.join(", "));
+    let counts = counts.iter().filter(|(count, what)| *count > 0 || *what != "service");
+    let counts: Vec<String> = counts
+        .map(|(count, what)| format!("{count} {what}{}", if *count == 1 { "" } else { "s" }))
+        .collect();
     let open: String = levels(config)
         .iter()
         .map(|(level, open)| format!("level {level} leaves open: {open}\n"))
         .collect();
-    format!("{}\n\n{open}{counts}", table.trim_fmt())
+    (format!("{}\n\n{open}", table.trim_fmt()), counts.join(", "))
 }
 
 /// The levels in force and what each leaves open, once each.

@@ -5,21 +5,21 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::io::{Write as _, stderr};
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::time::Instant;
 
 use clap::Args;
 use comfy_table::Table;
 use comfy_table::presets::NOTHING;
 use serde_json::{Value, json};
 
-use super::{Failure, File};
+use super::{Failure, File, tables};
+use crate::catalog::Tenant;
 use crate::config::Config;
-use crate::doctor::{self, Finding, Plan, Progress, Report, Severity, Unseen};
+use crate::doctor::{self, Finding, Plan, Progress, Report, Severity, Unseen, Ways};
+use crate::gate::Sample;
 use crate::server::Conninfo;
 use crate::spelling;
-
-/// Silence longer than this makes people wonder.
-const QUIET: Duration = Duration::from_secs(2);
 
 /// Longest part of a detail in the table; JSON has all of it.
 const DETAIL_CHARS_MAX: usize = 70;
@@ -61,6 +61,62 @@ pub(super) fn run(command: &DoctorCommand) -> Result<(String, Result<(), Failure
 }
 
 fn report(command: &DoctorCommand, config: &Config) -> Result<Report, Failure> {
+    let admin = administrator(command, config)?;
+    let wanted =
+        |name: &str| command.clusters.is_empty() || command.clusters.iter().any(|it| it == name);
+    let mut ways = Ways::default();
+    let keep = |tenant: &Arc<Tenant>| wanted(&tenant.route.cluster.name) && ways.take(tenant);
+    let Sample { catalog, faulty } = tables::sample(config, "doctor", keep)?;
+    let plan = Plan {
+        catalog: &catalog,
+        clusters: &command.clusters,
+        admin: admin.as_ref(),
+        columns: &command.columns,
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(anyhow::Error::from)?;
+    let told = Cell::new(Instant::now());
+    let tell = |Progress { done, all, dbname, step }: Progress<'_>| {
+        if told.get().elapsed() > tables::QUIET {
+            told.set(Instant::now());
+            let (dbname, step) = (shown(dbname), shown(step));
+            // With nobody left to read it there is nothing to be done.
+            let _ = writeln!(stderr(), "doctor: {done} of {all} databases, {dbname}: {step}");
+        }
+    };
+    let examined = runtime.block_on(doctor::examine(&plan, tell));
+    let mut report = examined.map_err(anyhow::Error::from)?;
+    note_missing(&mut report, command, config, faulty);
+    Ok(report)
+}
+
+/// What a clean bill would leave out: clusters without tenants, and rows that nobody can use.
+fn note_missing(report: &mut Report, command: &DoctorCommand, config: &Config, faulty: usize) {
+    let missing = |cluster: &str, what: &str, reason: String| {
+        let (cluster, database, what) = (cluster.to_owned(), String::new(), what.to_owned());
+        Unseen { cluster, database, what, reason, failed: true }
+    };
+    if faulty > 0 {
+        let reason =
+            format!("{faulty} at fault and not served: tenantgate catalog check names them");
+        report.unseen.push(missing("", "rows of the tables", reason));
+    }
+    let tables = if config.table.is_some() { " or the tables" } else { "" };
+    let nobody = format!("no tenant of the settings{tables} is");
+    let places: Vec<_> = report.visited.iter().chain(&report.unreached).collect();
+    let is_empty = |name: &&String| !places.iter().any(|(cluster, _)| cluster == *name);
+    let empty = command.clusters.iter().filter(is_empty);
+    let mut unseen: Vec<Unseen> = empty
+        .map(|name| missing(name, "everything", format!("{nobody} on cluster \"{name}\"")))
+        .collect();
+    if places.is_empty() && command.clusters.is_empty() {
+        unseen.push(missing("", "everything", format!("{nobody} on any cluster")));
+    }
+    report.unseen.extend(unseen);
+}
+
+/// Whom the command line names to ask, if it names anybody.
+fn administrator(command: &DoctorCommand, config: &Config) -> Result<Option<Conninfo>, Failure> {
     for cluster in &command.clusters {
         let known = || config.catalog.clusters().map(|cluster| cluster.name.as_str());
         if !known().any(|name| name == cluster) {
@@ -81,32 +137,14 @@ fn report(command: &DoctorCommand, config: &Config) -> Result<Report, Failure> {
     }
     let read = |text| Conninfo::read(text, Path::new(""));
     let admin = command.admin.as_deref().map(read).transpose();
-    let admin = admin.map_err(|error| Failure::Usage(format!("--admin: {error}")))?;
-    let plan = Plan {
-        catalog: &config.catalog,
-        clusters: &command.clusters,
-        admin: admin.as_ref(),
-        columns: &command.columns,
-    };
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let runtime = runtime.map_err(anyhow::Error::from)?;
-    let told = Cell::new(Instant::now());
-    let tell = |Progress { done, all, dbname, step }: Progress<'_>| {
-        if told.get().elapsed() > QUIET {
-            told.set(Instant::now());
-            let (dbname, step) = (shown(dbname), shown(step));
-            // With nobody left to read it there is nothing to be done.
-            let _ = writeln!(stderr(), "doctor: {done} of {all} databases, {dbname}: {step}");
-        }
-    };
-    let examined = runtime.block_on(doctor::examine(&plan, tell));
-    Ok(examined.map_err(anyhow::Error::from)?)
+    admin.map_err(|error| Failure::Usage(format!("--admin: {error}")))
 }
 
 /// 0 for nothing but advice, 1 for findings, 2 where something could not be asked.
 fn verdict(report: &Report) -> Result<(), Failure> {
     if report.failed() {
-        return Err(Failure::Usage("not everything could be looked at".to_owned()));
+        let how_much = if report.visited.is_empty() { "nothing" } else { "not everything" };
+        return Err(Failure::Usage(format!("{how_much} could be looked at")));
     }
     match report.count(Severity::Leak) + report.count(Severity::Weak) {
         0 => Ok(()),
@@ -145,13 +183,27 @@ pub(super) fn table(report: &Report) -> String {
             let what: Vec<&str> = what.into_iter().take(UNSEEN_MAX).collect();
             let what = shown(&what.join(", "));
             let what = if more == 0 { what } else { format!("{what} and {more} more") };
-            let _ = writeln!(text, "- {}: {what}: {}", shown(database), shown(reason));
+            let place = if database.is_empty() { String::new() } else { shown(database) + ": " };
+            let _ = writeln!(text, "- {place}{what}: {}", shown(reason));
         }
     }
-    let places = report.visited.len();
-    let plural = if places == 1 { "" } else { "s" };
-    let _ = write!(text, "\n{} in {places} database{plural}", counts(report));
+    let _ = write!(text, "\n{}", summary(report));
     text
+}
+
+/// The line that people read. Where nobody looked there are no counts.
+fn summary(report: &Report) -> String {
+    let databases = |count: usize| match count {
+        1 => "1 database".to_owned(),
+        count => format!("{count} databases"),
+    };
+    let unreached = databases(report.unreached.len()) + " could not be reached";
+    match (report.visited.len(), report.unreached.len()) {
+        (0, 0) => "nothing was looked at".to_owned(),
+        (0, _) => format!("nothing was looked at: {unreached}"),
+        (places, 0) => format!("{} in {}", counts(report), databases(places)),
+        (places, _) => format!("{} in {}; {unreached}", counts(report), databases(places)),
+    }
 }
 
 fn findings(report: &Report) -> Table {

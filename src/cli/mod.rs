@@ -9,6 +9,7 @@ mod health;
 mod install;
 mod load;
 mod moves;
+mod tables;
 #[cfg(test)]
 mod tests;
 mod token;
@@ -42,8 +43,8 @@ enum Command {
         /// Print JSON
         #[arg(long)]
         json: bool,
-        /// Show whose data would be looked for elsewhere than by these settings
-        #[arg(long, value_name = "FILE", conflicts_with = "json")]
+        /// Show whose data would be looked for elsewhere than by the settings in OLD
+        #[arg(long, value_name = "OLD", conflicts_with = "json")]
         moves: Option<PathBuf>,
     },
     /// Ask a running gate over HTTP whether it is alive
@@ -99,7 +100,11 @@ enum Failure {
 
 impl From<config::Error> for Failure {
     fn from(error: config::Error) -> Self {
-        Self::Usage(error.to_string())
+        let hint = match &error {
+            config::Error::Read { .. } => "\n  Name the file with --config or TENANTGATE_CONFIG.",
+            config::Error::Invalid { .. } => "",
+        };
+        Self::Usage(format!("{error}{hint}"))
     }
 }
 
@@ -158,6 +163,25 @@ impl File {
     fn load(&self) -> Result<Config, Failure> {
         Ok(config::load(&self.path)?)
     }
+}
+
+/// A line that says what to do about a connection that failed, by PostgreSQL's code in the text.
+fn hint(text: &str, dbname: &str) -> String {
+    let hints = [
+        ("3D000", format!("Make it (createdb {dbname}), then run tenantgate catalog install.")),
+        ("42P01", "tenantgate catalog install makes the tables.".to_owned()),
+        ("3F000", "tenantgate catalog install makes the tables.".to_owned()),
+        (
+            "28P01",
+            "tenantgate catalog install gives the login the password that stands there.".into(),
+        ),
+        (
+            "28000",
+            "Make the login with tenantgate catalog install, and let it in by pg_hba.conf.".into(),
+        ),
+    ];
+    let hint = hints.iter().find(|(code, _)| text.contains(&format!(": {code} ")));
+    hint.map(|(_, hint)| format!("\n  {hint}")).unwrap_or_default()
 }
 
 /// Prints what a command has to say. A reader who went away, such as `head`, is no failure.

@@ -109,3 +109,20 @@ fn a_signed_token_is_one_the_gate_accepts() {
     assert_eq!(identity.tenant.id.as_str(), "beta");
     assert!(sign("lgoin", "beta").unwrap_err().contains("did you mean \"login\"?"));
 }
+
+#[test]
+fn a_new_token_comes_with_the_lines_to_paste() {
+    let new = |tenant: Option<&str>, service: Option<&str>| {
+        let [tenant, service] =
+            [tenant, service].map(|it| it.and_then(crate::catalog::TenantId::new));
+        token::run(token::TokenCommand::New { tenant, service, json: false }).unwrap_or_default()
+    };
+    let tenant = new(Some("a.b"), None);
+    let line = tenant.split('"').rev().nth(1).unwrap();
+    assert!(tenant.contains("at [tenants.\"a.b\"]:") && line.contains(":sha256:"), "{tenant}");
+    assert!(tenant.contains(&format!("VALUES ('token', 'a.b', '{line}');")), "{tenant}");
+    let service = new(None, Some("backend"));
+    assert!(service.contains("at [services.backend]:"), "{service}");
+    assert!(!service.contains("INSERT"), "{service}");
+    assert!(new(None, None).contains("at [tenants.NAME] or [services.NAME]:"));
+}

@@ -22,6 +22,9 @@ pub(super) enum TokenCommand {
         /// The tenant it is for, to print the lines to paste
         #[arg(long, value_parser = tenant_id)]
         tenant: Option<TenantId>,
+        /// The service it is for, in place of a tenant
+        #[arg(long, value_parser = tenant_id, conflicts_with = "tenant")]
+        service: Option<TenantId>,
         /// Print JSON
         #[arg(long)]
         json: bool,
@@ -72,7 +75,7 @@ pub(super) enum TokenCommand {
 /// What to print.
 pub(super) fn run(command: TokenCommand) -> Result<String, Failure> {
     match command {
-        TokenCommand::New { tenant, json } => new(tenant.as_ref(), json),
+        TokenCommand::New { tenant, service, json } => new(tenant.as_ref(), service.as_ref(), json),
         TokenCommand::Sign { file, issuer, tenant, expires } => {
             let config = file.load()?;
             let found = config.issuers.iter().find(|settings| settings.name == issuer);
@@ -95,19 +98,40 @@ pub(super) fn run(command: TokenCommand) -> Result<String, Failure> {
     }
 }
 
-fn new(tenant: Option<&TenantId>, json: bool) -> Result<String, Failure> {
+fn new(
+    tenant: Option<&TenantId>,
+    service: Option<&TenantId>,
+    json: bool,
+) -> Result<String, Failure> {
     let no_random = || Failure::Ran("the system has no random numbers".to_owned());
     let token = new_token().ok_or_else(no_random)?;
-    let tenant = tenant.map(TenantId::as_str);
+    let (tenant, service) = (tenant.map(TenantId::as_str), service.map(TenantId::as_str));
     if json {
-        let value = json!({ "token": token.text, "line": token.line, "tenant": tenant });
+        let mut value = json!({ "token": token.text, "line": token.line, "tenant": tenant });
+        if let Some(service) = service {
+            value["service"] = service.into();
+        }
         return Ok(format!("{value:#}"));
     }
-    let table = tenant.map_or("NAME".to_owned(), table_key);
+    let key = |name: Option<&str>| name.map_or("NAME".to_owned(), table_key);
+    let place = match (tenant, service) {
+        (None, None) => "at [tenants.NAME] or [services.NAME]".to_owned(),
+        (None, service) => format!("at [services.{}]", key(service)),
+        (tenant, _) => format!("at [tenants.{}]", key(tenant)),
+    };
+    // The tables have no services. A tenant's id needs no quotes within quotes.
+    let tables = tenant.map(|tenant| {
+        format!(
+            "\n\nor in the tables:\n    INSERT INTO tenantgate_catalog.credentials (kind, tenant, \
+             hash)\n      VALUES ('token', '{tenant}', '{}');",
+            token.line
+        )
+    });
     Ok(format!(
-        "token, shown this once:\n    {}\n\n\
-         in the settings, at [tenants.{table}]:\n    tokens = [\"{}\"]",
-        token.text, token.line
+        "token, shown this once:\n    {}\n\nin the settings, {place}:\n    tokens = [\"{}\"]{}",
+        token.text,
+        token.line,
+        tables.unwrap_or_default()
     ))
 }
 

@@ -1,5 +1,6 @@
 //! `tenantgate token verify`: whose a token is, or why it is refused, with the times in words.
 
+use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use humantime_serde::re::humantime::{format_duration, format_rfc3339_seconds};
@@ -9,6 +10,7 @@ use tokio::runtime::Builder;
 use super::Failure;
 use crate::auth::{self, Authenticator};
 use crate::config::Config;
+use crate::gate;
 
 /// How long issuers' addresses may take to answer.
 const KEYS_LIMIT: Duration = Duration::from_secs(15);
@@ -23,9 +25,13 @@ pub(super) fn run(config: &Config, token: &str, json: bool) -> Result<String, Fa
     let mut authenticator = Authenticator::new(&config.issuers).map_err(|error| ran(&error))?;
     authenticator.start(None).map_err(|error| ran(&error))?;
     authenticator.wait_for_keys(KEYS_LIMIT);
+    let catalog = match &config.table {
+        Some(table) => gate::look(table, config.catalog.clone())?,
+        None => Arc::new(config.catalog.clone()),
+    };
     let runtime = Builder::new_current_thread().build().map_err(|error| ran(&error))?;
     let now = SystemTime::now();
-    let answer = authenticator.authenticate(&config.catalog, token.trim().as_bytes(), &[], now);
+    let answer = authenticator.authenticate(&catalog, token.trim().as_bytes(), &[], now);
     let answer = runtime.block_on(answer);
     let said = auth::unverified(token.trim().as_bytes()).unwrap_or_default();
     let auth::Unverified { header, claims } = said;
@@ -57,8 +63,12 @@ pub(super) fn run(config: &Config, token: &str, json: bool) -> Result<String, Fa
         Ok(_) if json => Ok(String::new()),
         Ok(identity) => {
             let until = identity.expires_at.map(|at| format!(", until {}", in_words(at, now)));
-            let (tenant, until) = (&identity.tenant.id, until.unwrap_or_default());
-            Ok(format!("accepted: tenant {tenant} by {}{until}", identity.credential))
+            let (tenant, until) = (&identity.tenant, until.unwrap_or_default());
+            let whose = match &tenant.service {
+                Some(service) => format!("service {}", service.name),
+                None => format!("tenant {}", tenant.id),
+            };
+            Ok(format!("accepted: {whose} by {}{until}", identity.credential))
         }
         Err(denied) => Err(Failure::Ran(format!("the token is refused: {denied}"))),
     }

@@ -21,7 +21,7 @@ const LONG_FRONT_BYTES: usize = 4 * 1024;
 const HIDDEN: [&str; 3] = ["role", "session_authorization", "is_superuser"];
 
 /// The path tells it where the context owns it.
-const PATH: &str = "search_path";
+pub(super) const PATH: &str = "search_path";
 
 /// Whether a client is not told of this parameter.
 pub(super) fn is_hidden(name: &str) -> bool {
@@ -322,7 +322,7 @@ impl Exchange<'_> {
         self.talk.now = self.talk.start.clone();
         self.talk.idle = idle::limit(&self.talk.now);
         let same = |bound: &mut crate::server::Bound| bound.settings == self.talk.start;
-        let untouched = std::mem::take(&mut self.talk.touched).is_empty();
+        let untouched = self.talk.touched.take().is_empty();
         let as_before = untouched && self.lease.bound().is_some_and(same);
         let dismiss = self.is_pinned() || !as_before;
         self.relay.dismiss |= dismiss;
@@ -337,7 +337,7 @@ impl Exchange<'_> {
             Some(Due::Sync) if ahead => Fate::Keep,
             Some(Due::Query(_) | Due::Sync | Due::Call) => Fate::Pass,
             Some(Due::OwnSync) => Fate::Keep,
-            Some(Due::CopySync) => {
+            Some(Due::CopySync(_)) => {
                 // The copy had failed before the server read it: it ended the batch.
                 if self.relay.skipping {
                     self.relay.end_batch();
@@ -397,7 +397,7 @@ impl Exchange<'_> {
                         self.lease.leaves_trace();
                     }
                     if name == "application_name" {
-                        *self.talk.shared.application_name.borrow_mut() = value.to_owned();
+                        *self.talk.shared.application_name.borrow_mut() = Some(value.into());
                     }
                     if decides_reading(name) {
                         // A function may have set it.

@@ -37,8 +37,9 @@ pub enum Due {
     OwnSync,
     /// A FunctionCall, up to its ReadyForQuery.
     Call,
-    /// A Sync among copy data: swallowed by the copy, unless that failed before it was read.
-    CopySync,
+    /// So many Syncs among copy data: swallowed by the copy, unless that failed before one was
+    /// read. A copy answers none of them, so nothing else keeps their number down.
+    CopySync(u64),
     /// CopyDone or CopyFail; never answered itself.
     CopyEnd,
     /// An empty Query of the gate's own, to see whether a CopySync is answered. Its answer is not
@@ -140,6 +141,10 @@ pub enum Effect {
 #[derive(Debug, Default)]
 pub struct Queue(VecDeque<Due>);
 
+/// Most messages whose answers are awaited at once. Nothing is lost by it: the server has some
+/// thousand requests to work at.
+const DUES_MAX: usize = 4096;
+
 /// Most room an empty queue keeps: for a pipeline of some length.
 const ROOM_KEPT_MAX: usize = 64;
 
@@ -156,6 +161,12 @@ impl Queue {
     #[inline]
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
+    }
+
+    /// Whether so much is awaited that nothing more is sent until it has come.
+    #[inline]
+    pub fn is_full(&self) -> bool {
+        self.0.len() >= DUES_MAX
     }
 
     /// Whether a ReadyForQuery will come by itself.
@@ -182,6 +193,21 @@ impl Queue {
         self.0.push_back(due);
     }
 
+    /// Notes a Sync among copy data.
+    pub fn push_copy_sync(&mut self) {
+        match self.0.back_mut() {
+            Some(Due::CopySync(count)) => *count += 1,
+            _ => self.push(Due::CopySync(1)),
+        }
+    }
+
+    /// Notes the end of a copy. One behind another is ignored in any case.
+    pub fn push_copy_end(&mut self) {
+        if !matches!(self.0.back(), None | Some(Due::CopyEnd)) {
+            self.push(Due::CopyEnd);
+        }
+    }
+
     /// What the next reply answers.
     #[inline]
     pub fn front(&mut self) -> Option<&mut Due> {
@@ -205,10 +231,11 @@ impl Queue {
     pub fn skip_to_sync(&mut self) -> Option<(Vec<Due>, bool)> {
         let is_sync = |due: &Due| matches!(due, Due::Sync | Due::OwnSync);
         let sync = self.0.iter().position(is_sync);
-        let doubted = self.0.iter().position(|due| matches!(due, Due::CopySync));
         let end = sync.unwrap_or(self.0.len());
-        if let Some(doubted) = doubted.filter(|at| *at < end) {
-            let sure = |due: &Due| !matches!(due, Due::CopySync | Due::CopyEnd);
+        // No further: of many that fail one after the other each looks at its own part.
+        let doubted = self.0.range(..end).position(|due| matches!(due, Due::CopySync(_)));
+        if let Some(doubted) = doubted {
+            let sure = |due: &Due| !matches!(due, Due::CopySync(_) | Due::CopyEnd);
             if self.0.range(doubted..end).any(sure) {
                 return None;
             }
@@ -220,21 +247,30 @@ impl Queue {
     /// The front begins to copy: Syncs behind it, up to the copy's end, are in doubt. `None` if
     /// something else was sent into the copy data.
     pub fn begin_copy(&mut self) -> Option<Copy> {
-        let last = self.0.len().saturating_sub(1);
-        for (at, due) in self.0.iter_mut().enumerate().skip(1) {
-            match due {
-                Due::Sync | Due::CopySync => *due = Due::CopySync,
-                Due::CopyEnd if at == last => return Some(Copy::Ended),
-                Due::CopyEnd => return Some(Copy::EndedAndMore),
-                _ => return None,
+        let mut syncs = 0;
+        loop {
+            match self.0.get(1) {
+                Some(Due::Sync) => syncs += 1,
+                Some(Due::CopySync(count)) => syncs += count,
+                _ => break,
             }
+            self.0.remove(1);
         }
-        Some(Copy::Open)
+        let sent = match (self.0.get(1), self.0.len()) {
+            (None, _) => Some(Copy::Open),
+            (Some(Due::CopyEnd), 2) => Some(Copy::Ended),
+            (Some(Due::CopyEnd), _) => Some(Copy::EndedAndMore),
+            _ => None,
+        };
+        if syncs > 0 {
+            self.0.insert(1, Due::CopySync(syncs));
+        }
+        sent
     }
 
     /// The front's copy succeeded: the server has read everything up to the copy's end.
     pub fn end_copy(&mut self) {
-        while let Some(Due::CopySync) = self.0.get(1) {
+        while let Some(Due::CopySync(_)) = self.0.get(1) {
             self.0.remove(1);
         }
         if let Some(Due::CopyEnd) = self.0.get(1) {
@@ -245,38 +281,42 @@ impl Queue {
     /// Takes off what a ReadyForQuery answers: among Syncs of which some are in doubt one that is
     /// not, so that the others stay in doubt.
     pub fn pop_ready(&mut self) -> Option<Due> {
-        if !matches!(self.0.front(), Some(Due::CopySync)) {
+        if !self.is_in_doubt() {
             return self.pop();
         }
-        let in_doubt = |due: &&Due| matches!(due, Due::CopySync | Due::CopyEnd);
+        let in_doubt = |due: &&Due| matches!(due, Due::CopySync(_) | Due::CopyEnd);
         let sure = self.0.iter().take_while(in_doubt).count();
-        match self.0.get(sure) {
-            Some(Due::Sync) => self.0.remove(sure),
-            _ => self.pop(),
+        if let Some(Due::Sync) = self.0.get(sure) {
+            return self.0.remove(sure);
         }
+        match self.0.front_mut() {
+            Some(Due::CopySync(count)) if *count > 1 => *count -= 1,
+            _ => return self.pop(),
+        }
+        Some(Due::CopySync(1))
     }
 
     /// Another answer than a ReadyForQuery has come: the Syncs in doubt in front were swallowed.
     pub fn forget_doubts(&mut self) {
-        while let Some(Due::CopySync) = self.0.front() {
+        while self.is_in_doubt() {
             self.pop();
         }
     }
 
     /// Whether anything is in doubt.
     pub fn has_doubts(&self) -> bool {
-        self.0.iter().any(|due| matches!(due, Due::CopySync))
+        self.0.iter().any(|due| matches!(due, Due::CopySync(_)))
     }
 
     /// Whether there is something, and all of it is in doubt.
     pub fn is_only_doubts(&self) -> bool {
-        let in_doubt = |due: &Due| matches!(due, Due::CopySync | Due::CopyEnd);
+        let in_doubt = |due: &Due| matches!(due, Due::CopySync(_) | Due::CopyEnd);
         !self.0.is_empty() && self.0.iter().all(in_doubt)
     }
 
     /// Whether the next answer, if it is a ReadyForQuery, is to a Sync in doubt.
     pub fn is_in_doubt(&self) -> bool {
-        matches!(self.0.front(), Some(Due::CopySync))
+        matches!(self.0.front(), Some(Due::CopySync(_)))
     }
 }
 
@@ -288,4 +328,61 @@ pub enum Copy {
     Ended,
     /// Its end, and messages behind that.
     EndedAndMore,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Counts answers one by one, so that it would take for ever if each walked over the rest.
+    const MANY: u64 = 200_000;
+
+    #[test]
+    fn syncs_that_a_copy_may_swallow_take_no_room_of_their_own() {
+        let mut queue = Queue::default();
+        queue.push(Due::Query(None));
+        assert_eq!(queue.begin_copy(), Some(Copy::Open));
+        (0..MANY).for_each(|_| queue.push_copy_sync());
+        (0..MANY).for_each(|_| queue.push_copy_end());
+        assert_eq!(queue.0.len(), 3);
+        // The copy has failed before: all of them may be answered.
+        assert!(matches!(queue.pop_ready(), Some(Due::Query(None))));
+        for _ in 1..MANY {
+            assert!(matches!(queue.pop_ready(), Some(Due::CopySync(1))));
+            assert!(queue.is_only_doubts());
+        }
+        assert!(matches!(queue.pop_ready(), Some(Due::CopySync(1))));
+        assert!(queue.is_empty());
+    }
+
+    #[test]
+    fn a_sync_that_is_sure_is_answered_ahead_of_those_in_doubt() {
+        let mut queue = Queue::default();
+        [Due::Execute(None), Due::Sync, Due::Sync].into_iter().for_each(|due| queue.push(due));
+        assert_eq!(queue.begin_copy(), Some(Copy::Open));
+        queue.push_copy_sync();
+        queue.push_copy_end();
+        queue.push(Due::Sync);
+        assert!(queue.skip_to_sync().is_some());
+        assert!(matches!(queue.pop_ready(), Some(Due::Sync)));
+        assert!(queue.has_doubts() && queue.is_in_doubt());
+        (0..3).for_each(|_| assert!(matches!(queue.pop_ready(), Some(Due::CopySync(1)))));
+        assert!(queue.is_empty());
+        // A copy that succeeded has swallowed them all.
+        [Due::Execute(None), Due::Sync].into_iter().for_each(|due| queue.push(due));
+        assert_eq!(queue.begin_copy(), Some(Copy::Open));
+        queue.push_copy_sync();
+        queue.push_copy_end();
+        queue.end_copy();
+        assert_eq!(queue.0.len(), 1);
+    }
+
+    #[test]
+    fn what_is_awaited_at_once_is_bounded() {
+        let mut queue = Queue::default();
+        (1..DUES_MAX).for_each(|_| queue.push(Due::Sync));
+        assert!(!queue.is_full());
+        queue.push(Due::Sync);
+        assert!(queue.is_full());
+    }
 }

@@ -112,8 +112,10 @@ impl Exchange<'_> {
             self.send_frame(header, Due::ParseAgain(Box::new(Again { name, known })));
             return Ok(Went::Next);
         }
-        if !name.is_empty() && self.talk.prepared.is_full(1, bytes) {
-            return Ok(self.refuse_in_batch(header, prepared::too_many()));
+        if !name.is_empty()
+            && let Err(error) = self.talk.prepared.check_room(1, bytes)
+        {
+            return Ok(self.refuse_in_batch(header, error));
         }
         if !name.is_empty() {
             self.forget_stranger(name);

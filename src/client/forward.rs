@@ -25,7 +25,7 @@ const REFUSED_NAME: &[u8] = b"tenantgate_refused";
 
 /// A text that fails in every state of a transaction: the parser refuses it before anybody asks
 /// whether the transaction is aborted already.
-pub const REFUSED_TEXT: &[u8] = b"tenantgate refused the statement that stood here";
+const REFUSED_TEXT: &[u8] = b"tenantgate refused the statement that stood here";
 
 /// What became of one frame.
 pub(super) enum Went {
@@ -62,7 +62,7 @@ impl Exchange<'_> {
                 Went::Next => walked = true,
                 Went::Wait => {
                     let relay = &mut self.relay;
-                    relay.starved &= !relay.barrier && relay.held_until.is_none();
+                    relay.starved &= !relay.is_barred() && relay.held_until.is_none();
                     return Ok(walked);
                 }
             }
@@ -81,6 +81,18 @@ impl Exchange<'_> {
             Ok(None) => return Ok(Went::Wait),
             Err(error) => return Err(violation(error.to_string())),
         };
+        if self.relay.due.is_full() && !self.relay.copy_in && !self.relay.skipping {
+            return Ok(self.wait_for_answers(None));
+        }
+        self.belongs_in_copy(header)?;
+        let went = self.walk_message(header)?;
+        if matches!(went, Went::Wait) {
+            self.belongs_in_copy(header)?;
+        }
+        Ok(went)
+    }
+
+    fn walk_message(&mut self, header: Header) -> Result<Went, Ended> {
         match header.tag {
             // The server will not answer it; only the Sync behind it counts.
             b'P' | b'B' | b'D' | b'C' | b'E' | b'Q' | b'F' if self.relay.skipping => {
@@ -105,13 +117,24 @@ impl Exchange<'_> {
         }
     }
 
+    /// What must wait for answers would wait for ever while the server reads copy data, and the
+    /// server refuses it there.
+    fn belongs_in_copy(&self, header: Header) -> Result<(), Ended> {
+        let waits = self.relay.barrier && self.relay.copy_in;
+        let tag = header.tag;
+        if !waits || matches!(tag, b'd' | b'c' | b'f' | b'H' | b'S' | b'X') {
+            return Ok(());
+        }
+        Err(violation(format!("unexpected message type 0x{tag:02X} during COPY from stdin")))
+    }
+
     /// Whether the client is held back: nothing it sends may be judged now.
     pub(super) fn must_wait(&mut self) -> bool {
         let relay = &mut self.relay;
         if relay.barrier && relay.due.is_empty() {
             relay.barrier = false;
         }
-        if relay.barrier || relay.held_until.is_some() {
+        if relay.is_barred() || relay.held_until.is_some() {
             return true;
         }
         let begun = !matches!(relay.ahead, Ahead::None) || relay.trial.is_some();

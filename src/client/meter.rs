@@ -140,15 +140,14 @@ impl Talk {
     /// Counts a refusal for the limit it comes from.
     pub(super) fn count_by_kind(&self, error: &Error) {
         if let Error::OverBudget(excess) = error {
-            self.account.count_refused(excess.budget.into());
+            self.account.count_refused(excess.budget);
         }
     }
 }
 
 /// What a client is told of a budget that is used up.
 pub fn refusal(over: &Over, tenant: &str, limits: &Limits) -> Error {
-    let kind = Kind::from(over.budget);
-    let limit = match kind.limit(limits) {
+    let limit = match Kind::Budget(over.budget).limit(limits) {
         Some((amount, Some(window))) => format!("{amount} per {window}"),
         Some((amount, None)) => amount.to_string(),
         None => "none".to_owned(),
@@ -158,6 +157,6 @@ pub fn refusal(over: &Over, tenant: &str, limits: &Limits) -> Error {
 
 fn excess(over: Over, tenant: String, limit: String) -> Error {
     let Over { budget, used, retry_after } = over;
-    let (key, used) = (Kind::from(budget).name(), used.to_string());
-    Error::OverBudget(Box::new(Excess { budget, tenant, key, limit, used, retry_after }))
+    let used = used.to_string();
+    Error::OverBudget(Box::new(Excess { budget, tenant, limit, used, retry_after }))
 }

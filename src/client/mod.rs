@@ -26,12 +26,15 @@ use std::sync::Arc;
 use std::time::Instant;
 
 pub use act::Reception;
-pub use login::{Arrival, Asking, Proven, Turned, Wishes, authenticate, prove_bearer, prove_scram};
+pub use login::{
+    Arrival, Asking, MayTry, Papers, Proven, Turned, Wishes, authenticate, prove_bearer,
+    prove_scram,
+};
 pub use meter::refusal;
 pub use refuse::put as put_refusal;
-pub use registry::{Entry, Place, Registry};
+pub use registry::Registry;
 pub use relay::Relays;
-pub use session::{End, Session};
+pub use session::{End, Life, Session, Workplaces};
 pub use settings::ClientSettings;
 pub use startup::{DoorTls, Ended, Hello, negotiate};
 pub use talk::{Phase, Shared};
@@ -54,6 +57,9 @@ pub struct Env {
     /// What statement texts were read as.
     pub readings: RefCell<guard::Cache>,
     pub relays: Relays,
+    pub workplaces: Workplaces,
+    /// The name of unnamed statements, made once.
+    pub no_name: Rc<[u8]>,
     pub clock: Clock,
     pub audit: Audit,
     /// Whom sessions of a service may act for.

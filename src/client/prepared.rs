@@ -3,9 +3,11 @@
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use foldhash::fast::RandomState;
 
+use crate::budget::{Account, Texts};
 use crate::client::due::{Effect, Step};
 use crate::error::Error;
 use crate::guard::{ReadOptions, Suspicion, Watch};
@@ -16,7 +18,7 @@ use crate::wire::frontend::Parse;
 /// Most named statements of one session, and most bytes of their texts: what PostgreSQL would hold
 /// in its own memory the gate holds too, so it has a bound.
 pub const NAMED_MAX: usize = 10_000;
-pub const NAMED_BYTES_MAX: usize = 64 * 1024 * 1024;
+const NAMED_BYTES_MAX: usize = 64 * 1024 * 1024;
 
 /// Most portals of session commands in one transaction; what they run counts against
 /// [`NAMED_BYTES_MAX`]. They are looked through one by one.
@@ -25,9 +27,9 @@ const PORTALS_MAX: usize = 1_000;
 /// Longest unnamed statement remembered beyond its life; longer ones are read again.
 const LAST_BYTES_MAX: usize = 16 * 1024;
 
-/// More statements than one session may have.
-pub fn too_many() -> Error {
-    let what = "so many prepared statements in one session".into();
+/// More statements than there may be.
+fn too_many(place: &str) -> Error {
+    let what = format!("so many prepared statements {place}").into();
     Error::NotSupported { what, hint: "Deallocate the ones that are not used any more." }
 }
 
@@ -136,28 +138,36 @@ pub struct Prepared {
     unnamed: Option<Rc<Known>>,
     /// The last unnamed statement, alive or not: drivers send the same text over and over.
     last: Option<Rc<Known>>,
-    /// The unnamed statement's name, made once.
+    /// The unnamed statement's name, which all sessions share.
     empty: Rc<[u8]>,
+    /// Who logged in: what is kept counts for it, also while it acts for others.
+    account: Arc<Account>,
+    /// Once there was any of it: whoever sends none has no room for it.
+    more: Option<Box<More>>,
+}
+
+/// What not every session has.
+#[derive(Debug)]
+struct More {
+    /// Statements with names.
     named: HashMap<Rc<[u8]>, Rc<Known>, RandomState>,
-    named_bytes: usize,
+    named_texts: Texts,
     /// Portals bound to special statements, by name.
     portals: Vec<Portal>,
 }
 
-impl Default for Prepared {
-    fn default() -> Self {
-        Self {
-            unnamed: None,
-            last: None,
-            empty: Rc::from([]),
-            named: HashMap::default(),
-            named_bytes: 0,
-            portals: Vec::new(),
-        }
+impl More {
+    fn of(account: &Arc<Account>) -> Box<Self> {
+        let (named, named_texts) = (HashMap::default(), Texts::of(account));
+        Box::new(Self { named, named_texts, portals: Vec::new() })
     }
 }
 
 impl Prepared {
+    pub fn new(empty: Rc<[u8]>, account: Arc<Account>) -> Self {
+        Self { unnamed: None, last: None, empty, account, more: None }
+    }
+
     /// The unnamed statement's name.
     pub fn unnamed_name(&self) -> Rc<[u8]> {
         self.empty.clone()
@@ -169,7 +179,7 @@ impl Prepared {
             return self.empty.clone();
         }
         let name = key(name);
-        let known = self.named.get_key_value(name);
+        let known = self.more.as_ref().and_then(|more| more.named.get_key_value(name));
         known.map_or_else(|| name.into(), |(name, _)| name.clone())
     }
 
@@ -192,13 +202,21 @@ impl Prepared {
     pub fn find(&self, name: &[u8]) -> Option<&Rc<Known>> {
         match name.is_empty() {
             true => self.unnamed.as_ref(),
-            false => self.named.get(key(name)),
+            false => self.more.as_ref()?.named.get(key(name)),
         }
     }
 
-    /// Whether so many more, of so many bytes, would be too much.
-    pub fn is_full(&self, count: usize, bytes: usize) -> bool {
-        self.named.len() + count > NAMED_MAX || self.named_bytes + bytes > NAMED_BYTES_MAX
+    /// Refuses so many more, of so many bytes, if that would be too much.
+    pub fn check_room(&self, count: usize, bytes: usize) -> Result<(), Error> {
+        let held = self.more.as_ref().map(|more| (more.named.len(), more.named_texts.bytes()));
+        let held = held.unwrap_or_default();
+        if held.0 + count > NAMED_MAX || held.1 + bytes > NAMED_BYTES_MAX {
+            return Err(too_many("in one session"));
+        }
+        if !self.account.has_room_for_text(bytes) {
+            return Err(too_many("of one tenant"));
+        }
+        Ok(())
     }
 
     /// Takes a statement up.
@@ -208,9 +226,10 @@ impl Prepared {
             self.unnamed = Some(known);
             return;
         }
-        self.named_bytes += known.bytes();
-        if let Some(old) = self.named.insert(name.clone(), known) {
-            self.named_bytes -= old.bytes();
+        let more = self.more.get_or_insert_with(|| More::of(&self.account));
+        more.named_texts.add(known.bytes());
+        if let Some(old) = more.named.insert(name.clone(), known) {
+            more.named_texts.remove(old.bytes());
         }
     }
 
@@ -219,8 +238,9 @@ impl Prepared {
         if name.is_empty() {
             return self.unnamed.take();
         }
-        let old = self.named.remove(key(name))?;
-        self.named_bytes -= old.bytes();
+        let more = self.more.as_mut()?;
+        let old = more.named.remove(key(name))?;
+        more.named_texts.remove(old.bytes());
         Some(old)
     }
 
@@ -237,48 +257,58 @@ impl Prepared {
 
     /// DEALLOCATE ALL: the unnamed one stays.
     pub fn clear(&mut self) {
-        self.named.clear();
-        self.named_bytes = 0;
+        if let Some(more) = &mut self.more {
+            more.named.clear();
+            more.named_texts.clear();
+        }
     }
 
     /// Forgets what SQL has prepared.
     pub fn forget_sql(&mut self) {
-        let bytes = &mut self.named_bytes;
-        self.named.retain(|_, known| {
+        let Some(more) = &mut self.more else { return };
+        let texts = &mut more.named_texts;
+        more.named.retain(|_, known| {
             let stays = !known.statement.from_sql;
-            *bytes -= if stays { 0 } else { known.bytes() };
+            if !stays {
+                texts.remove(known.bytes());
+            }
             stays
         });
     }
 
     /// The names of all that have one.
     pub fn names(&self) -> impl Iterator<Item = &Rc<[u8]>> {
-        self.named.keys()
+        self.more.iter().flat_map(|more| more.named.keys())
     }
 
     /// Whether a portal of this name may run one more session command.
     pub fn takes_portal(&self, portal: &[u8], known: &Known) -> bool {
-        let others = self.portals.iter().filter(|bound| bound.name.as_ref() != portal);
+        let others = self.portals().iter().filter(|bound| bound.name.as_ref() != portal);
         let texts = others.clone().map(|bound| bound.known.bytes());
         let bytes = texts.sum::<usize>() + known.bytes();
         others.count() < PORTALS_MAX && bytes <= NAMED_BYTES_MAX
     }
 
+    fn portals(&self) -> &[Portal] {
+        self.more.as_ref().map_or(&[], |more| &more.portals)
+    }
+
     /// Notes which statement a portal runs.
     #[inline]
     pub fn bind(&mut self, portal: &[u8], known: Option<&Rc<Known>>, named: Vec<String>) {
-        if !self.portals.is_empty() {
-            self.portals.retain(|bound| bound.name.as_ref() != portal);
+        if let Some(more) = self.more.as_mut().filter(|more| !more.portals.is_empty()) {
+            more.portals.retain(|bound| bound.name.as_ref() != portal);
         }
         if let Some(known) = known.filter(|known| known.special.is_some()) {
-            self.portals.push(Portal { name: portal.into(), known: known.clone(), named });
+            let more = self.more.get_or_insert_with(|| More::of(&self.account));
+            more.portals.push(Portal { name: portal.into(), known: known.clone(), named });
         }
     }
 
     /// What running a portal means, if anything.
     #[inline]
     pub fn step(&self, portal: &[u8]) -> Option<Box<Step>> {
-        let bound = self.portals.iter().find(|bound| bound.name.as_ref() == portal)?;
+        let bound = self.portals().iter().find(|bound| bound.name.as_ref() == portal)?;
         let mut step = bound.known.special.clone()?;
         step.touched.guessed.clone_from(&bound.named);
         Some(step)
@@ -287,6 +317,29 @@ impl Prepared {
     /// Portals end with their transaction.
     #[inline]
     pub fn forget_portals(&mut self) {
-        self.portals.clear();
+        if let Some(more) = &mut self.more {
+            more.portals.clear();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::budget::TEXT_BYTES_MAX;
+
+    #[test]
+    fn what_all_sessions_of_a_tenant_keep_has_a_bound() {
+        let account = Arc::new(Account::default());
+        let of = |account: &Arc<Account>| Prepared::new(Rc::from([]), account.clone());
+        let (prepared, others) = (of(&account), of(&Arc::new(Account::default())));
+        let mut texts = Texts::of(&account);
+        texts.add(TEXT_BYTES_MAX - 5);
+        assert_eq!(prepared.check_room(1, 5), Ok(()));
+        let refused = prepared.check_room(1, 6).unwrap_err();
+        assert!(refused.message().contains("prepared statements of one tenant"), "{refused:?}");
+        assert_eq!(others.check_room(1, 6), Ok(()), "others have their own");
+        drop(texts);
+        assert_eq!(prepared.check_room(1, 6), Ok(()));
     }
 }

@@ -2,6 +2,7 @@
 //! it that others on the worker (cancel, drain, console) reach.
 
 use std::cell::{Cell, RefCell};
+use std::fmt;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -16,7 +17,7 @@ use crate::catalog::Tenant;
 use crate::client::Env;
 use crate::client::act::Acting;
 use crate::client::carry::carried::is_utf8;
-use crate::client::carry::{ENCODING, STRINGS, Touched};
+use crate::client::carry::{ENCODING, Noted, STRINGS};
 use crate::client::meter::Meter;
 use crate::client::prepared::{Known, Prepared};
 use crate::client::session::Patience;
@@ -47,7 +48,7 @@ pub struct Talk {
     /// reads a text.
     pub in_doubt: bool,
     /// Settings that statements since the last read-back may have changed.
-    pub touched: Touched,
+    pub touched: Noted,
     /// The server told of a parameter since then.
     pub told: bool,
     pub prepared: Prepared,
@@ -83,7 +84,6 @@ pub enum Phase {
 }
 
 /// The part of a session that others on its worker reach.
-#[derive(Debug)]
 pub struct Shared {
     pub phase: Cell<Phase>,
     /// The server leased, if any.
@@ -92,8 +92,6 @@ pub struct Shared {
     pub busy: Cell<bool>,
     /// Cancel requests on their way to the server; it is not parked before they have arrived.
     pub cancels: Cell<u32>,
-    /// Who waits for them to arrive.
-    cancellers: RefCell<Vec<oneshot::Sender<()>>>,
     /// A cancel came while there was no server to send it to.
     pub cancel_wanted: Cell<bool>,
     /// A cancel may be on its way to the server that nobody saw arrive: it must not be parked.
@@ -104,12 +102,9 @@ pub struct Shared {
     pub ending_now: Cell<bool>,
     /// Why the session keeps its server.
     pub pins: Cell<Pins>,
-    /// The tenant a service's session acts for.
-    pub acts_for: RefCell<Option<Arc<Tenant>>>,
-    /// What it showed for that, if it had to.
-    pub shows: RefCell<Option<Rc<Identity>>>,
     /// The catalog has news of the tenant.
-    pub news: RefCell<Option<Arc<Tenant>>>,
+    pub news: Cell<Option<Arc<Tenant>>>,
+    rare: RefCell<Option<Box<Rare>>>,
     /// Something of the tenant changed: a request that waits for a server is looked at again.
     pub look_again: Cell<bool>,
     /// The tenant's requests are held back.
@@ -123,30 +118,44 @@ pub struct Shared {
     pub bytes: Cell<(u64, u64)>,
     /// How much of that is in the totals.
     booked: Cell<(u64, u64)>,
-    pub application_name: RefCell<String>,
-    pub since: Instant,
+    /// What its servers told last; `None`: as it asked for at its login.
+    pub application_name: RefCell<Option<Box<str>>>,
     pub request_since: Cell<Instant>,
     waker: RefCell<Option<Waker>>,
+}
+
+/// What few sessions ever have: the others are spared its room.
+#[derive(Debug, Default)]
+struct Rare {
+    /// Who waits for cancels to arrive at the server.
+    cancellers: Vec<oneshot::Sender<()>>,
+    /// The tenant a service's session acts for.
+    acts_for: Option<Arc<Tenant>>,
+    /// What it showed for that, if it had to.
+    shows: Option<Rc<Identity>>,
+}
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str("Shared")
+    }
 }
 
 impl Default for Shared {
     /// A session that has just arrived.
     fn default() -> Self {
-        let now = Instant::now();
         Self {
             phase: Cell::new(Phase::Idle),
             server: RefCell::default(),
             busy: Cell::new(false),
             cancels: Cell::new(0),
-            cancellers: RefCell::default(),
             cancel_wanted: Cell::new(false),
             cancel_astray: Cell::new(false),
             ending: RefCell::default(),
             ending_now: Cell::new(false),
             pins: Cell::new(Pins::NONE),
-            acts_for: RefCell::default(),
-            shows: RefCell::default(),
-            news: RefCell::default(),
+            news: Cell::default(),
+            rare: RefCell::default(),
             look_again: Cell::new(false),
             paused: Cell::new(false),
             binding: Cell::new(false),
@@ -155,8 +164,7 @@ impl Default for Shared {
             bytes: Cell::new((0, 0)),
             booked: Cell::new((0, 0)),
             application_name: RefCell::default(),
-            since: now,
-            request_since: Cell::new(now),
+            request_since: Cell::new(Instant::now()),
             waker: RefCell::default(),
         }
     }
@@ -188,10 +196,39 @@ impl Shared {
     /// The tenant has news, which the session takes over before it sends anything more.
     pub fn tell_news(&self, news: Option<Arc<Tenant>>) {
         if news.is_some() {
-            *self.news.borrow_mut() = news;
+            self.news.set(news);
         }
         self.look_again.set(true);
         self.wake();
+    }
+
+    /// The tenant a service's session acts for.
+    pub fn acts_for(&self) -> Option<Arc<Tenant>> {
+        self.rare.borrow().as_ref()?.acts_for.clone()
+    }
+
+    /// What it showed for that, if it had to.
+    pub fn shows(&self) -> Option<Rc<Identity>> {
+        self.rare.borrow().as_ref()?.shows.clone()
+    }
+
+    /// A service's session acts for a tenant, from now on.
+    pub fn act_for(&self, tenant: Arc<Tenant>, shows: Option<Rc<Identity>>) {
+        let mut rare = self.rare.borrow_mut();
+        let rare = rare.get_or_insert_default();
+        (rare.acts_for, rare.shows) = (Some(tenant), shows);
+    }
+
+    /// It goes on for the same tenant, as that is now.
+    pub fn go_on_for(&self, tenant: Arc<Tenant>) {
+        self.rare.borrow_mut().get_or_insert_default().acts_for = Some(tenant);
+    }
+
+    /// It acts for nobody any more.
+    pub fn act_for_nobody(&self) {
+        if let Some(rare) = self.rare.borrow_mut().as_mut() {
+            (rare.acts_for, rare.shows) = (None, None);
+        }
     }
 
     /// Holds requests back from the next transaction on, or lets them go on.
@@ -278,7 +315,7 @@ impl Shared {
             Phase::Active => {
                 self.cancel_running();
                 if self.cancels.get() > 0 {
-                    self.cancellers.borrow_mut().push(done);
+                    self.rare.borrow_mut().get_or_insert_default().cancellers.push(done);
                 }
             }
         }
@@ -298,7 +335,9 @@ impl Shared {
                 shared.cancel_astray.set(true);
             }
             shared.cancels.set(0);
-            shared.cancellers.borrow_mut().clear();
+            if let Some(rare) = shared.rare.borrow_mut().as_mut() {
+                rare.cancellers.clear();
+            }
             shared.wake();
         });
     }

@@ -65,7 +65,7 @@ impl<T> Visitor<'_> for Text<T> {
     fn visit_str<E: Error>(self, text: &str) -> Result<Self::Value, E> {
         match (self.1)(text) {
             Some(it) => Ok(Some(it)),
-            None => Err(E::custom(format!("\"{}\" is not {}", text.escape_debug(), self.0))),
+            None => Err(E::custom(format!("this is not {}", self.0))),
         }
     }
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::GateSettings;
 use super::read::Reader;
+use super::words::reworded;
 use crate::auth::{Authenticator, IssuerSettings};
 use crate::catalog::Catalog;
 use crate::client::ClientSettings;
@@ -79,7 +80,7 @@ fn log_level(reader: &mut Reader<'_>, level: &str) {
             let nearest = spelling::nearest(word, levels);
             let meant = nearest.map(|level| format!("Did you mean \"{level}\"? "));
             let hint = format!("{}Allowed: {}.", meant.unwrap_or_default(), levels.join(", "));
-            let message = format!("\"{}\" is not a log level", part.escape_debug());
+            let message = "not a log level".to_owned();
             reader.problem_at(&["gate", "log_level"], message, Some(&hint));
         }
     }
@@ -175,7 +176,7 @@ pub(super) fn stats_period(
             None
         }
         Err(error) => {
-            reader.problem(span, error.message().to_owned(), None);
+            reader.problem(span, reworded(error.message()).message, None);
             None
         }
     }
@@ -189,7 +190,7 @@ pub(super) fn console_user(reader: &mut Reader<'_>, user: &ConsoleUser) -> bool 
         return false;
     }
     if Verifier::parse(&user.scram).is_none() {
-        let hint = "Copy rolpassword from pg_authid: \
+        let hint = "tenantgate token scram makes one: \
                     SCRAM-SHA-256$<iterations>:<salt>$<stored key>:<server key>.";
         let message = "not a SCRAM-SHA-256 verifier".to_owned();
         reader.problem_at(&at, message, Some(hint));

@@ -103,9 +103,9 @@ impl<'de> Deserialize<'de> for TokenShape {
 fn moment<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<SystemTime>, D::Error> {
     let text = String::deserialize(deserializer)?;
     let whole = if text.len() == 10 { format!("{text}T00:00:00Z") } else { text.clone() };
-    parse_rfc3339_weak(&whole).map(Some).map_err(|_| {
-        D::Error::custom(format!("\"{text}\" is not a moment such as \"2027-01-31T00:00:00Z\""))
-    })
+    parse_rfc3339_weak(&whole)
+        .map(Some)
+        .map_err(|_| D::Error::custom("this is not a moment such as \"2027-01-31T00:00:00Z\""))
 }
 
 impl From<TokenShape> for TokenPlan {

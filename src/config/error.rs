@@ -1,9 +1,14 @@
-//! How a mistake in the settings is shown: file, line and column, the line with a caret, what was
-//! found, what is allowed. Passwords in the line are hidden.
+//! How a mistake in the settings is shown: file, line and column, the key with a caret, what is
+//! allowed. Nothing of a value is shown: any may be a password, if only by mistake.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+
+use toml::de::{DeTable, DeValue};
+
+use super::shapes::SECTIONS;
 
 /// As many problems as fit a screen or two; who fixes these sees the rest next time.
 const SHOWN_MAX: usize = 20;
@@ -28,7 +33,7 @@ pub struct Problem {
     pub column: usize,
     /// How many characters of the line are meant, at least one.
     pub width: usize,
-    /// The line, with stars for secrets.
+    /// The line's key, with an ellipsis for what stands behind it.
     pub excerpt: String,
     pub message: String,
     /// What to do about it, a sentence.
@@ -64,13 +69,8 @@ impl fmt::Display for Error {
 }
 
 impl Problem {
-    /// The problem at a range of the file's text. `secrets` are ranges that must not be shown.
-    pub(super) fn new(
-        text: &str,
-        span: Range<usize>,
-        secrets: &[Range<usize>],
-        message: String,
-    ) -> Self {
+    /// The problem at a range of the file's text. `names` are the words that may be shown.
+    pub(super) fn new(text: &str, span: Range<usize>, names: &Names<'_>, message: String) -> Self {
         let start = floor(text, span.start);
         let before = text.get(..start).unwrap_or_default();
         let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
@@ -78,15 +78,11 @@ impl Problem {
         let line = rest.lines().next().unwrap_or_default();
         let line_end = line_start + line.len();
         let meant = text.get(start..floor(text, span.end.min(line_end)).max(start));
-        let excerpt = line.char_indices().map(|(offset, c)| {
-            let at = line_start + offset;
-            if secrets.iter().any(|secret| secret.contains(&at)) { '*' } else { c }
-        });
         Self {
             line: before.matches('\n').count() + 1,
             column: text.get(line_start..start).map_or(0, |text| text.chars().count()) + 1,
             width: meant.map_or(1, |text| text.chars().count()).max(1),
-            excerpt: excerpt.collect(),
+            excerpt: names.shown(line),
             message,
             hint: None,
         }
@@ -102,6 +98,83 @@ impl Problem {
     }
 }
 
+/// The words of a file that may be shown: its keys, and the names of its tables.
+pub(super) struct Names<'text>(BTreeSet<&'text str>);
+
+impl<'text> Names<'text> {
+    /// Those that any file may have.
+    pub(super) fn none() -> Self {
+        Self(SECTIONS.into_iter().collect())
+    }
+
+    /// Those of a whole file.
+    pub(super) fn of(root: &'text DeTable<'text>) -> Self {
+        Self::before(root, usize::MAX)
+    }
+
+    /// Those that stand before this byte. What comes after a mistake in the TOML itself may be
+    /// part of a value, whatever it looks like.
+    pub(super) fn before(root: &'text DeTable<'text>, end: usize) -> Self {
+        let mut names = Self::none();
+        names.add(root, end);
+        names
+    }
+
+    fn add(&mut self, table: &'text DeTable<'text>, end: usize) {
+        for (key, value) in table {
+            if key.span().end <= end {
+                self.0.insert(key.get_ref());
+            }
+            self.add_within(value.get_ref(), end);
+        }
+    }
+
+    fn add_within(&mut self, value: &'text DeValue<'text>, end: usize) {
+        match value {
+            DeValue::Table(table) => self.add(table, end),
+            DeValue::Array(values) => {
+                values.iter().for_each(|value| self.add_within(value.get_ref(), end));
+            }
+            _ => {}
+        }
+    }
+
+    /// A line up to its first `=`, as far as it consists of names.
+    fn shown(&self, line: &str) -> String {
+        let mut shown = String::new();
+        let mut rest = line.trim_end();
+        while let Some(first) = rest.chars().next() {
+            let len = match first {
+                ' ' | '\t' | '[' | ']' | '.' => 1,
+                '"' | '\'' => match rest.get(1..).and_then(|rest| rest.find(first)) {
+                    Some(end) if self.has(rest.get(1..=end)) => end + 2,
+                    _ => 0,
+                },
+                '=' => {
+                    shown.push_str("= ");
+                    0
+                }
+                _ => {
+                    let is_part = |c: char| c.is_alphanumeric() || matches!(c, '_' | '-');
+                    let end = rest.find(|c| !is_part(c)).unwrap_or(rest.len());
+                    if self.has(rest.get(..end)) { end } else { 0 }
+                }
+            };
+            let Some((word, more)) = rest.split_at_checked(len).filter(|_| len > 0) else {
+                shown.push('…');
+                break;
+            };
+            shown.push_str(word);
+            rest = more;
+        }
+        shown
+    }
+
+    fn has(&self, word: Option<&str>) -> bool {
+        word.is_some_and(|word| self.0.contains(word))
+    }
+}
+
 struct Shown<'a> {
     problem: &'a Problem,
     path: &'a Path,
@@ -112,6 +185,12 @@ impl fmt::Display for Shown<'_> {
         let Problem { line, column, width, excerpt, message, hint } = self.problem;
         let place = self.path.display();
         writeln!(out, "{place}:{line}:{column}: {message}")?;
+        // What is not shown stands for all that is behind it.
+        let length = excerpt.chars().count();
+        let (column, width) = match *column {
+            column if column < length || !excerpt.ends_with('…') => (column, *width),
+            _ => (length.max(1), 1),
+        };
         let number = line.to_string();
         let gutter = " ".repeat(number.len());
         // A window that starts a little before the mistake if the line is long.
@@ -123,7 +202,7 @@ impl fmt::Display for Shown<'_> {
         // Tabs stay tabs, so that the caret stands where the eye sees the mistake.
         let lead = excerpt.chars().take(column - 1).skip(skip);
         let lead: String = lead.map(|c| if c == '\t' { '\t' } else { ' ' }).collect();
-        let carets = "^".repeat((*width).min(LINE_CHARS_MAX));
+        let carets = "^".repeat(width.min(LINE_CHARS_MAX));
         writeln!(out, "{gutter} |")?;
         writeln!(out, "{number} | {window}")?;
         write!(out, "{gutter} | {lead}{carets}")?;

@@ -13,10 +13,13 @@ mod read;
 mod rows;
 mod secrets;
 mod shapes;
+#[cfg(test)]
+mod shown_tests;
 mod table;
 #[cfg(test)]
 mod tests;
 mod units;
+mod words;
 
 use std::fs;
 use std::path::Path;
@@ -29,7 +32,7 @@ use crate::console::ConsoleSettings;
 use crate::net::{ListenSettings, OwnPlaces};
 use crate::telemetry::{AuditSettings, HttpSettings, LogSettings, UsageSettings};
 
-pub use error::{Error, Problem};
+pub use error::Error;
 pub use limits::{duration, limit};
 pub use rows::overrides;
 pub use table::Setting;
@@ -117,10 +120,12 @@ pub fn load_beside(path: &Path, own: &OwnPlaces) -> Result<Config, Error> {
         return Err(unreadable(std::io::Error::other("the file is larger than 64 MiB")));
     }
     let bytes = fs::read(path).map_err(unreadable)?;
+    let invalid = |problems| Error::Invalid { path: path.to_owned(), problems };
     let text = String::from_utf8(bytes).map_err(|error| {
-        unreadable(std::io::Error::new(std::io::ErrorKind::InvalidData, error.utf8_error()))
+        let sound = error.utf8_error().valid_up_to();
+        let before = String::from_utf8_lossy(error.as_bytes().get(..sound).unwrap_or_default());
+        invalid(vec![words::not_utf8(&before)])
     })?;
     let folder = path.parent().unwrap_or(Path::new(""));
-    read::read(&text, folder, own)
-        .map_err(|problems| Error::Invalid { path: path.to_owned(), problems })
+    read::read(&text, folder, own).map_err(invalid)
 }

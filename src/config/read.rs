@@ -12,15 +12,16 @@ use toml::de::{DeTable, DeValue, ValueDeserializer};
 
 use super::check;
 use super::credentials::{self, IssuerShape};
-use super::error::Problem;
+use super::error::{Names, Problem};
 use super::listen;
 use super::rows;
 use super::secrets;
 use super::shapes::{
-    AuditShape, CatalogShape, ClusterShape, ConsoleUserShape, GateShape, HttpShape, LimitsShape,
+    AuditShape, CatalogShape, ClusterShape, ConsoleUserShape, GateShape, HttpShape, LimitsWords,
     ListenShape, SECTIONS, ServiceShape, SpreadShape, TenantShape, UsageShape,
 };
 use super::units;
+use super::words::{self, Reworded, allowed, missing, reworded};
 use super::{Config, GateSettings};
 use crate::auth::{GuessLimits, IssuerSettings};
 use crate::catalog::{
@@ -32,7 +33,6 @@ use crate::console::{ConsoleSettings, ConsoleUser};
 use crate::isolation::SealKeys;
 use crate::isolation::tenancy::LoginSecret;
 use crate::net::{ListenSettings, OwnPlaces};
-use crate::spelling;
 use crate::telemetry::{self, AuditSettings, HttpSettings, LogSettings, UsageSettings};
 
 /// Most problems that are collected.
@@ -45,7 +45,7 @@ type Value<'text> = Spanned<DeValue<'text>>;
 pub(super) fn read(text: &str, folder: &Path, own: &OwnPlaces) -> Result<Config, Vec<Problem>> {
     let (root, errors) = DeTable::parse_recoverable(text);
     if !errors.is_empty() {
-        return Err(errors.iter().take(3).map(|error| syntax(text, error)).collect());
+        return Err(words::syntax(text, root.get_ref(), &errors));
     }
     let mut reader = Reader::new(text, root.get_ref(), folder);
     let config = reader.config(own);
@@ -61,16 +61,14 @@ pub(super) struct Reader<'text> {
     text: &'text str,
     root: &'text DeTable<'text>,
     pub(super) folder: &'text Path,
-    /// Where passwords stand in the text.
-    secrets: Vec<Range<usize>>,
+    /// What may be shown of the text.
+    names: Names<'text>,
     problems: Vec<Problem>,
 }
 
 impl<'text> Reader<'text> {
     fn new(text: &'text str, root: &'text DeTable<'text>, folder: &'text Path) -> Self {
-        let mut secrets = Vec::new();
-        find_secrets(root, &mut secrets);
-        Self { text, root, folder, secrets, problems: Vec::new() }
+        Self { text, root, folder, names: Names::of(root), problems: Vec::new() }
     }
 
     fn config(&mut self, own: &OwnPlaces) -> Option<Config> {
@@ -253,7 +251,7 @@ impl<'text> Reader<'text> {
             clusters.insert(name.clone(), cluster(name, shape, secret, seal_keys));
         }
         let spreads = self.entries::<SpreadShape>("spreads");
-        let tiers = self.entries::<LimitsShape>("tiers");
+        let tiers = self.entries::<LimitsWords>("tiers");
         let sound = self.problems.len() == before;
         let tenants = self.entries::<TenantShape>("tenants");
         let services = self.entries::<ServiceShape>("services");
@@ -265,7 +263,7 @@ impl<'text> Reader<'text> {
             folder: self.folder.to_owned(),
             clusters,
             spreads: spreads.into_iter().map(|(name, it)| (name, it.clusters)).collect(),
-            tiers: tiers.into_iter().map(|(name, tier)| (name, tier.into())).collect(),
+            tiers: tiers.into_iter().map(|(name, tier)| (name, tier.0)).collect(),
             tenants: tenants.into_iter().map(|(id, shape)| (id, tenant(shape))).collect(),
             services: services.into_iter().map(|(name, shape)| (name, shape.into())).collect(),
             hosts,
@@ -346,7 +344,10 @@ impl<'text> Reader<'text> {
             let wrong =
                 table.iter().find(|(key, value)| within(key.span()) || within(value.span()));
             let wrong = wrong.map(|(key, _)| key.get_ref().to_string());
-            let Reworded { message, nearest, hint } = reworded(error.message());
+            let Reworded { message, nearest, mut hint } = reworded(error.message());
+            if error.message() == words::NO_CHOICE {
+                hint = choices::<T>(value.span(), &table, wrong.as_deref());
+            }
             let Some(key) = wrong else {
                 if !told.iter().any(|key: &String| message == missing(key)) {
                     self.problem(span, message, hint);
@@ -367,7 +368,8 @@ impl<'text> Reader<'text> {
         if self.problems.len() >= PROBLEMS_MAX {
             return;
         }
-        self.problems.push(Problem::new(self.text, span, &self.secrets, message).hint(hint));
+        let message = words::without_values(self.root, &span, message);
+        self.problems.push(Problem::new(self.text, span, &self.names, message).hint(hint));
     }
 
     /// Notes a problem at a path of keys, or at as much of it as there is.
@@ -451,7 +453,7 @@ fn tenant(shape: TenantShape) -> TenantPlan {
         tokens: shape.tokens.into_iter().map(Into::into).collect(),
         credentials: shape.credentials,
         allow_from: shape.allow_from,
-        limits: shape.limits.into(),
+        limits: shape.limits.0,
         allow_superuser: shape.allow_superuser,
         issuer: shape.issuer,
         roles: credentials::roles(shape.roles),
@@ -460,79 +462,23 @@ fn tenant(shape: TenantShape) -> TenantPlan {
     }
 }
 
-/// Where connection strings and console verifiers stand, at any depth.
-fn find_secrets(table: &DeTable<'_>, secrets: &mut Vec<Range<usize>>) {
-    for (key, value) in table {
-        let telling =
-            ["connection_string", "mover_connection_string", "users", "scram", "verifier"];
-        let secret = telling.contains(&key.get_ref().as_ref());
-        match value.get_ref() {
-            DeValue::Array(inner) if !secret => {
-                let tables = inner.iter().filter_map(|value| as_table(value.get_ref()));
-                tables.for_each(|table| find_secrets(table, secrets));
-            }
-            DeValue::Table(inner) if !secret => find_secrets(inner, secrets),
-            DeValue::Table(inner) => {
-                secrets.extend(inner.values().map(Spanned::span));
-            }
-            _ if secret => secrets.push(value.span()),
-            _ => {}
-        }
+/// What may stand at a key of a table that has a few words to choose from.
+fn choices<T: DeserializeOwned>(
+    span: Range<usize>,
+    table: &DeTable<'_>,
+    key: Option<&str>,
+) -> Option<String> {
+    let mut table = table.clone();
+    // Serde names them for a word that is none.
+    let value = table.get_mut(key?)?;
+    *value = Spanned::new(value.span(), DeValue::String("".into()));
+    let rest = Spanned::new(span, DeValue::Table(table));
+    let error = T::deserialize(ValueDeserializer::from(rest)).err()?;
+    if error.message().starts_with("unknown variant") {
+        reworded(error.message()).hint
+    } else {
+        None
     }
-}
-
-/// A mistake in the TOML itself. What is a value is not known then, so a line that may hold a
-/// password is hidden behind its key.
-fn syntax(text: &str, error: &toml::de::Error) -> Problem {
-    let span = error.span().unwrap_or(0..0);
-    let mut problem = Problem::new(text, span, &[], error.message().to_owned());
-    let lower = problem.excerpt.to_ascii_lowercase();
-    let telling = ["connection_string", "password", "://", "scram", "user", "verifier"];
-    if telling.iter().any(|word| lower.contains(word)) {
-        let keep = problem.excerpt.find('=').map_or(0, |equals| equals + 1);
-        let hidden = |(offset, c): (usize, char)| if offset < keep { c } else { '*' };
-        problem.excerpt = problem.excerpt.char_indices().map(hidden).collect();
-    }
-    problem
-}
-
-/// Serde's words in ours.
-struct Reworded {
-    message: String,
-    /// The word that was probably meant.
-    nearest: Option<String>,
-    hint: Option<String>,
-}
-
-/// Quotes for back-ticks, keys for fields, and the nearest of what serde lists.
-fn reworded(message: &str) -> Reworded {
-    let quoted = message.replace('`', "\"");
-    let listed = quoted.split_once(", expected one of ").or_else(|| {
-        let (found, one) = quoted.split_once(", expected ")?;
-        found.starts_with("unknown ").then_some((found, one))
-    });
-    let Some((found, list)) = listed else {
-        let field = quoted.strip_prefix("missing field ");
-        let message = field.map(|name| format!("missing key {name}")).unwrap_or(quoted);
-        return Reworded { message, nearest: None, hint: None };
-    };
-    let known: Vec<&str> = list.split('"').skip(1).step_by(2).collect();
-    let typed = found.split('"').nth(1).unwrap_or_default();
-    let nearest = spelling::nearest(typed, known.iter().copied()).map(str::to_owned);
-    let hint = allowed(typed, &known);
-    let message = found.replace("unknown field", "unknown key");
-    let message = message.replace("unknown variant", "unknown value");
-    Reworded { message, nearest, hint }
-}
-
-fn missing(key: &str) -> String {
-    format!("missing key \"{key}\"")
-}
-
-fn allowed(typed: &str, known: &[&str]) -> Option<String> {
-    let nearest = spelling::nearest(typed, known.iter().copied());
-    let meant = nearest.map(|word| format!("Did you mean \"{word}\"? ")).unwrap_or_default();
-    Some(format!("{meant}Allowed: {}.", known.join(", ")))
 }
 
 fn as_table<'value, 'text>(value: &'value DeValue<'text>) -> Option<&'value DeTable<'text>> {

@@ -4,11 +4,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use super::read::Reader;
 use super::shapes::{CatalogShape, LimitsShape};
+use super::words;
 use crate::catalog::{Hosts, LimitsPlan, TableSettings};
 use crate::server::Conninfo;
 
@@ -83,7 +83,7 @@ pub fn overrides(json: &str) -> Result<LimitsPlan, String> {
         let alone = Value::Object([(key.clone(), value.clone())].into_iter().collect());
         let Err(error) = LimitsShape::deserialize(&alone) else { continue };
         let (key, error) = (key.escape_debug(), error.to_string());
-        let expected = error.rsplit_once(", expected ").map(|(_, expected)| expected);
+        let expected = error.rsplit_once(", expected ").map(|(_, it)| words::expected(it));
         return Err(match (error.starts_with("unknown field"), expected) {
             (true, _) => format!("unknown key \"{key}\""),
             (false, Some(expected)) => format!("the value of \"{key}\" is not {expected}"),
@@ -91,5 +91,5 @@ pub fn overrides(json: &str) -> Result<LimitsPlan, String> {
         });
     }
     let read = LimitsShape::deserialize(&Value::Object(keys));
-    read.map(LimitsPlan::from).map_err(|_| "its values are not valid".to_owned())
+    read.map_err(|_| "its values are not valid".to_owned())
 }

@@ -121,8 +121,9 @@ pub(super) struct ClusterShape {
     pub read_only_role: Option<String>,
 }
 
+/// Read as what it stands for.
 #[derive(Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[serde(remote = "LimitsPlan", deny_unknown_fields, default)]
 pub(super) struct LimitsShape {
     pub clients: Option<u32>,
     pub logins_per_second: Option<u32>,
@@ -161,37 +162,10 @@ pub(super) struct LimitsShape {
     pub report_only: Option<Vec<String>>,
 }
 
-impl From<LimitsShape> for LimitsPlan {
-    fn from(shape: LimitsShape) -> Self {
-        Self {
-            clients: shape.clients,
-            logins_per_second: shape.logins_per_second,
-            logins_burst: shape.logins_burst,
-            queries_per_second: shape.queries_per_second,
-            queries_burst: shape.queries_burst,
-            queries_at_once: shape.queries_at_once,
-            database_time: shape.database_time,
-            bytes_out: shape.bytes_out,
-            servers: shape.servers,
-            pins: shape.pins,
-            pin_idle: shape.pin_idle,
-            query_time: shape.query_time,
-            transaction_time: shape.transaction_time,
-            client_idle: shape.client_idle,
-            idle_in_transaction: shape.idle_in_transaction,
-            breaker: shape.breaker,
-            breaker_pause: shape.breaker_pause,
-            budget_wait: shape.budget_wait,
-            weight: shape.weight,
-            servers_min: shape.servers_min,
-            over_budget: shape.over_budget,
-            enforce_budgets: shape.enforce_budgets,
-            pooling: shape.pooling,
-            prepare_threshold: shape.prepare_threshold,
-            report_only: shape.report_only,
-        }
-    }
-}
+/// Limits as a value of the file.
+#[derive(Default, Deserialize)]
+#[serde(transparent)]
+pub(super) struct LimitsWords(#[serde(with = "LimitsShape")] pub LimitsPlan);
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -215,7 +189,7 @@ pub(super) struct TenantShape {
     #[serde(default)]
     pub allow_from: Vec<String>,
     #[serde(default)]
-    pub limits: LimitsShape,
+    pub limits: LimitsWords,
     #[serde(default)]
     pub allow_superuser: bool,
 }
@@ -237,7 +211,7 @@ pub(super) struct ServiceShape {
     #[serde(default)]
     pub tokens: Vec<TokenShape>,
     #[serde(default)]
-    pub limits: LimitsShape,
+    pub limits: LimitsWords,
     #[serde(default)]
     pub acts_for: ActsForShape,
     #[serde(default)]
@@ -274,7 +248,7 @@ impl From<ServiceShape> for ServicePlan {
             tier: shape.tier,
             state: shape.state.unwrap_or(TenantState::Active),
             tokens: shape.tokens.into_iter().map(TokenPlan::from).collect(),
-            limits: shape.limits.into(),
+            limits: shape.limits.0,
             acts_for: match shape.acts_for {
                 ActsForShape::Everybody(Star::Star) => ActsFor::Everybody,
                 ActsForShape::Listed(ids) => ActsFor::Listed(ids),

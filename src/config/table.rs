@@ -111,7 +111,7 @@ fn gate(gate: &GateSettings, client: &ClientSettings, log: &LogSettings) -> Vec<
         key: format!("gate.{name}"),
         value,
         default: Some(default),
-        live: !["workers", "log_format"].contains(&name),
+        live: !["workers", "doors", "log_format"].contains(&name),
     };
     pairs.map(setting).collect()
 }

@@ -27,11 +27,10 @@ impl Visitor<'_> for DurationText {
 
     fn visit_str<E: Error>(self, text: &str) -> Result<Duration, E> {
         humantime_serde::re::humantime::parse_duration(text).map_err(|_| {
-            E::custom(format!(
-                "\"{}\" is not a duration, write a number and its unit, such as \"30s\", \
-                 \"10ms\" or \"1h 30m\"",
-                text.escape_debug()
-            ))
+            E::custom(
+                "this is not a duration, write a number and its unit, such as \"30s\", \"10ms\" \
+                 or \"1h 30m\"",
+            )
         })
     }
 }
@@ -52,11 +51,10 @@ impl Visitor<'_> for SizeText {
     fn visit_str<E: Error>(self, text: &str) -> Result<usize, E> {
         let size = text.trim().parse::<ByteSize>().ok();
         size.and_then(|size| usize::try_from(size.as_u64()).ok()).ok_or_else(|| {
-            E::custom(format!(
-                "\"{}\" is not a size, write bytes or a number and its unit, such as \"64KiB\" or \
+            E::custom(
+                "this is not a size, write bytes or a number and its unit, such as \"64KiB\" or \
                  \"16MiB\"",
-                text.escape_debug()
-            ))
+            )
         })
     }
 }

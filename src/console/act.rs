@@ -78,15 +78,14 @@ pub const ORDERS: [Order; 17] = [
     order("READ_ONLY TARGET", Verb::State, "have transactions write nothing, from the next one on"),
     order("READ_WRITE TARGET", Verb::State, "undo READ_ONLY"),
     order(
-        "MOVE TENANT ID TO ISOLATION ON CLUSTER [CONNECTION_STRING 'TEXT'] [SCHEMA 'NAME'] \
-         [ROLE 'NAME'] [WITHIN 'TIME']",
+        "MOVE TENANT ID TO ISOLATION ON CLUSTER [KEY 'TEXT']",
         Verb::Move,
-        "have a tenant of the tables on another route, while its requests wait",
+        "another route of the tables; KEY: CONNECTION_STRING, SCHEMA, ROLE, WITHIN",
     ),
     order(
         "MOVE TENANT ID [WITHIN 'TIME']",
         Verb::Move,
-        "have a tenant of the settings file on the route that stands there now",
+        "have a tenant of the settings file on its route there",
     ),
     order(
         "SET BUDGET TENANT KIND = 'VALUE' FOR 'TIME'",
@@ -439,7 +438,7 @@ mod tests {
         for order in &ORDERS {
             let usage = order.usage.replace("TARGET", "x").replace("ID", "1");
             let usage = usage.replace("CLUSTER", "x").replace("ISOLATION", "silo");
-            let usage = usage.replace(['[', ']'], "");
+            let usage = usage.replace(['[', ']'], "").replace("KEY", "WITHIN");
             let text = usage.split('|').next().unwrap();
             let statements = read(text).unwrap_or_else(|near| panic!("{text}: {near}"));
             assert_eq!(statements[0].verb(), order.verb, "{text}");

@@ -34,8 +34,8 @@ fn acting_console(rights: Rights) -> (Client, Arc<Live<ConsoleSettings>>) {
         while let Some(control) = controls.recv().await {
             match control {
                 Control::Snapshot(_, reply) => reply.send(Snapshot::default()).unwrap(),
-                Control::Act { act: Act::Kill(Target::Named(name)), reply } => {
-                    reply.send(Err(Fault::UnknownTarget { name })).unwrap();
+                Control::Act { act: Act::Kill(target @ Target::Named(_)), reply } => {
+                    reply.send(Err(Fault::UnknownTarget { target, other: false })).unwrap();
                 }
                 Control::Act { reply, .. } => reply.send(Ok(vec!["so".to_owned()])).unwrap(),
             }
@@ -53,6 +53,7 @@ async fn every_order_is_for_admins_only_and_every_show_for_all() {
             let text = order.usage.split('|').next().unwrap();
             let text =
                 text.replace("TARGET", "TENANT a").replace("ID", "7").replace(['[', ']'], "");
+            let text = text.replace("KEY", "WITHIN");
             let tag = match text.split_once(" BUDGET ") {
                 Some((verb, _)) => format!("{verb} BUDGET"),
                 None => text.split(' ').next().unwrap().to_owned(),

@@ -165,12 +165,6 @@ pub fn permits(rights: Rights, verb: Verb) -> bool {
     PERMISSIONS.iter().any(|(known, allowed)| *known == verb && allowed.contains(&rights))
 }
 
-/// Every command as a person would type it.
-pub fn names() -> Vec<String> {
-    let shows = COMMANDS.iter().map(|command| format!("SHOW {}", command.name));
-    shows.chain(act::ORDERS.iter().map(|order| order.usage.to_owned())).collect()
-}
-
 /// Reads the statements of a text, which may be none. An error is the first word that does not
 /// fit, or nothing at the end of the input.
 pub fn read(text: &str) -> Result<Vec<Statement>, String> {
@@ -183,7 +177,8 @@ const fn show(name: &'static str, subject: Subject, about: &'static str) -> Comm
     Command { name, subject, about }
 }
 
-fn statement(words: &[Word]) -> Result<Statement, String> {
+/// Reads one statement. An error is as in [`read`].
+pub fn statement(words: &[Word]) -> Result<Statement, String> {
     let Some((verb, rest)) = words.split_first() else { return Err(String::new()) };
     if let Some(order) = act::read(verb, rest) {
         return order.map(Statement::Act);
@@ -195,6 +190,8 @@ fn statement(words: &[Word]) -> Result<Statement, String> {
         "COMMIT" | "END" => Statement::Commit,
         // ROLLBACK TO SAVEPOINT would need savepoints.
         "ROLLBACK" | "ABORT" if !rest.iter().any(|word| word.is("TO")) => Statement::Rollback,
+        // No driver's: somebody means a budget, and would believe it is set.
+        "SET" if rest.iter().any(|word| word.is("FOR")) => return Err(verb.text()),
         "SET" if rest.len() >= 2 => Statement::Set,
         "RESET" if rest.len() == 1 => Statement::Reset,
         "DISCARD" if rest.len() == 1 => Statement::Discard,
@@ -271,7 +268,7 @@ impl Word {
 }
 
 /// Words, quoted texts and single signs; comments and white space fall away.
-fn split(text: &str) -> Vec<Word> {
+pub fn split(text: &str) -> Vec<Word> {
     let mut words = Vec::new();
     let mut rest = text.trim_start();
     while let Some(first) = rest.chars().next() {
@@ -347,6 +344,7 @@ mod tests {
             ("SHOW 'POOLS'", "POOLS"),
             ("\"SHOW\" POOLS", "SHOW"),
             ("SET x", "SET"),
+            ("SET BUDGT acme clients = 5 FOR '1h'", "SET"),
             ("ROLLBACK TO SAVEPOINT a", "ROLLBACK"),
             ("SHOW POOLS; DROP TABLE t", "DROP"),
             ("€", "€"),

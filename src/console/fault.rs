@@ -5,15 +5,16 @@ use std::borrow::Cow;
 
 use pgwire::messages::response::{ErrorResponse, NoticeResponse};
 
-use crate::console::command;
+use crate::console::act::Target;
 use crate::error::Error;
 
 /// A command that was understood as far as it goes, and not carried out.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Fault {
-    /// Not a console command; `near` is the first word that does not fit.
+    /// Not a console command; `near` is the first word that does not fit, `hint` what was meant.
     Syntax {
         near: String,
+        hint: String,
     },
     /// More than one command in a prepared statement.
     SeveralCommands,
@@ -41,9 +42,10 @@ pub enum Fault {
     /// After an error in a transaction block, until it ends.
     Aborted,
     FunctionCall,
-    /// No tenant and no database of this name.
+    /// No such tenant, database, or either. `other`: the name is one of the other kind.
     UnknownTarget {
-        name: String,
+        target: Target,
+        other: bool,
     },
     /// A tenant and a database have this name, and are not the same thing.
     AmbiguousTarget {
@@ -102,8 +104,8 @@ impl Fault {
     /// The primary message.
     pub fn message(&self) -> Cow<'static, str> {
         match self {
-            Self::Syntax { near } if near.is_empty() => "syntax error at end of input".into(),
-            Self::Syntax { near } => format!("syntax error at or near \"{near}\"").into(),
+            Self::Syntax { near, .. } if near.is_empty() => "syntax error at end of input".into(),
+            Self::Syntax { near, .. } => format!("syntax error at or near \"{near}\"").into(),
             Self::SeveralCommands => {
                 "cannot insert multiple commands into a prepared statement".into()
             }
@@ -125,7 +127,12 @@ impl Fault {
                     .into()
             }
             Self::FunctionCall => "the console has no functions".into(),
-            Self::UnknownTarget { name } => format!("no tenant or database \"{name}\"").into(),
+            Self::UnknownTarget { target, .. } => match target {
+                Target::All => "no tenant or database".into(),
+                Target::Named(name) => format!("no tenant or database \"{name}\"").into(),
+                Target::Tenant(name) => format!("no tenant \"{name}\"").into(),
+                Target::Database(name) => format!("no database \"{name}\"").into(),
+            },
             Self::AmbiguousTarget { name } => {
                 format!("\"{name}\" is a tenant and a database").into()
             }
@@ -139,21 +146,31 @@ impl Fault {
 
     fn hint(&self) -> Option<Cow<'static, str>> {
         match self {
-            Self::Syntax { .. } => {
-                Some(format!("The console's commands are {}.", command::names().join(", ")).into())
-            }
+            Self::Syntax { hint, .. } => Some(hint.clone().into()),
             Self::Forbidden => Some("Log in as a console user with the rights \"admin\".".into()),
             Self::NoAnswer => Some("Retry.".into()),
             Self::TooMany { .. } => Some("Close those that are not used any more.".into()),
-            Self::UnknownTarget { .. } => {
-                Some("SHOW TENANTS and SHOW DATABASES list the names.".into())
-            }
+            Self::UnknownTarget { target, other } => Some(match (target, other) {
+                (Target::Tenant(name), true) => {
+                    format!("There is a database of this name: DATABASE {name} means it.").into()
+                }
+                (Target::Database(name), true) => {
+                    format!("There is a tenant of this name: TENANT {name} means it.").into()
+                }
+                (Target::Tenant(_), false) => "SHOW TENANTS lists the names.".into(),
+                (Target::Database(_), false) => "SHOW DATABASES lists the names.".into(),
+                _ => "SHOW TENANTS and SHOW DATABASES list the names.".into(),
+            }),
             Self::AmbiguousTarget { .. } => {
                 Some("Write TENANT or DATABASE in front of the name.".into())
             }
             Self::InvalidBudget { .. } => {
                 Some("Budgets and values are named as in [tiers.NAME]; 'none' lifts one.".into())
             }
+            Self::NotMoved { .. } => {
+                Some("Nothing has changed: mend what is said, and give the order again.".into())
+            }
+            Self::InTransaction => Some("Turn autocommit on, or send COMMIT first.".into()),
             Self::UnknownClient { .. } => Some("SHOW CLIENTS lists the ids.".into()),
             _ => None,
         }

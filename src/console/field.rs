@@ -8,15 +8,21 @@ pub struct Field<R: 'static> {
     pub cell: fn(&R) -> Cell,
 }
 
-/// The columns alone.
-pub fn heads<R>(fields: &[Field<R>]) -> Vec<Column> {
-    fields.iter().map(|field| field.column).collect()
-}
-
 /// The table of these rows.
 pub fn filled<R: Send + Sync + 'static>(fields: &'static [Field<R>], rows: Vec<R>) -> Table {
-    let cells = move |row: R| fields.iter().map(|field| (field.cell)(&row)).collect();
-    Table { columns: heads(fields), rows: Box::new(rows.into_iter().map(cells)) }
+    joined(fields, &[], rows)
+}
+
+/// The same where several tables have some of their columns in common.
+pub fn joined<R: Send + Sync + 'static>(
+    first: &'static [Field<R>],
+    then: &'static [Field<R>],
+    rows: Vec<R>,
+) -> Table {
+    let fields = move || first.iter().chain(then);
+    let columns = fields().map(|field| field.column).collect();
+    let cells = move |row: R| fields().map(|field| (field.cell)(&row)).collect();
+    Table { columns, rows: Box::new(rows.into_iter().map(cells)) }
 }
 
 /// A column of this name and type.

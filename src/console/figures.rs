@@ -5,28 +5,14 @@ use crate::console::field::{Field, count, field, text};
 use crate::console::snapshot::{Figures, MemoryRow, Snapshot, StatsRow, TopRow};
 use crate::console::table::{Cell, Kind};
 
-/// SHOW STATS: totals since the start, averages of the last period.
-pub const STATS: &[Field<StatsRow>] = &[
-    field("database", Kind::Text, |row| text(&row.name)),
-    field("total_xact_count", Kind::Numeric, |row| number(row.totals.transactions)),
-    field("total_query_count", Kind::Numeric, |row| number(row.totals.requests)),
-    field("total_received", Kind::Numeric, |row| number(row.totals.received)),
-    field("total_sent", Kind::Numeric, |row| number(row.totals.sent)),
-    field("total_xact_time", Kind::Numeric, |row| number(row.totals.transaction_us)),
-    field("total_query_time", Kind::Numeric, |row| number(row.totals.request_us)),
-    field("total_wait_time", Kind::Numeric, |row| number(row.totals.wait_us)),
-    field("avg_xact_count", Kind::Numeric, |row| number(row.averages.transactions)),
-    field("avg_query_count", Kind::Numeric, |row| number(row.averages.requests)),
-    field("avg_recv", Kind::Numeric, |row| number(row.averages.received)),
-    field("avg_sent", Kind::Numeric, |row| number(row.averages.sent)),
-    field("avg_xact_time", Kind::Numeric, |row| number(row.averages.transaction_us)),
-    field("avg_query_time", Kind::Numeric, |row| number(row.averages.request_us)),
-    field("avg_wait_time", Kind::Numeric, |row| number(row.averages.wait_us)),
-];
+/// What SHOW STATS is by.
+pub const DATABASE: &[Field<StatsRow>] = &[field("database", Kind::Text, |row| text(&row.name))];
 
-/// SHOW STATS_TENANTS: the same by tenant.
-pub const TENANTS: &[Field<StatsRow>] = &[
-    field("tenant", Kind::Text, |row| text(&row.name)),
+/// What SHOW STATS_TENANTS is by.
+pub const TENANT: &[Field<StatsRow>] = &[field("tenant", Kind::Text, |row| text(&row.name))];
+
+/// What both show: totals since the start, averages of the last period.
+pub const STATS: &[Field<StatsRow>] = &[
     field("total_xact_count", Kind::Numeric, |row| number(row.totals.transactions)),
     field("total_query_count", Kind::Numeric, |row| number(row.totals.requests)),
     field("total_received", Kind::Numeric, |row| number(row.totals.received)),
@@ -55,9 +41,8 @@ pub const TOP: &[Field<TopRow>] = &[
     field("seconds", Kind::Int4, |row| count(row.seconds)),
 ];
 
-/// SHOW STATS_TOTALS.
+/// SHOW STATS_TOTALS, by database.
 pub const TOTALS: &[Field<StatsRow>] = &[
-    field("database", Kind::Text, |row| text(&row.name)),
     field("xact_count", Kind::Numeric, |row| number(row.totals.transactions)),
     field("query_count", Kind::Numeric, |row| number(row.totals.requests)),
     field("bytes_received", Kind::Numeric, |row| number(row.totals.received)),
@@ -67,9 +52,8 @@ pub const TOTALS: &[Field<StatsRow>] = &[
     field("wait_time", Kind::Numeric, |row| number(row.totals.wait_us)),
 ];
 
-/// SHOW STATS_AVERAGES.
+/// SHOW STATS_AVERAGES, by database.
 pub const AVERAGES: &[Field<StatsRow>] = &[
-    field("database", Kind::Text, |row| text(&row.name)),
     field("xact_count", Kind::Numeric, |row| number(row.averages.transactions)),
     field("query_count", Kind::Numeric, |row| number(row.averages.requests)),
     field("bytes_received", Kind::Numeric, |row| number(row.averages.received)),

@@ -11,6 +11,7 @@ mod fault;
 mod field;
 mod figures;
 mod login;
+mod meant;
 mod message;
 mod moves;
 mod session;
@@ -97,8 +98,13 @@ where
         login::greet(&mut connection, &login).await?;
         Ok(access)
     };
-    let entered = timeout(LOGIN_TIMEOUT, entering).await;
-    match entered.unwrap_or(Err(Stop::Refused(Error::LoginTimeout))) {
+    let entered = tokio::select! {
+        entered = timeout(LOGIN_TIMEOUT, entering) => {
+            entered.unwrap_or(Err(Stop::Refused(Error::LoginTimeout)))
+        }
+        () = env.control.closed() => Err(Stop::Refused(Error::ShuttingDown)),
+    };
+    match entered {
         Ok(access) => {
             // The name comes from outside: quoted, so that it cannot write lines of its own.
             let (user, peer, tls) = (&login.user, login.peer, login.secure);

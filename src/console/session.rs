@@ -21,6 +21,7 @@ use crate::console::command::{self, Statement, Subject};
 use crate::console::connection::{Connection, Frame, Stop};
 use crate::console::fault::{self, Fault};
 use crate::console::login::Access;
+use crate::console::meant::meant;
 use crate::console::message::{self, Target};
 use crate::console::snapshot::Snapshot;
 use crate::console::table::{self, Cell, Column, Formats, Kind, Table};
@@ -178,7 +179,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
 
     async fn query(&mut self, body: &[u8]) -> Result<(), Stop> {
         let text = message::query(body)?;
-        let statements = command::read(&text).map_err(|near| Fault::Syntax { near })?;
+        let statements = read(&text)?;
         if statements.is_empty() {
             return self.connection.send(&EmptyQueryResponse::new()).await;
         }
@@ -199,8 +200,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
 
     async fn parse(&mut self, body: &[u8]) -> Result<(), Stop> {
         let parse = message::parse(body)?;
-        let mut statements =
-            command::read(&parse.text).map_err(|near| Fault::Syntax { near })?.into_iter();
+        let mut statements = read(&parse.text)?.into_iter();
         let statement = statements.next();
         if statements.next().is_some() {
             return Err(Fault::SeveralCommands.into());
@@ -445,6 +445,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         };
         tokio::time::timeout(SNAPSHOT_TIMEOUT, asked).await.ok().flatten().ok_or(Fault::NoAnswer)
     }
+}
+
+fn read(text: &str) -> Result<Vec<Statement>, Fault> {
+    command::read(text).map_err(|near| Fault::Syntax { near, hint: meant(text) })
 }
 
 fn columns(statement: &Statement) -> Vec<Column> {

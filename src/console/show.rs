@@ -1,10 +1,12 @@
 //! What each SHOW command shows: its columns with their types, and the cell each row has for them.
 //! PgBouncer's names and order come first where the thing is the same, ours behind them.
 
+use std::marker::PhantomData;
+
 use crate::console::act::ORDERS;
 use crate::console::command::{COMMANDS, Subject};
-use crate::console::field::{Field, count, field, filled, heads, large, text};
-use crate::console::figures;
+use crate::console::field::{Field, count, field, filled, joined, large, text};
+use crate::console::figures::{self, DATABASE};
 use crate::console::snapshot::{
     BudgetRow, CatalogRow, ClientRow, ConfigRow, DatabaseRow, FaultRow, HostRow, PoolRow,
     ServerRow, Snapshot, SocketRow, TenantRow, UserRow, WouldRefuseRow,
@@ -94,25 +96,33 @@ const POOLS: &[Field<PoolRow>] = &[
     field("tenant", Kind::Text, |row| text(&row.tenant)),
 ];
 
+/// Columns that SHOW CLIENTS, SHOW SERVERS and SHOW SOCKETS have in common.
+struct Socket<R>(PhantomData<R>);
+
+impl<R: AsRef<SocketRow> + 'static> Socket<R> {
+    const FIELDS: &'static [Field<R>] = &[
+        field("type", Kind::Text, |row| text(row.as_ref().kind)),
+        field("user", Kind::Text, |row| text(&row.as_ref().user)),
+        field("database", Kind::Text, |row| text(&row.as_ref().database)),
+        field("state", Kind::Text, |row| text(&row.as_ref().state)),
+        field("addr", Kind::Text, |row| text(&row.as_ref().addr)),
+        field("port", Kind::Int4, |row| Cell::Int4(row.as_ref().port.into())),
+        field("local_addr", Kind::Text, |row| text(&row.as_ref().local_addr)),
+        field("local_port", Kind::Int4, |row| Cell::Int4(row.as_ref().local_port.into())),
+        field("connect_time", Kind::Text, |row| text(&row.as_ref().connect_time)),
+        field("request_time", Kind::Text, |row| text(&row.as_ref().request_time)),
+        field("wait", Kind::Int4, |row| count(row.as_ref().wait_us / US_PER_SECOND)),
+        field("wait_us", Kind::Int4, |row| count(row.as_ref().wait_us % US_PER_SECOND)),
+        field("close_needed", Kind::Int4, |row| Cell::Int4(row.as_ref().close_needed.into())),
+        field("ptr", Kind::Text, |row| text(&row.as_ref().ptr)),
+        field("link", Kind::Text, |row| text(&row.as_ref().link)),
+        field("remote_pid", Kind::Int4, |row| count(row.as_ref().remote_pid)),
+        field("tls", Kind::Text, |row| text(&row.as_ref().tls)),
+        field("application_name", Kind::Text, |row| text(&row.as_ref().application_name)),
+    ];
+}
+
 const CLIENTS: &[Field<ClientRow>] = &[
-    field("type", Kind::Text, |_| text("C")),
-    field("user", Kind::Text, |row| text(&row.socket.user)),
-    field("database", Kind::Text, |row| text(&row.socket.database)),
-    field("state", Kind::Text, |row| text(&row.socket.state)),
-    field("addr", Kind::Text, |row| text(&row.socket.addr)),
-    field("port", Kind::Int4, |row| Cell::Int4(row.socket.port.into())),
-    field("local_addr", Kind::Text, |row| text(&row.socket.local_addr)),
-    field("local_port", Kind::Int4, |row| Cell::Int4(row.socket.local_port.into())),
-    field("connect_time", Kind::Text, |row| text(&row.socket.connect_time)),
-    field("request_time", Kind::Text, |row| text(&row.socket.request_time)),
-    field("wait", Kind::Int4, |row| count(row.socket.wait_us / US_PER_SECOND)),
-    field("wait_us", Kind::Int4, |row| count(row.socket.wait_us % US_PER_SECOND)),
-    field("close_needed", Kind::Int4, |row| Cell::Int4(row.socket.close_needed.into())),
-    field("ptr", Kind::Text, |row| text(&row.socket.ptr)),
-    field("link", Kind::Text, |row| text(&row.socket.link)),
-    field("remote_pid", Kind::Int4, |row| count(row.socket.remote_pid)),
-    field("tls", Kind::Text, |row| text(&row.socket.tls)),
-    field("application_name", Kind::Text, |row| text(&row.socket.application_name)),
     field("id", Kind::Int8, |row| large(row.id)),
     field("tenant", Kind::Text, |row| text(&row.socket.tenant)),
     field("credential", Kind::Text, |row| text(&row.credential)),
@@ -120,50 +130,12 @@ const CLIENTS: &[Field<ClientRow>] = &[
 ];
 
 const SERVERS: &[Field<ServerRow>] = &[
-    field("type", Kind::Text, |_| text("S")),
-    field("user", Kind::Text, |row| text(&row.socket.user)),
-    field("database", Kind::Text, |row| text(&row.socket.database)),
-    field("state", Kind::Text, |row| text(&row.socket.state)),
-    field("addr", Kind::Text, |row| text(&row.socket.addr)),
-    field("port", Kind::Int4, |row| Cell::Int4(row.socket.port.into())),
-    field("local_addr", Kind::Text, |row| text(&row.socket.local_addr)),
-    field("local_port", Kind::Int4, |row| Cell::Int4(row.socket.local_port.into())),
-    field("connect_time", Kind::Text, |row| text(&row.socket.connect_time)),
-    field("request_time", Kind::Text, |row| text(&row.socket.request_time)),
-    field("wait", Kind::Int4, |row| count(row.socket.wait_us / US_PER_SECOND)),
-    field("wait_us", Kind::Int4, |row| count(row.socket.wait_us % US_PER_SECOND)),
-    field("close_needed", Kind::Int4, |row| Cell::Int4(row.socket.close_needed.into())),
-    field("ptr", Kind::Text, |row| text(&row.socket.ptr)),
-    field("link", Kind::Text, |row| text(&row.socket.link)),
-    field("remote_pid", Kind::Int4, |row| count(row.socket.remote_pid)),
-    field("tls", Kind::Text, |row| text(&row.socket.tls)),
-    field("application_name", Kind::Text, |row| text(&row.socket.application_name)),
     field("cluster", Kind::Text, |row| text(&row.cluster)),
     field("tenant", Kind::Text, |row| text(&row.socket.tenant)),
     field("kind", Kind::Text, |row| text(&row.kind)),
 ];
 
-const SOCKETS: &[Field<SocketRow>] = &[
-    field("type", Kind::Text, |row| text(row.kind)),
-    field("user", Kind::Text, |row| text(&row.user)),
-    field("database", Kind::Text, |row| text(&row.database)),
-    field("state", Kind::Text, |row| text(&row.state)),
-    field("addr", Kind::Text, |row| text(&row.addr)),
-    field("port", Kind::Int4, |row| Cell::Int4(row.port.into())),
-    field("local_addr", Kind::Text, |row| text(&row.local_addr)),
-    field("local_port", Kind::Int4, |row| Cell::Int4(row.local_port.into())),
-    field("connect_time", Kind::Text, |row| text(&row.connect_time)),
-    field("request_time", Kind::Text, |row| text(&row.request_time)),
-    field("wait", Kind::Int4, |row| count(row.wait_us / US_PER_SECOND)),
-    field("wait_us", Kind::Int4, |row| count(row.wait_us % US_PER_SECOND)),
-    field("close_needed", Kind::Int4, |row| Cell::Int4(row.close_needed.into())),
-    field("ptr", Kind::Text, |row| text(&row.ptr)),
-    field("link", Kind::Text, |row| text(&row.link)),
-    field("remote_pid", Kind::Int4, |row| count(row.remote_pid)),
-    field("tls", Kind::Text, |row| text(&row.tls)),
-    field("application_name", Kind::Text, |row| text(&row.application_name)),
-    field("tenant", Kind::Text, |row| text(&row.tenant)),
-];
+const SOCKETS: &[Field<SocketRow>] = &[field("tenant", Kind::Text, |row| text(&row.tenant))];
 
 const DATABASES: &[Field<DatabaseRow>] = &[
     field("name", Kind::Text, |row| text(&row.name)),
@@ -235,30 +207,7 @@ pub fn needs_snapshot(subject: Subject) -> bool {
 
 /// The columns of `subject`, which never depend on the rows.
 pub fn columns(subject: Subject) -> Vec<Column> {
-    match subject {
-        Subject::Budgets => heads(BUDGETS),
-        Subject::Catalog => heads(CATALOG),
-        Subject::CatalogFaults => heads(CATALOG_FAULTS),
-        Subject::Clients => heads(CLIENTS),
-        Subject::Config => heads(CONFIG),
-        Subject::Databases => heads(DATABASES),
-        Subject::Help => heads(HELP),
-        Subject::Lists => heads(figures::LISTS),
-        Subject::Mem => heads(figures::MEM),
-        Subject::Hosts => heads(HOSTS),
-        Subject::Pools => heads(POOLS),
-        Subject::Servers => heads(SERVERS),
-        Subject::Sockets => heads(SOCKETS),
-        Subject::Stats => heads(figures::STATS),
-        Subject::StatsAverages => heads(figures::AVERAGES),
-        Subject::StatsTenants => heads(figures::TENANTS),
-        Subject::StatsTotals => heads(figures::TOTALS),
-        Subject::Tenants => heads(TENANTS),
-        Subject::Top => heads(figures::TOP),
-        Subject::Users => heads(USERS),
-        Subject::Version => heads(VERSION),
-        Subject::WouldRefuse => heads(WOULD_REFUSE),
-    }
+    table(subject, Snapshot::default()).columns
 }
 
 /// The table of `subject`.
@@ -267,7 +216,7 @@ pub fn table(subject: Subject, snapshot: Snapshot) -> Table {
         Subject::Budgets => filled(BUDGETS, snapshot.budgets),
         Subject::Catalog => filled(CATALOG, snapshot.catalog.whole),
         Subject::CatalogFaults => filled(CATALOG_FAULTS, snapshot.catalog.faults),
-        Subject::Clients => filled(CLIENTS, snapshot.clients),
+        Subject::Clients => joined(Socket::FIELDS, CLIENTS, snapshot.clients),
         Subject::Config => filled(CONFIG, snapshot.config),
         Subject::Databases => filled(DATABASES, snapshot.databases),
         Subject::Help => filled(HELP, help()),
@@ -275,12 +224,12 @@ pub fn table(subject: Subject, snapshot: Snapshot) -> Table {
         Subject::Mem => filled(figures::MEM, snapshot.memory),
         Subject::Hosts => filled(HOSTS, snapshot.hosts),
         Subject::Pools => filled(POOLS, snapshot.pools),
-        Subject::Servers => filled(SERVERS, snapshot.servers),
-        Subject::Sockets => filled(SOCKETS, sockets(snapshot)),
-        Subject::Stats => filled(figures::STATS, snapshot.databases_stats),
-        Subject::StatsAverages => filled(figures::AVERAGES, snapshot.databases_stats),
-        Subject::StatsTenants => filled(figures::TENANTS, snapshot.tenants_stats),
-        Subject::StatsTotals => filled(figures::TOTALS, snapshot.databases_stats),
+        Subject::Servers => joined(Socket::FIELDS, SERVERS, snapshot.servers),
+        Subject::Sockets => joined(Socket::FIELDS, SOCKETS, sockets(snapshot)),
+        Subject::Stats => joined(DATABASE, figures::STATS, snapshot.databases_stats),
+        Subject::StatsAverages => joined(DATABASE, figures::AVERAGES, snapshot.databases_stats),
+        Subject::StatsTenants => joined(figures::TENANT, figures::STATS, snapshot.tenants_stats),
+        Subject::StatsTotals => joined(DATABASE, figures::TOTALS, snapshot.databases_stats),
         Subject::Tenants => filled(TENANTS, snapshot.tenants),
         Subject::Top => filled(figures::TOP, snapshot.top),
         Subject::Users => filled(USERS, snapshot.users),

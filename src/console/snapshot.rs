@@ -187,6 +187,12 @@ pub struct SocketRow {
     pub tenant: String,
 }
 
+impl AsRef<Self> for SocketRow {
+    fn as_ref(&self) -> &Self {
+        self
+    }
+}
+
 /// A client connection that is logged in.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct ClientRow {
@@ -198,6 +204,12 @@ pub struct ClientRow {
     pub pin: String,
 }
 
+impl AsRef<SocketRow> for ClientRow {
+    fn as_ref(&self) -> &SocketRow {
+        &self.socket
+    }
+}
+
 /// A connection to PostgreSQL.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct ServerRow {
@@ -205,6 +217,12 @@ pub struct ServerRow {
     pub cluster: String,
     /// `with rights` or `without rights`.
     pub kind: String,
+}
+
+impl AsRef<SocketRow> for ServerRow {
+    fn as_ref(&self) -> &SocketRow {
+        &self.socket
+    }
 }
 
 /// A database that some tenant's route leads to.

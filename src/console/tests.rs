@@ -13,7 +13,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use tokio::sync::mpsc;
 
 use crate::catalog::Live;
-use crate::console::act::ORDERS;
+use crate::console::act::{ORDERS, Target};
 use crate::console::command::{COMMANDS, Subject};
 use crate::console::connection::Connection;
 use crate::console::fault::Fault;
@@ -436,7 +436,7 @@ fn the_manual_lists_the_errors_of_commands() {
     let manual = include_str!("../../docs/console.md");
     let name = || "x".to_owned();
     for fault in [
-        Fault::Syntax { near: name() },
+        Fault::Syntax { near: name(), hint: name() },
         Fault::SeveralCommands,
         Fault::Forbidden,
         Fault::NotMoved { what: name() },
@@ -448,7 +448,7 @@ fn the_manual_lists_the_errors_of_commands() {
         Fault::Mismatch { what: "console commands take no parameters" },
         Fault::Aborted,
         Fault::FunctionCall,
-        Fault::UnknownTarget { name: name() },
+        Fault::UnknownTarget { target: Target::Named(name()), other: false },
         Fault::AmbiguousTarget { name: name() },
         Fault::UnknownClient { id: 7 },
         Fault::OutOfPlace { what: "nothing is paused".to_owned() },

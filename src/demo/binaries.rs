@@ -9,7 +9,7 @@ use std::process::Command;
 use anyhow::{Context, Result, bail};
 
 /// Names the folder to use instead of searching.
-pub const FOLDER_VARIABLE: &str = "TENANTGATE_PG_BIN";
+const FOLDER_VARIABLE: &str = "TENANTGATE_PG_BIN";
 
 /// Parent, prefix in front of a version, and what is below: Debian, Fedora (PGDG), Homebrew on its
 /// three roots, Postgres.app, Alpine, and versions unpacked by hand.

@@ -13,9 +13,10 @@ mod target;
 
 use std::io;
 
-pub use check::{Check, Levels, Scope, Severity, Source, all};
+pub use check::{Severity, all};
 pub use repair::script;
 pub use report::{Finding, Report, Unseen};
+pub use target::Ways;
 
 use crate::catalog::Catalog;
 use crate::doctor::ask::Asker;
@@ -60,7 +61,9 @@ pub async fn examine(plan: &Plan<'_>, progress: impl Fn(Progress<'_>)) -> io::Re
         let (all, dbname) = (targets.len(), target.dbname.as_str());
         let tell = |step: &str| progress(Progress { done, all, dbname, step });
         let mut room = report.room(target, &tell);
-        let Some(asker) = Asker::connect(plan, target, &mut room).await else { continue };
+        let asker = Asker::connect(plan, target, &mut room).await;
+        room.note_visit(asker.is_some());
+        let Some(asker) = asker else { continue };
         asker.ask_all(&mut room).await;
         let tables = asker.tables(&mut room).await;
         probe::look(target, &tables, asker.server_id(), (&buffers, &clock), &mut room).await;

@@ -17,6 +17,8 @@ pub struct Report {
     pub unseen: Vec<Unseen>,
     /// Cluster and database of each place that was visited.
     pub visited: Vec<(String, String)>,
+    /// The same of each that there was no way to.
+    pub unreached: Vec<(String, String)>,
 }
 
 /// Something that would leak, or could.
@@ -59,7 +61,6 @@ impl Report {
         tell: &'report dyn Fn(&str),
     ) -> Room<'report> {
         let (cluster, database) = (target.cluster.name.clone(), target.dbname.clone());
-        self.visited.push((cluster.clone(), database.clone()));
         Room { report: self, tell, cluster, database }
     }
 
@@ -93,6 +94,13 @@ impl Finding {
 }
 
 impl Room<'_> {
+    /// Notes whether anybody could go in.
+    pub(super) fn note_visit(&mut self, was_reached: bool) {
+        let place = (self.cluster.clone(), self.database.clone());
+        let Report { visited, unreached, .. } = &mut *self.report;
+        if was_reached { visited.push(place) } else { unreached.push(place) }
+    }
+
     /// Says what is done next.
     pub(super) fn tell(&self, step: &str) {
         (self.tell)(step);

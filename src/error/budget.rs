@@ -14,8 +14,6 @@ const TRANSACTION_TIME: &str = "terminating connection due to transaction timeou
 pub struct Excess {
     pub budget: Budget,
     pub tenant: String,
-    /// Its key in the settings.
-    pub key: &'static str,
     /// As people write it, its window and its burst included.
     pub limit: String,
     pub used: String,
@@ -25,7 +23,8 @@ pub struct Excess {
 
 impl Excess {
     pub(super) fn detail(&self) -> String {
-        let Self { tenant, key, limit, used, .. } = self;
+        let Self { budget, tenant, limit, used, .. } = self;
+        let key = budget.key();
         format!("Tenant \"{tenant}\", {key}: limit {limit}, used {used}.")
     }
 }
@@ -52,6 +51,44 @@ pub enum Budget {
 }
 
 impl Budget {
+    /// Every one, in the order of SHOW BUDGETS.
+    pub const ALL: [Self; 14] = [
+        Self::Clients,
+        Self::Logins,
+        Self::Rate,
+        Self::AtOnce,
+        Self::DatabaseTime,
+        Self::BytesOut,
+        Self::Servers,
+        Self::Pins,
+        Self::PinIdle,
+        Self::QueryTime,
+        Self::TransactionTime,
+        Self::ClientIdle,
+        Self::IdleInTransaction,
+        Self::Breaker,
+    ];
+
+    /// The key of its limit in the settings.
+    pub fn key(self) -> &'static str {
+        match self {
+            Self::Clients => "clients",
+            Self::Logins => "logins_per_second",
+            Self::Rate => "queries_per_second",
+            Self::AtOnce => "queries_at_once",
+            Self::DatabaseTime => "database_time",
+            Self::BytesOut => "bytes_out",
+            Self::Servers => "servers",
+            Self::Pins => "pins",
+            Self::PinIdle => "pin_idle",
+            Self::QueryTime => "query_time",
+            Self::TransactionTime => "transaction_time",
+            Self::ClientIdle => "client_idle",
+            Self::IdleInTransaction => "idle_in_transaction",
+            Self::Breaker => "breaker",
+        }
+    }
+
     pub(super) fn facts(self) -> (&'static str, &'static str, Severity, Side) {
         use Severity::{Error as E, Fatal as F};
         use Side::{Client, Tenant};

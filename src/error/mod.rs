@@ -71,6 +71,8 @@ pub enum Error {
     NoTenant,
     /// It may not act for the one it chose.
     ActDenied,
+    /// Whether it may act for the one it chose cannot be known now.
+    ActUnavailable,
     ActForSession,
     /// Too many choices of the service were denied.
     TooManyDenied {
@@ -262,6 +264,7 @@ impl Error {
             Self::GuardDenied { .. } => ("guard_denied", "42501", E, Client),
             Self::NoTenant => ("no_tenant", "42501", E, Client),
             Self::ActDenied => ("act_denied", "42501", E, Client),
+            Self::ActUnavailable => ("act_unavailable", "57P03", E, Gate),
             Self::TooManyDenied { .. } => ("too_many_denied", "53400", E, Client),
             Self::ActForSession => ("act_for_session", "42501", E, Client),
             Self::ActTooLate => ("act_too_late", "25001", E, Client),
@@ -385,6 +388,7 @@ impl Error {
         match self {
             Self::NoTenant => "no tenant is chosen".into(),
             Self::ActDenied => "permission denied to act for the tenant".into(),
+            Self::ActUnavailable => "the tenant cannot be looked up now".into(),
             Self::ActForSession => {
                 "permission denied to act for a tenant in a whole session".into()
             }
@@ -417,7 +421,7 @@ impl Error {
     pub fn detail(&self) -> Option<Cow<'static, str>> {
         match self {
             Self::NoServerInTime { waited } | Self::Paused { waited } => {
-                Some(format!("Waited {} s.", waited.as_secs_f32()).into())
+                Some(format!("Waited {:.3} s.", waited.as_secs_f32()).into())
             }
             Self::OverBudget(excess) => Some(excess.detail().into()),
             Self::TooManyPins { limit } => {
@@ -469,7 +473,7 @@ impl Error {
                  \"capacity\"."
             }
             Self::NotSupported { hint, .. } | Self::GuardDenied { hint, .. } => hint,
-            Self::ContextProtected { .. } => "Connect with the token of the tenant you mean.",
+            Self::ContextProtected { setting } => hint_of_context(setting),
             Self::NoTenant | Self::ActTooLate | Self::ActOutside => {
                 "Send BEGIN, then SET LOCAL tenantgate.tenant or tenantgate.token."
             }
@@ -485,19 +489,32 @@ impl Error {
             Self::ClusterLogin(_) => {
                 "Your own password is not meant; the gate's log has the reason."
             }
-            Self::ClusterRefused(_) => "The gate's log names what the server login must lose.",
+            Self::ClusterRefused(_) => {
+                "The gate's log has what is missing; for levels, tenantgate install mends it."
+            }
             Self::ServerLost | Self::StateLost | Self::PinLost => {
                 "Reconnect and repeat the transaction."
             }
-            Self::ShuttingDown => "Reconnect.",
+            Self::ShuttingDown => "Retry when the gate is back, or at another one.",
             // As a server says it, whose words clients know.
             Self::InvalidOptions { .. } => "Try \"postgres --help\" for more information.",
             Self::WorkerLost => "The gate must be restarted; its log has the reason.",
-            Self::AuditUnavailable | Self::CatalogUnavailable => "Retry; the gate's log says why.",
+            Self::AuditUnavailable | Self::CatalogUnavailable | Self::ActUnavailable => {
+                "Retry; the gate's log says why."
+            }
             Self::Ended(why) => why.hint(),
             _ => return None,
         };
         (!text.is_empty()).then(|| text.into())
+    }
+}
+
+/// What to do instead of changing a setting that the context owns.
+fn hint_of_context(setting: &str) -> &'static str {
+    match setting.to_ascii_lowercase().as_str() {
+        "search_path" => "Write schema.table; the tenant's \"schema\" sets the path.",
+        "role" | "session_authorization" => "Give the tenant or its credential another \"role\".",
+        _ => "Connect with the token of the tenant you mean.",
     }
 }
 

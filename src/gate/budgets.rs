@@ -10,10 +10,10 @@ use crate::budget::{Account, Amount, ClientSlot, Kind, Over, Override};
 use crate::catalog::{Cluster, Tenant};
 use crate::client;
 use crate::config;
-use crate::console::{BudgetOrder, BudgetRow, Done, Fault};
+use crate::console::{BudgetOrder, BudgetRow, Done, Fault, Target};
 use crate::error::{Budget, Error};
 use crate::gate::desk::Desk;
-use crate::gate::rows::utc;
+use crate::gate::written::utc;
 use crate::spelling;
 
 /// Longest override: what is to stay belongs in the settings.
@@ -32,7 +32,7 @@ pub fn let_in(account: &Arc<Account>, tenant: &Tenant, now: Duration) -> Result<
         Over { budget: Budget::Clients, used, retry_after: None }
     });
     slot.and_then(|slot| account.log_in(limits, now).map(|()| slot)).map_err(|over| {
-        account.count_refused(over.budget.into());
+        account.count_refused(over.budget);
         client::refusal(&over, tenant.id.as_str(), &account.limits(limits))
     })
 }
@@ -69,7 +69,7 @@ impl Desk {
         let BudgetOrder { tenant, kind, value } = order;
         let common = &self.common;
         if !common.composer.lock().has(&tenant) {
-            return Err(Fault::UnknownTarget { name: tenant });
+            return Err(Fault::UnknownTarget { target: Target::Tenant(tenant), other: false });
         }
         let kind = kind.map(|name| named(&name)).transpose()?;
         let Some((value, period)) = value else {
@@ -78,7 +78,7 @@ impl Desk {
             return match account.is_some_and(|account| account.reset_overrides(is_meant)) {
                 true => Ok(Vec::new()),
                 false => {
-                    let what = format!("no budget of tenant \"{tenant}\" is set for a while");
+                    let what = format!("SET BUDGET has set nothing for tenant \"{tenant}\"");
                     Err(Fault::OutOfPlace { what })
                 }
             };
@@ -134,8 +134,7 @@ impl Desk {
 
 fn named(name: &str) -> Result<Kind, Fault> {
     Kind::named(name).ok_or_else(|| {
-        let known = Kind::ALL.map(Kind::name);
-        let nearest = spelling::nearest(name, known);
+        let nearest = spelling::nearest(name, Kind::all().map(Kind::name));
         let meant = nearest.map(|it| format!(", did you mean \"{it}\"?")).unwrap_or_default();
         invalid(format!("there is no budget \"{}\"{meant}", name.escape_debug()))
     })

@@ -6,12 +6,13 @@ use std::collections::BTreeSet;
 use std::net::TcpListener;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use crate::budget::Reader;
 use crate::catalog::{Live, Tenant};
@@ -129,7 +130,7 @@ impl Desk {
         &self,
         signals: stop::Signals,
         http: Option<TcpListener>,
-        arrivals: mpsc::Receiver<ConsoleArrival>,
+        mut arrivals: mpsc::Receiver<ConsoleArrival>,
         doors: Closing,
     ) -> anyhow::Result<()> {
         let ending = CancellationToken::new();
@@ -141,16 +142,28 @@ impl Desk {
             let (renderer, ready) = (self.renderer.clone(), self.ready.clone());
             let env = HttpEnv { renderer, board, ready, scrape, looks };
             tokio::spawn(http::serve(socket, env, ending.clone()));
-            tokio::spawn(status::keep(common.clone(), workers.clone(), looking, ending.clone()));
+            let (shared, table) = ((common.clone(), workers.clone()), self.table.clone());
+            tokio::spawn(status::keep(shared, table, looking, ending.clone()));
         }
         tokio::spawn(self.manager.clone().keep_up(common, workers, ending.clone()));
         self.announce();
         self.manager.ready();
-        let Stop { limit } = self.serve(signals, arrivals, scrapes).await;
+        let consoles = TaskTracker::new();
+        let Stop { limit } = self.serve(signals, &mut arrivals, scrapes, &consoles).await;
         self.manager.stopping(limit);
         self.ready.store(false, Ordering::Relaxed);
         doors.close().await;
+        // Nobody hears their orders any more: they are told so.
+        let (unheard, _) = mpsc::channel(1);
+        arrivals.close();
+        while let Ok(arrival) = arrivals.try_recv() {
+            self.open_console(arrival, &unheard, &consoles);
+        }
         stop::drain(&self.common, &self.workers, limit).await;
+        consoles.close();
+        if tokio::time::timeout(stop::FAREWELL, consoles.wait()).await.is_err() {
+            tracing::warn!("some console sessions did not end");
+        }
         ending.cancel();
         Ok(())
     }
@@ -159,11 +172,11 @@ impl Desk {
     async fn serve(
         &self,
         mut signals: stop::Signals,
-        mut arrivals: mpsc::Receiver<ConsoleArrival>,
+        arrivals: &mut mpsc::Receiver<ConsoleArrival>,
         mut scrapes: mpsc::Receiver<Scrape>,
+        consoles: &TaskTracker,
     ) -> Stop {
         let (control, mut controls) = mpsc::channel::<Control>(CONSOLES_MAX);
-        let consoles = Arc::new(AtomicUsize::new(0));
         let mut look = tokio::time::interval(LOOK_EVERY);
         let Some(mut stopped) = self.stopped.take() else { return Stop { limit: Duration::ZERO } };
         loop {
@@ -175,7 +188,7 @@ impl Desk {
                 },
                 Some(stop) = stopped.recv() => return stop,
                 Some(switch) = self.moves.switched() => self.switch(switch),
-                Some(arrival) = arrivals.recv() => self.open_console(arrival, &control, &consoles),
+                Some(arrival) = arrivals.recv() => self.open_console(arrival, &control, consoles),
                 Some(control) = controls.recv() => match control {
                     Control::Snapshot(subject, reply) => {
                         let snapshot = self.snapshot(subject).await;
@@ -307,13 +320,12 @@ impl Desk {
         &self,
         arrival: ConsoleArrival,
         control: &mpsc::Sender<Control>,
-        consoles: &Arc<AtomicUsize>,
+        consoles: &TaskTracker,
     ) {
         let ConsoleArrival { mut stream, startup, peer } = arrival;
-        if stream.attach().is_err() || consoles.load(Ordering::Relaxed) >= CONSOLES_MAX {
+        if stream.attach().is_err() || consoles.len() >= CONSOLES_MAX {
             return;
         }
-        consoles.fetch_add(1, Ordering::Relaxed);
         let user = startup.parameter("user").unwrap_or_default().to_owned();
         let secure = stream.is_secure();
         let login = ConsoleLogin { user, peer, secure, parameters: startup.parameters };
@@ -322,10 +334,6 @@ impl Desk {
             control: control.clone(),
             audit: self.common.audit.clone(),
         };
-        let consoles = consoles.clone();
-        tokio::spawn(async move {
-            console::run(stream, login, env).await;
-            consoles.fetch_sub(1, Ordering::Relaxed);
-        });
+        tokio::spawn(consoles.track_future(console::run(stream, login, env)));
     }
 }

@@ -83,7 +83,14 @@ pub fn resolve(target: &Target, all: &Composer) -> Result<Scope, Fault> {
     };
     let databases = if database { all.databases(name) } else { Vec::new() };
     match (tenant && all.has(name), databases.is_empty()) {
-        (false, true) => Err(Fault::UnknownTarget { name: name.clone() }),
+        (false, true) => {
+            let other = match target {
+                Target::Tenant(name) => !all.databases(name).is_empty(),
+                Target::Database(name) => all.has(name),
+                Target::All | Target::Named(_) => false,
+            };
+            Err(Fault::UnknownTarget { target: target.clone(), other })
+        }
         (false, false) => Ok(Scope::Databases(databases)),
         (true, true) => Ok(Scope::Tenant(name.clone())),
         (true, false) => {

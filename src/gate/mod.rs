@@ -8,13 +8,11 @@ mod act;
 mod budgets;
 mod desk;
 mod door;
-mod errand;
 mod holds;
 mod inherited;
 mod ledger;
 mod listen;
 mod reload;
-mod rows;
 mod service;
 mod snapshot;
 mod status;
@@ -22,6 +20,7 @@ mod stop;
 mod table;
 mod usage;
 mod worker;
+mod written;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -44,11 +43,11 @@ use crate::pool::Arbiters;
 use crate::telemetry::{Audit, Metrics, logging};
 use crate::wire::startup::Startup;
 use desk::{Desk, Parts};
-use door::{Closing, Doors};
+use door::{Closing, Doors, Lobby};
 use inherited::Inherited;
 use service::ServiceManager;
 use table::Table;
-pub use table::{Alone, CredentialColumns, TenantColumns, look};
+pub use table::{Alone, CredentialColumns, Sample, TenantColumns, look, sample};
 use usage::Usage;
 use worker::Worker;
 
@@ -131,7 +130,7 @@ pub fn run(config: Config, path: PathBuf) -> anyhow::Result<()> {
         workers: workers.clone(),
         consoles,
         closing: closing.clone(),
-        strangers: Arc::default(),
+        lobby: Lobby::default(),
     };
     let threads: std::io::Result<Vec<_>> =
         (0..config.gate.doors).map(|index| doors.start(index)).collect();

@@ -1,6 +1,6 @@
-//! What the console and the metrics are told: rows gathered from the workers and the catalog,
-//! counters handed on.
+//! What the console and the metrics are told: rows gathered from the workers and the catalog.
 
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -11,48 +11,23 @@ use crate::budget::{Account, Reader};
 use crate::catalog::{Catalog, Holds, RowFault, Tenant, TenantState, database_of};
 use crate::config::Setting;
 use crate::console::{
-    CatalogRow, CatalogRows, ConfigRow, ConsoleSettings, DatabaseRow, FaultRow, PoolRow, Rights,
-    Snapshot, Subject, TenantRow, UserRow, WouldRefuseRow,
+    CatalogRow, CatalogRows, ConfigRow, ConsoleSettings, DatabaseRow, FaultRow, MemoryRow, PoolRow,
+    Rights, Snapshot, Subject, TenantRow, UserRow, WouldRefuseRow,
 };
 use crate::gate::holds::{Names, databases};
-use crate::gate::rows::{host, memory, merged, utc};
 use crate::gate::table::{TableFigures, shown};
-use crate::gate::worker::{Floor, Guest, Order, Worker};
+use crate::gate::worker::{Order, Part, Parts, Worker};
+use crate::gate::written::{host, utc};
 use crate::gate::{Common, budgets};
 use crate::guard;
 use crate::pool::Claims;
 use crate::telemetry;
-
-pub use crate::gate::rows::{WorkerRows, rows};
 
 /// Most faults that the console shows at once.
 const FAULTS_MAX: usize = 1000;
 
 /// The setting that PgBouncer has under the same name.
 const STATS_PERIOD: &str = "console.stats_period";
-
-/// A part of the state of the moment.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Part {
-    Pools,
-    /// Whose they are, and by which names people know them.
-    PoolNames,
-    Clients,
-    /// Of the clients those that wait.
-    Waiting,
-    Servers,
-    Hosts,
-    WouldRefuse,
-    /// What runs now.
-    Working,
-    Tenants,
-    Budgets,
-    Databases,
-    Logins,
-}
-
-/// What somebody wants: nothing else is gathered.
-pub type Parts = &'static [Part];
 
 /// What a SHOW needs.
 pub fn parts(subject: Subject) -> Parts {
@@ -376,104 +351,74 @@ fn would_refuse_rows(mut entries: Vec<guard::Entry>) -> Vec<WouldRefuseRow> {
     entries.into_iter().map(row).collect()
 }
 
-/// What was handed to the metrics so far: they take differences.
-#[derive(Debug, Default)]
-pub struct Report {
-    sent: Vec<u64>,
-    refusals: Vec<(&'static str, u64)>,
-    waiting: usize,
-    pinned: usize,
-    would_refuse: Vec<u64>,
-}
-
-impl Report {
-    /// Hands the counters of a worker on.
-    pub fn send(&mut self, floor: &Floor) {
-        let metrics = &floor.common.metrics;
-        floor.book_bytes();
-        let (counts, pools) = (&floor.env.counts, &floor.env.pools.counts);
-        let pairs = [
-            (counts.requests.get(), &metrics.requests),
-            (counts.transactions.get(), &metrics.transactions),
-            (counts.bytes_received.get(), &metrics.client_received_bytes),
-            (counts.bytes_sent.get(), &metrics.client_sent_bytes),
-            (counts.time_exceeded.get(), &metrics.query_time_exceeded),
-            (pools.connects.get(), &metrics.server_connects),
-            (pools.connect_failures.get(), &metrics.server_connect_failures),
-            (pools.probes.get(), &metrics.host_probes),
-            (pools.level_shortfalls.get(), &metrics.level_shortfalls),
-            (pools.binds.get(), &metrics.binds),
-            (pools.bind_failures.get(), &metrics.bind_failures),
-            (pools.scrubs.get(), &metrics.scrubs),
-            (pools.scrub_failures.get(), &metrics.scrub_failures),
-            (pools.moves.get(), &metrics.server_moves),
-            (pools.by_session.get(), &metrics.acquires.session),
-            (pools.by_context.get(), &metrics.acquires.context),
-            (pools.by_clean.get(), &metrics.acquires.clean),
-            (pools.by_connect.get(), &metrics.acquires.connect),
-            (pools.by_wait.get(), &metrics.acquires.wait),
-        ];
-        self.sent.resize(pairs.len(), 0);
-        for ((now, metric), sent) in pairs.into_iter().zip(&mut self.sent) {
-            metric.increment(now - *sent);
-            *sent = now;
-        }
-        for (name, side, now) in counts.refusals.borrow().iter() {
-            let known = self.refusals.iter_mut().find(|(known, _)| known == name);
-            let sent = match known {
-                Some((_, sent)) => std::mem::replace(sent, *now),
-                None => {
-                    self.refusals.push((name, *now));
-                    0
-                }
-            };
-            metrics.refusals(name, side).increment(now - sent);
-        }
-        let totals: Vec<_> = counts.would_refuse.borrow().totals().collect();
-        self.would_refuse.resize(totals.len(), 0);
-        for ((rule, now), sent) in totals.into_iter().zip(&mut self.would_refuse) {
-            if now > *sent {
-                metrics.would_refuse(rule.name()).increment(now - *sent);
-                *sent = now;
-            }
-        }
-        for waited in pools.waits.take() {
-            metrics.wait.record(waited.as_secs_f64());
-        }
-        metrics.tiers.add(&counts.times);
-        let waiting = floor.env.pools.waiting();
-        // One figure for all workers: each adds what has changed on it.
-        metrics.clients_waiting.increment(waiting as f64 - self.waiting as f64);
-        self.waiting = waiting;
-        let is_pinned = |guest: &Guest| !guest.shared.pins.get().is_empty();
-        let pinned = floor.guests.borrow().values().filter(|guest| is_pinned(guest)).count();
-        metrics.clients_pinned.increment(pinned as f64 - self.pinned as f64);
-        self.pinned = pinned;
-        metrics.clients.set(floor.common.clients.load(Ordering::Relaxed) as f64);
-        for (cluster, servers) in floor.env.pools.servers() {
-            metrics.servers(&cluster).set(servers as f64);
-        }
-        for (cluster, health) in floor.env.pools.health() {
-            metrics.hosts_down(&cluster).set(health.down() as f64);
-        }
-    }
-}
-
-impl Floor {
-    /// Books what sessions received and sent since the last time: they do not do it themselves
-    /// before they end.
-    pub fn book_bytes(&self) {
-        let counts = &self.env.counts;
-        for guest in self.guests.borrow().values() {
-            let (received, sent) = guest.shared.unbooked();
-            if received + sent == 0 {
+/// One row of each pool, whatever workers and generations of it there are.
+fn merged(rows: Vec<PoolRow>) -> Vec<PoolRow> {
+    let mut merged: HashMap<(String, String, String), PoolRow> = HashMap::new();
+    for row in rows {
+        let key = (row.cluster.clone(), row.database.clone(), row.user.clone());
+        let pool = match merged.entry(key) {
+            Entry::Vacant(place) => {
+                place.insert(row);
                 continue;
             }
-            let totals = &guest.account.totals;
-            totals.bytes_received.fetch_add(received, Ordering::Relaxed);
-            totals.bytes_sent.fetch_add(sent, Ordering::Relaxed);
-            counts.bytes_received.set(counts.bytes_received.get() + received);
-            counts.bytes_sent.set(counts.bytes_sent.get() + sent);
+            Entry::Occupied(known) => known.into_mut(),
+        };
+        for (sum, more) in [
+            (&mut pool.cl_active, row.cl_active),
+            (&mut pool.cl_waiting, row.cl_waiting),
+            (&mut pool.cl_cancel, row.cl_cancel),
+            (&mut pool.sv_active, row.sv_active),
+            (&mut pool.sv_held, row.sv_held),
+            (&mut pool.sv_idle, row.sv_idle),
+            (&mut pool.sv_used, row.sv_used),
+            (&mut pool.sv_scrub, row.sv_scrub),
+            (&mut pool.sv_login, row.sv_login),
+        ] {
+            *sum += more;
         }
+        pool.maxwait_us = pool.maxwait_us.max(row.maxwait_us);
+    }
+    let mut merged: Vec<PoolRow> = merged.into_values().collect();
+    let key = |it: &PoolRow| (it.database.clone(), it.user.clone(), it.cluster.clone());
+    merged.sort_by_cached_key(key);
+    merged
+}
+
+/// What so many clients, servers and accounts of tenants take up, without buffers.
+fn memory(clients: usize, servers: usize, accounts: usize) -> Vec<MemoryRow> {
+    let row = |name, size: usize, used: usize| {
+        let (size, used) = (size as u64, used as u64);
+        MemoryRow { name, size, used: Some(used), free: Some(0), total: size * used }
+    };
+    let client = size_of::<crate::client::Session>() + size_of::<crate::client::Shared>();
+    vec![
+        row("client_cache", client, clients),
+        row("server_cache", size_of::<crate::server::Bound>(), servers),
+        row("account_cache", size_of::<crate::budget::Account>(), accounts),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pool_of_several_workers_is_one_row() {
+        let row = |cluster: &str, user: &str, maxwait_us| PoolRow {
+            cluster: cluster.to_owned(),
+            database: "app".to_owned(),
+            user: user.to_owned(),
+            sv_idle: 2,
+            maxwait_us,
+            ..PoolRow::default()
+        };
+        let rows = vec![row("b", "y", 1), row("b", "x", 7), row("a", "x", 2), row("b", "x", 5)];
+        let merged: Vec<_> = merged(rows)
+            .into_iter()
+            .map(|it| (it.user, it.cluster, it.sv_idle, it.maxwait_us))
+            .collect();
+        let wanted = [("x", "a", 2, 2), ("x", "b", 4, 7), ("y", "b", 2, 1)]
+            .map(|it| (it.0.to_owned(), it.1.to_owned(), it.2, it.3));
+        assert_eq!(merged, wanted);
     }
 }

@@ -12,9 +12,10 @@ use tokio_util::sync::CancellationToken;
 
 use crate::budget::Reader;
 use crate::console::Snapshot;
-use crate::gate::snapshot::Part;
-use crate::gate::worker::Worker;
+use crate::gate::table::Table;
+use crate::gate::worker::{Part, Worker};
 use crate::gate::{Common, snapshot};
+use crate::pool::Standing;
 use crate::telemetry::status::{ClusterStatus, Look, Moment, Status, TenantStatus, WaitingClient};
 
 /// Between two points of the plots; as often as the page comes anew.
@@ -31,8 +32,8 @@ const ROWS_MAX: usize = 20;
 
 /// Answers looks and takes samples until `stop`.
 pub async fn keep(
-    common: Arc<Common>,
-    workers: Arc<Vec<Worker>>,
+    (common, workers): (Arc<Common>, Arc<Vec<Worker>>),
+    table: Option<Table>,
     mut looks: mpsc::Receiver<Look>,
     stop: CancellationToken,
 ) {
@@ -46,7 +47,7 @@ pub async fn keep(
             _ = tick.tick() => history.sample(&common),
             Some(Look(reply)) = looks.recv() => {
                 // The one who looked may have gone.
-                let _ = reply.send(status(&common, &workers, &history).await);
+                let _ = reply.send(status(&common, &workers, &table, &history).await);
             }
         }
     }
@@ -126,8 +127,14 @@ fn rate(count: u64, seconds: f64) -> f64 {
     }
 }
 
-async fn status(common: &Common, workers: &[Worker], history: &History) -> Status {
-    let snapshot = snapshot::take(common, workers, &[Part::Pools, Part::Waiting]).await;
+async fn status(
+    common: &Common,
+    workers: &[Worker],
+    table: &Option<Table>,
+    history: &History,
+) -> Status {
+    let parts = &[Part::Pools, Part::Waiting, Part::Hosts];
+    let snapshot = snapshot::take(common, workers, parts).await;
     let clusters = clusters(common, &snapshot);
     Status {
         version: env!("CARGO_PKG_VERSION"),
@@ -138,6 +145,8 @@ async fn status(common: &Common, workers: &[Worker], history: &History) -> Statu
         clients: common.clients.load(Ordering::Relaxed),
         clients_max: common.clients_max.load(Ordering::Relaxed),
         waiting: clusters.iter().map(|cluster| cluster.waiting).sum(),
+        catalog_connected: table.as_ref().map(|table| table.state.figures().connected),
+        catalog_faults: common.catalog.load().faulty(),
         clusters,
         busiest: busiest(common, history),
         patient: patient(&snapshot),
@@ -155,6 +164,11 @@ fn clusters(common: &Common, snapshot: &Snapshot) -> Vec<ClusterStatus> {
             ..ClusterStatus::default()
         };
         clusters.insert(cluster.name.clone(), status);
+    }
+    for host in snapshot.hosts.iter().filter(|host| host.state == Standing::Down.name()) {
+        if let Some(status) = clusters.get_mut(&host.cluster) {
+            status.hosts_down += 1;
+        }
     }
     for pool in &snapshot.pools {
         let Some(status) = clusters.get_mut(&pool.cluster) else { continue };

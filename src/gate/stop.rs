@@ -11,7 +11,7 @@ use crate::gate::Common;
 use crate::gate::worker::{Order, Worker};
 
 /// How long servers get to hear goodbye after the last session, and sessions after the deadline.
-const FAREWELL: Duration = Duration::from_secs(2);
+pub const FAREWELL: Duration = Duration::from_secs(2);
 
 /// How long a worker's close of its idle servers is given once its sessions are gone.
 const SERVERS_FAREWELL: Duration = Duration::from_millis(200);
@@ -55,19 +55,23 @@ impl Signals {
 pub async fn drain(common: &Common, workers: &[Worker], limit: Duration) {
     common.stopping.store(true, Ordering::Relaxed);
     tracing::info!(deadline = ?limit, "draining");
-    if tokio::time::timeout(limit, end(workers, false)).await.is_err() {
-        tracing::warn!("the drain's deadline is over, ending sessions in their transactions");
-        if tokio::time::timeout(FAREWELL, end(workers, true)).await.is_err() {
-            tracing::warn!("some sessions did not end");
-        }
-    }
-    tokio::time::sleep(SERVERS_FAREWELL).await;
+    end_within(workers, limit).await;
 }
 
 /// Ends those whom a closing door let in while the workers had said already that nobody is left.
+/// Behind the doors' end nobody can come any more.
 pub async fn see_off(workers: &[Worker]) {
-    if tokio::time::timeout(FAREWELL, end(workers, false)).await.is_err() {
-        tracing::warn!("some sessions that began at the end were cut off");
+    end_within(workers, FAREWELL).await;
+    tokio::time::sleep(SERVERS_FAREWELL).await;
+}
+
+async fn end_within(workers: &[Worker], limit: Duration) {
+    if tokio::time::timeout(limit, end(workers, false)).await.is_ok() {
+        return;
+    }
+    tracing::warn!("the drain's deadline is over, ending sessions in their transactions");
+    if tokio::time::timeout(FAREWELL, end(workers, true)).await.is_err() {
+        tracing::warn!("some sessions did not end");
     }
 }
 

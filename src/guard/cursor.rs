@@ -91,11 +91,14 @@ impl<'text> Cursor<'text> {
 
     /// The tokens after this place, if there are and they can be read.
     pub(super) fn ahead<const COUNT: usize>(&self) -> [Option<Token>; COUNT] {
-        if self.ended {
-            return [None; COUNT];
-        }
-        let mut lexer = self.lexer.clone();
+        let Some(mut lexer) = self.lexer_ahead() else { return [None; COUNT] };
         std::array::from_fn(|_| lexer.next().and_then(Result::ok))
+    }
+
+    /// The same one by one, for who looks no further than it must: the text may ask to be looked
+    /// at so at every other token.
+    pub(super) fn lexer_ahead(&self) -> Option<Lexer<'text>> {
+        (!self.ended).then(|| self.lexer.clone())
     }
 
     /// Notes that the current statement falls under a rule, if the rule is for this tenant.

@@ -9,7 +9,7 @@ use crate::guard::lexer::{Kind, Lexer};
 
 /// Most entries of one ledger; what comes later is counted for its rule only. With the bound on
 /// the words below this is 100 KiB.
-pub const ENTRIES_MAX: usize = 500;
+const ENTRIES_MAX: usize = 500;
 
 /// Most words of a statement that are shown, and most bytes of them.
 const WORDS_MAX: usize = 8;

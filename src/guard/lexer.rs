@@ -97,11 +97,13 @@ pub struct Lexer<'text> {
     text: &'text [u8],
     at: usize,
     standard_conforming_strings: bool,
+    /// Up to here there is nothing but `+` and `-`, each an operator by itself.
+    signs_end: usize,
 }
 
 impl<'text> Lexer<'text> {
     pub fn new(text: &'text [u8], standard_conforming_strings: bool) -> Self {
-        Self { text, at: 0, standard_conforming_strings }
+        Self { text, at: 0, standard_conforming_strings, signs_end: 0 }
     }
 
     /// The text that is being read.
@@ -135,6 +137,7 @@ impl<'text> Lexer<'text> {
     }
 
     fn peek(&self, ahead: usize) -> Option<u8> {
+        looks_at(1);
         self.text.get(self.at + ahead).copied()
     }
 
@@ -150,7 +153,9 @@ impl<'text> Lexer<'text> {
     #[inline]
     fn take_while(&mut self, belongs: impl Fn(u8) -> bool) {
         let rest = self.rest(0);
-        self.at += rest.iter().position(|&byte| !belongs(byte)).unwrap_or(rest.len());
+        let bytes = rest.iter().position(|&byte| !belongs(byte)).unwrap_or(rest.len());
+        looks_at(bytes);
+        self.at += bytes;
     }
 
     /// To the next token, over white space and comments; its position.
@@ -175,9 +180,18 @@ impl<'text> Lexer<'text> {
         Ok(true)
     }
 
+    /// Steps to where something was found in the rest, or else to its end.
+    #[inline]
+    fn skip_to(&mut self, found: Option<usize>) -> Result<(), Unreadable> {
+        let bytes = found.unwrap_or(self.rest(0).len());
+        looks_at(bytes);
+        self.at += bytes;
+        found.map(drop).ok_or(Unreadable)
+    }
+
     fn line_comment(&mut self) {
-        let rest = self.rest(0);
-        self.at += memchr2(b'\n', b'\r', rest).unwrap_or(rest.len());
+        // The text may end with it.
+        let _ = self.skip_to(memchr2(b'\n', b'\r', self.rest(0)));
     }
 
     /// Block comments nest, unlike in the SQL standard's entry level.
@@ -185,7 +199,7 @@ impl<'text> Lexer<'text> {
         let mut depth = 1_usize;
         self.at += 2;
         while depth > 0 {
-            self.at += memchr2(b'*', b'/', self.rest(0)).ok_or(Unreadable)?;
+            self.skip_to(memchr2(b'*', b'/', self.rest(0)))?;
             match (self.peek(0), self.peek(1)) {
                 (Some(b'*'), Some(b'/')) => {
                     depth -= 1;
@@ -279,11 +293,10 @@ impl<'text> Lexer<'text> {
     /// Over what stands before the next single quote that no backslash protects.
     fn skip_to_quote(&mut self, kind: Kind) -> Result<(), Unreadable> {
         if kind != Kind::EscapeString {
-            self.at += memchr(b'\'', self.rest(0)).ok_or(Unreadable)?;
-            return Ok(());
+            return self.skip_to(memchr(b'\'', self.rest(0)));
         }
         loop {
-            self.at += memchr2(b'\'', b'\\', self.rest(0)).ok_or(Unreadable)?;
+            self.skip_to(memchr2(b'\'', b'\\', self.rest(0)))?;
             if self.peek(0) == Some(b'\'') {
                 return Ok(());
             }
@@ -294,7 +307,8 @@ impl<'text> Lexer<'text> {
     fn quoted_name(&mut self, prefix: usize) -> Result<Kind, Unreadable> {
         self.at += prefix + 1;
         loop {
-            self.at += memchr(b'"', self.rest(0)).ok_or(Unreadable)? + 1;
+            self.skip_to(memchr(b'"', self.rest(0)))?;
+            self.at += 1;
             if self.peek(0) != Some(b'"') {
                 return Ok(Kind::QuotedName);
             }
@@ -302,17 +316,30 @@ impl<'text> Lexer<'text> {
         }
     }
 
-    /// The server's parser glues `UESCAPE 'c'` to the constant or name before it.
+    /// The server's parser glues `UESCAPE 'c'` to the constant or name before it, and takes no
+    /// constant there that could have such a clause itself: so this looks one word ahead, and
+    /// never at a constant that is not part of the clause.
     fn escape_clause(&mut self) -> Result<(), Unreadable> {
+        const UESCAPE: &[u8] = b"uescape";
         let mut ahead = self.clone();
-        let uescape = ahead.token()?.is_some_and(|next| next.is(self.text, "uescape"));
-        if uescape {
-            let constant = ahead.token()?.ok_or(Unreadable)?;
-            if !constant.kind.is_text() {
-                return Err(Unreadable);
-            }
-            self.at = ahead.at;
+        ahead.skip_blanks()?;
+        let (word, after) = ahead.rest(0).split_at_checked(UESCAPE.len()).unwrap_or_default();
+        let ends = after.first().is_none_or(|&next| !is_name_byte(next));
+        if !(word.eq_ignore_ascii_case(UESCAPE) && ends) {
+            return Ok(());
         }
+        ahead.at += UESCAPE.len();
+        ahead.skip_blanks()?;
+        let constant = match (ahead.peek(0), ahead.peek(1)) {
+            (Some(b'\''), _) => ahead.plain_string(0)?,
+            (Some(b'e' | b'E'), Some(b'\'')) => ahead.escape_string(1)?,
+            (Some(b'$'), _) => ahead.dollar()?,
+            _ => return Err(Unreadable),
+        };
+        if !constant.is_text() {
+            return Err(Unreadable);
+        }
+        self.at = ahead.at;
         Ok(())
     }
 
@@ -326,7 +353,7 @@ impl<'text> Lexer<'text> {
         let Some(tag) = dollar_tag(self.rest(0)) else { return Ok(self.take(1, Kind::Mark)) };
         self.at += tag.len();
         loop {
-            self.at += memchr(b'$', self.rest(0)).ok_or(Unreadable)?;
+            self.skip_to(memchr(b'$', self.rest(0)))?;
             if self.rest(0).starts_with(tag) {
                 return Ok(self.take(tag.len(), Kind::DollarString));
             }
@@ -366,7 +393,12 @@ impl<'text> Lexer<'text> {
     /// A run of operator characters ends where a comment begins, and gives back `+` and `-` at
     /// its end unless a character makes it an operator that SQL itself does not have
     /// (PostgreSQL manual, 4.1.3): `=-1` is `=` and `-1`, `@-` is one operator.
+    ///
+    /// What is given back is not looked at again: the text may have nothing but `+` and `-`.
     fn operator(&mut self) -> Kind {
+        if self.at < self.signs_end {
+            return self.take(1, Kind::Operator);
+        }
         let run = self.rest(0);
         let mut bytes = 0;
         let mut foreign = false;
@@ -380,6 +412,8 @@ impl<'text> Lexer<'text> {
                 matches!(byte, b'~' | b'!' | b'@' | b'#' | b'^' | b'&' | b'|' | b'`' | b'?' | b'%');
             bytes += 1;
         }
+        looks_at(bytes);
+        self.signs_end = self.at + bytes;
         while !foreign && bytes > 1 && matches!(run.get(bytes - 1), Some(b'+' | b'-')) {
             bytes -= 1;
         }
@@ -406,6 +440,7 @@ pub(super) fn continued(text: &[u8], at: usize) -> Option<usize> {
     let mut at = at;
     let mut broken = false;
     loop {
+        looks_at(1);
         match text.get(at)? {
             b' ' | b'\t' | 0x0b | 0x0c => at += 1,
             b'\n' | b'\r' => {
@@ -413,7 +448,10 @@ pub(super) fn continued(text: &[u8], at: usize) -> Option<usize> {
                 at += 1;
             }
             b'-' if text.get(at + 1) == Some(&b'-') => {
-                at += memchr2(b'\n', b'\r', text.get(at..)?)?;
+                let rest = text.get(at..)?;
+                let found = memchr2(b'\n', b'\r', rest);
+                looks_at(found.unwrap_or(rest.len()));
+                at += found?;
             }
             b'\'' if broken => return Some(at + 1),
             _ => return None,
@@ -424,10 +462,21 @@ pub(super) fn continued(text: &[u8], at: usize) -> Option<usize> {
 /// The opening `$tag$` of a dollar-quoted string.
 fn dollar_tag(rest: &[u8]) -> Option<&[u8]> {
     let name = rest.get(1..)?;
-    let length = name.iter().position(|&byte| byte == b'$' || !is_name_byte(byte))?;
+    let found = name.iter().position(|&byte| byte == b'$' || !is_name_byte(byte));
+    looks_at(found.unwrap_or(name.len()));
+    let length = found?;
     let closed = name.get(length) == Some(&b'$');
     let starts_well = name.first().is_some_and(|first| !first.is_ascii_digit());
     if closed && starts_well { rest.get(..length + 2) } else { None }
+}
+
+/// Notes that so many bytes are looked at, for the tests that hold reading to be linear.
+#[inline(always)]
+pub(super) fn looks_at(bytes: usize) {
+    #[cfg(test)]
+    crate::guard::linear_tests::looks_at(bytes);
+    #[cfg(not(test))]
+    let _ = bytes;
 }
 
 /// A byte that may stand in a name after the first.

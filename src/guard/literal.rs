@@ -3,11 +3,12 @@
 
 use std::ops::RangeInclusive;
 
-use crate::guard::lexer::{Kind, Lexer, Token, continued};
+use crate::guard::lexer::{Kind, Lexer, Token, continued, looks_at};
 
 /// The name a token gives: a word in lower case, a quoted name as it is.
 pub(super) fn name(text: &[u8], token: Token) -> Option<String> {
     let bytes = token.bytes(text);
+    looks_at(bytes.len());
     match token.kind {
         Kind::Word => String::from_utf8(bytes.to_ascii_lowercase()).ok(),
         Kind::QuotedName => String::from_utf8(content(bytes, b'"', token.kind)?.0).ok(),
@@ -19,6 +20,7 @@ pub(super) fn name(text: &[u8], token: Token) -> Option<String> {
 /// The value of a string constant.
 pub(super) fn string(text: &[u8], token: Token) -> Option<String> {
     let bytes = token.bytes(text);
+    looks_at(bytes.len());
     match token.kind {
         Kind::String => String::from_utf8(content(bytes, b'\'', token.kind)?.0).ok(),
         Kind::EscapeString => escaped(&content(bytes, b'\'', token.kind)?.0),

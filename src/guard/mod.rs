@@ -11,6 +11,8 @@ mod denial;
 mod lasting;
 mod ledger;
 mod lexer;
+#[cfg(test)]
+mod linear_tests;
 mod literal;
 mod prepared;
 mod quick;
@@ -33,7 +35,7 @@ pub use cache::Cache;
 pub use denial::{Denial, Denials, Watch};
 pub use lasting::is_lasting;
 pub use ledger::{Entry, Ledger};
-pub use lexer::{Kind, Lexer, Token, Unreadable};
+pub use lexer::{Kind, Lexer};
 pub use prepared::is_query;
 pub use stand_in::set_config_calls;
 
@@ -206,6 +208,10 @@ pub fn read(text: &[u8], options: ReadOptions) -> Reading {
     }
 }
 
+/// Most statements of a text that the gate has a part in, and most calls of set_config in one of
+/// them: it keeps some hundred bytes for each, however short it is.
+pub const STATEMENTS_MAX: usize = 65_536;
+
 /// The long way.
 fn read_on(text: &[u8], options: ReadOptions) -> Reading {
     let mut cursor = Cursor::new(text, options);
@@ -258,6 +264,7 @@ fn read_on(text: &[u8], options: ReadOptions) -> Reading {
 fn read_parts(mut cursor: Cursor<'_>, mut parts: Vec<Part>) -> Reading {
     loop {
         match statement::read(&mut cursor) {
+            Ok(Some(_)) if parts.len() == STATEMENTS_MAX => return refused(Rule::TooMany),
             Ok(Some(statement)) => parts.push(statement.into_part()),
             Ok(None) => break,
             Err(Stop::Refused(rule)) => return refused(rule),

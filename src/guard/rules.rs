@@ -6,6 +6,7 @@
 pub(super) enum Rule {
     AtomicBody,
     Load,
+    TooMany,
     TwoPhase,
     UnreadableCommand,
     UnreadableRest,
@@ -23,6 +24,10 @@ impl Rule {
             Self::Load => (
                 "LOAD",
                 "Have the library in session_preload_libraries or shared_preload_libraries.",
+            ),
+            Self::TooMany => (
+                "a session command beside more than 65536 statements or calls in one message",
+                "Send it in a message of its own, and the others in several.",
             ),
             Self::TwoPhase => (
                 "a prepared transaction",

@@ -13,6 +13,10 @@ use crate::guard::{Command, SetValue};
 /// The longest name PostgreSQL keeps, in bytes (NAMEDATALEN - 1); it cuts longer ones short.
 pub(super) const NAME_BYTES_MAX: usize = 63;
 
+/// Most tokens of a session command that are looked at, which is more than any has whose value is
+/// no list: a name with a dozen dots, or every mode of a transaction twice.
+const PIECES_MAX: usize = 40;
+
 /// The first word of a session command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Verb {
@@ -87,12 +91,16 @@ impl Piece<'_> {
     }
 }
 
+/// The first tokens of the statement with their values. One with more has a list for its value,
+/// which is not looked at; it ends with a piece that is none of what a command can end with.
 fn pieces<'text>(cursor: &mut Cursor<'text>) -> Result<Vec<Piece<'text>>, Stop> {
     let text = cursor.text();
     let mut pieces = Vec::new();
     loop {
         match cursor.next() {
-            Ok(Some(token)) => pieces.push(piece(text, token)),
+            Ok(Some(token)) if pieces.len() < PIECES_MAX => pieces.push(piece(text, token)),
+            Ok(Some(_)) if pieces.len() == PIECES_MAX => pieces.push(Piece::Opaque),
+            Ok(Some(_)) => {}
             Ok(None) => return Ok(pieces),
             Err(Stop::Unreadable) => return Err(Stop::Refused(Rule::UnreadableCommand)),
             Err(refused) => return Err(refused),

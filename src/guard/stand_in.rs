@@ -10,20 +10,18 @@ use crate::guard::lexer::{Kind, Lexer, Token};
 /// one, in order; `None` for any other. A name in quotes, and a call inside another, make it
 /// another one.
 pub fn set_config_calls(text: &[u8], options: ReadOptions) -> Option<Vec<Range<usize>>> {
-    let lexer = Lexer::new(text, options.standard_conforming_strings);
-    let tokens: Vec<Token> = lexer.collect::<Result<_, _>>().ok()?;
-    let mut rest = Rest { text, tokens: &tokens };
+    let mut rest = Rest::new(text, options);
     if rest.word("prepare").is_some() {
         rest.prepared_name()?;
     }
     rest.word("select")?;
     let mut calls = Vec::new();
     loop {
-        let first = *rest.tokens.first()?;
+        let first = rest.first?;
         if rest.word("pg_catalog").is_some() {
             rest.kind(Kind::Dot)?;
         }
-        let name = *rest.tokens.first()?;
+        let name = rest.first?;
         if rest.word("set_config").is_some() {
             calls.push(first.range().start..name.range().end);
         } else {
@@ -36,37 +34,60 @@ pub fn set_config_calls(text: &[u8], options: ReadOptions) -> Option<Vec<Range<u
             None => break,
         }
     }
-    (rest.tokens.is_empty() || rest.is_view()).then_some(calls).filter(|calls| !calls.is_empty())
+    if rest.first.is_some() {
+        rest.view()?;
+    }
+    (rest.is_over() && !calls.is_empty()).then_some(calls)
 }
 
-/// Tokens that were not looked at yet.
+/// Tokens that were not looked at yet: none is kept but the first.
 struct Rest<'text> {
     text: &'text [u8],
-    tokens: &'text [Token],
+    lexer: Lexer<'text>,
+    first: Option<Token>,
+    unreadable: bool,
 }
 
-impl Rest<'_> {
+impl<'text> Rest<'text> {
+    fn new(text: &'text [u8], options: ReadOptions) -> Self {
+        let lexer = Lexer::new(text, options.standard_conforming_strings);
+        let mut rest = Self { text, lexer, first: None, unreadable: false };
+        rest.advance();
+        rest
+    }
+
+    fn advance(&mut self) {
+        let next = self.lexer.next();
+        self.unreadable |= matches!(next, Some(Err(_)));
+        self.first = next.and_then(Result::ok);
+    }
+
+    /// Whether all of the text was looked at.
+    fn is_over(&self) -> bool {
+        self.first.is_none() && !self.unreadable
+    }
+
     fn step(&mut self, is: bool) -> Option<()> {
-        let (_, rest) = self.tokens.split_first().filter(|_| is)?;
-        self.tokens = rest;
+        self.first.filter(|_| is)?;
+        self.advance();
         Some(())
     }
 
     fn word(&mut self, word: &str) -> Option<()> {
-        let is = self.tokens.first()?.is(self.text, word);
+        let is = self.first?.is(self.text, word);
         self.step(is)
     }
 
     fn kind(&mut self, kind: Kind) -> Option<()> {
-        let is = self.tokens.first()?.kind == kind;
+        let is = self.first?.kind == kind;
         self.step(is)
     }
 
     /// `name [(types)] AS`, behind PREPARE.
     fn prepared_name(&mut self) -> Option<()> {
-        let named = self.tokens.first()?.kind.is_name();
+        let named = self.first?.kind.is_name();
         self.step(named)?;
-        if self.tokens.first()?.kind == Kind::Open {
+        if self.first?.kind == Kind::Open {
             self.arguments()?;
         }
         self.word("as")
@@ -77,7 +98,7 @@ impl Rest<'_> {
         self.kind(Kind::Open)?;
         let mut depth = 1_usize;
         while depth > 0 {
-            let token = self.tokens.first()?;
+            let token = self.first?;
             match token.kind {
                 Kind::Open => depth += 1,
                 Kind::Close => depth -= 1,
@@ -92,23 +113,22 @@ impl Rest<'_> {
 
     /// `AS name`, if it is there.
     fn alias(&mut self) -> Option<()> {
-        if self.tokens.is_empty() || self.word("as").is_none() {
+        if self.word("as").is_none() {
             return Some(());
         }
-        let named = self.tokens.first()?.kind.is_name();
+        let named = self.first?.kind.is_name();
         self.step(named)
     }
 
     /// `FROM pg_settings WHERE name = 'setting'`, as pg_dump writes.
-    fn is_view(&mut self) -> bool {
-        let text = self.text;
-        let [from, view, filter, name, equals, value] = self.tokens else { return false };
-        from.is(text, "from")
-            && view.is(text, "pg_settings")
-            && filter.is(text, "where")
-            && name.is(text, "name")
-            && equals.bytes(text) == b"="
-            && value.kind.is_text()
+    fn view(&mut self) -> Option<()> {
+        for word in ["from", "pg_settings", "where", "name"] {
+            self.word(word)?;
+        }
+        let equals = self.first?.bytes(self.text) == b"=";
+        self.step(equals)?;
+        let value = self.first?.kind.is_text();
+        self.step(value)
     }
 }
 

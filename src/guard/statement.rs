@@ -192,7 +192,8 @@ fn lock(cursor: &mut Cursor<'_>) -> Result<Statement, Stop> {
     let mut mode = Vec::new();
     let mut in_mode = false;
     while let Some(token) = cursor.next()? {
-        if in_mode {
+        // One more than any mode has, with NOWAIT.
+        if in_mode && mode.len() < 5 {
             mode.push(token);
         }
         in_mode |= token.is(text, "in");

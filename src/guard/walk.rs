@@ -7,7 +7,7 @@ use crate::guard::denial::Denial;
 use crate::guard::lexer::{Kind, Token};
 use crate::guard::literal;
 use crate::guard::rules::Rule;
-use crate::guard::{Command, Suspicion, Touch};
+use crate::guard::{Command, STATEMENTS_MAX, Suspicion, Touch};
 
 /// The longest name PostgreSQL keeps, in bytes (NAMEDATALEN - 1).
 const NAME_BYTES_MAX: usize = 63;
@@ -111,7 +111,12 @@ impl<'text> Walk<'text> {
                 self.quoted(token, cursor);
                 self.name(token);
             }
-            Kind::Open => self.open(cursor),
+            Kind::Open => {
+                self.open(cursor);
+                if self.touches.len() > STATEMENTS_MAX {
+                    return Err(Stop::Refused(Rule::TooMany));
+                }
+            }
             Kind::Close => self.close(),
             Kind::Dot => self.dot(cursor),
             _ => {}
@@ -328,24 +333,30 @@ impl<'text> Walk<'text> {
     /// how pg_dump sets what older servers do not have: the name is there, only elsewhere.
     fn named_in_view(&self, cursor: &Cursor<'_>) -> Option<Touch> {
         let text = self.text;
-        let alone = self.first.is(text, "select") && self.chain.before == self.first;
-        let tokens: [Option<Token>; 13] = cursor.ahead();
-        let word = |at: usize, word: &str| {
-            tokens.get(at).copied().flatten().is_some_and(|token| token.is(text, word))
+        if !(self.first.is(text, "select") && self.chain.before == self.first) {
+            return None;
+        }
+        // Token by token, so that nothing is looked at behind the first that does not fit.
+        let mut ahead = cursor.lexer_ahead()?;
+        let mut next = || ahead.next().and_then(Result::ok);
+        let word = |token: Option<Token>, words: &[&str]| {
+            token.filter(|token| words.iter().any(|word| token.is(text, word)))
         };
-        let kind = |at: usize| tokens.get(at).copied().flatten().map(|token| token.kind);
-        let constant =
-            |at: usize| tokens.get(at).copied().flatten().and_then(|it| literal::string(text, it));
-        let call = word(0, "name")
-            && kind(1) == Some(Kind::Comma)
-            && kind(3) == Some(Kind::Comma)
-            && (word(4, "false") || word(4, "true"))
-            && kind(5) == Some(Kind::Close);
-        let view = word(6, "from") && word(7, "pg_settings") && word(8, "where") && word(9, "name");
-        let equals = tokens.get(10).copied().flatten().is_some_and(|it| it.bytes(text) == b"=");
-        let ends = matches!(kind(12), None | Some(Kind::Semicolon));
-        let name = constant(11).filter(|_| alone && call && view && equals && ends)?;
-        Some(Touch { name: name.to_ascii_lowercase(), value: Some(constant(2)?) })
+        let kind = |token: Option<Token>, kind: Kind| token.filter(|it| it.kind == kind);
+        word(next(), &["name"])?;
+        kind(next(), Kind::Comma)?;
+        let value = next().filter(|token| token.kind.is_text())?;
+        kind(next(), Kind::Comma)?;
+        word(next(), &["false", "true"])?;
+        kind(next(), Kind::Close)?;
+        for due in ["from", "pg_settings", "where", "name"] {
+            word(next(), &[due])?;
+        }
+        next().filter(|token| token.bytes(text) == b"=")?;
+        let name = next().filter(|token| token.kind.is_text())?;
+        let ends = next().is_none_or(|token| token.kind == Kind::Semicolon);
+        let (name, value) = (literal::string(text, name)?, literal::string(text, value)?);
+        ends.then(|| Touch { name: name.to_ascii_lowercase(), value: Some(value) })
     }
 
     /// Whether what stands before the parenthesis leaves the session as it was: a keyword, a

@@ -27,6 +27,8 @@ pub enum Isolation {
 }
 
 impl Isolation {
+    const ALL: [Self; 3] = [Self::Row, Self::Schema, Self::Silo];
+
     /// The word used in settings, console and metrics.
     pub fn name(self) -> &'static str {
         match self {
@@ -34,5 +36,10 @@ impl Isolation {
             Self::Schema => "schema",
             Self::Silo => "silo",
         }
+    }
+
+    /// The one of this word.
+    pub fn named(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|it| it.name() == word)
     }
 }

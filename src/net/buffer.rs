@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 /// Bytes one read asks the kernel for. Large enough that a result of some hundred rows comes in
 /// one call, small enough that a pool of them stays in the processor's cache.
-pub const READ_BYTES: usize = 32 * 1024;
+const READ_BYTES: usize = 32 * 1024;
 
 /// The least room a read is given before the data is moved or the buffer grows.
 pub const ROOM_BYTES_MIN: usize = READ_BYTES / 4;

@@ -10,6 +10,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::net::buffer::{Buffer, Buffers, ROOM_BYTES_MIN};
 use crate::net::stream::Stream;
+use crate::net::watch::Watch;
 use crate::wire::frame::{self, Header};
 
 /// A stream and its two buffers. Buffers belong to the worker's [`Buffers`] and are given back
@@ -29,6 +30,10 @@ pub struct Connection {
     /// Bytes read and written so far.
     pub received: u64,
     pub transmitted: u64,
+    /// While the other side is not read.
+    watch: Option<Box<Watch>>,
+    /// What is unread is all that will come.
+    ended: bool,
 }
 
 /// Up to so many bytes are tried at once, without asking to be woken: they nearly always fit. More
@@ -50,16 +55,14 @@ impl Connection {
             unflushed: false,
             received: 0,
             transmitted: 0,
+            watch: None,
+            ended: false,
         }
-    }
-
-    /// The stream, for its addresses.
-    pub fn stream(&self) -> &Stream {
-        &self.stream
     }
 
     /// Gives the stream up for another thread's runtime, if nothing is unread or unsent.
     pub fn depart(mut self) -> Result<Stream, Box<Self>> {
+        self.unwatch();
         match self.input.is_empty() && self.is_sent() && self.stream.detach().is_ok() {
             true => {
                 self.buffers.take_back(&mut self.input);
@@ -97,6 +100,32 @@ impl Connection {
         }
     }
 
+    /// For whoever does not read: ready once the other side has ended its stream, however much of
+    /// it is unread. That costs a descriptor until [`Self::unwatch`]; without one nothing is seen.
+    pub fn poll_ended(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.watch.is_none() && !self.ended {
+            self.watch = Watch::new(self.stream.socket()).ok().map(Box::new);
+        }
+        match &self.watch {
+            Some(watch) => ready!(watch.poll_ended(cx)),
+            None if !self.ended => return Poll::Pending,
+            None => {}
+        }
+        self.ended = true;
+        Poll::Ready(())
+    }
+
+    /// Whether the other side was seen to have ended its stream.
+    pub fn has_ended(&self) -> bool {
+        self.ended
+    }
+
+    /// It is read again.
+    #[inline]
+    pub fn unwatch(&mut self) {
+        self.watch = None;
+    }
+
     /// Whether nothing was read that waits to be used, and nothing is there to be read.
     #[inline]
     pub fn is_silent(&self) -> bool {
@@ -130,14 +159,11 @@ impl Connection {
         self.poll_flush_stream(cx)
     }
 
-    /// Sends what the kernel takes at once, without waiting; if that is all, the room it took goes
-    /// back to the allocator. An error is met again by whoever sends next.
-    pub fn poll_send_last(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let sent = self.poll_send(cx);
-        if matches!(sent, Poll::Ready(Ok(()))) {
+    /// Gives the room of what was sent back to the allocator, if nothing as long comes again soon.
+    pub fn rest(&mut self) {
+        if self.output.is_empty() {
             self.output = Vec::new();
         }
-        Poll::Ready(())
     }
 
     /// Sends up to `count` bytes of `from`'s input, straight from its buffer. What `output` holds

@@ -10,8 +10,9 @@ mod settings;
 mod stream;
 pub mod tls;
 pub mod unix;
+mod watch;
 
-pub use buffer::{Buffer, Buffers};
+pub use buffer::Buffers;
 pub use clock::Clock;
 pub use connection::Connection;
 pub use network::{Network, Origins};

@@ -49,6 +49,19 @@ impl Peer {
         }
     }
 
+    /// Where it comes from: whoever has one IPv6 address has 2^64 of them. `None` as in [`ip`].
+    ///
+    /// [`ip`]: Self::ip
+    pub fn network(&self) -> Option<IpAddr> {
+        match self.ip()? {
+            IpAddr::V6(address) => {
+                let network = u128::from(address) & !u128::from(u64::MAX);
+                Some(IpAddr::V6(network.into()))
+            }
+            v4 => Some(v4),
+        }
+    }
+
     /// Whether it is surely the user who runs this process, who may read its memory anyway. A peer
     /// in another process namespace (its id reads as 0) only has the same number.
     pub fn is_owner(&self) -> bool {
@@ -101,6 +114,15 @@ mod tests {
     fn a_uid_from_another_namespace_proves_nothing() {
         assert!(!unix(1000, Some(0), 1000).is_owner(), "its pid is not visible from here");
         assert!(!unix(65534, Some(7), 65534).is_owner(), "the number of users without a number");
+    }
+
+    #[test]
+    fn an_ipv6_network_is_one_and_an_ipv4_address_is_one() {
+        let network = |address: &str| Peer::Tcp(address.parse().unwrap()).network().unwrap();
+        assert_eq!(network("[2001:db8::1]:1"), network("[2001:db8::2]:9"));
+        assert_ne!(network("[2001:db8::1]:1"), network("[2001:db8:0:1::1]:1"));
+        assert_ne!(network("10.0.0.1:1"), network("10.0.0.2:1"));
+        assert_eq!(network("[::ffff:10.0.0.1]:1"), network("10.0.0.1:2"));
     }
 
     #[test]

@@ -77,15 +77,6 @@ impl Stream {
         }
     }
 
-    /// The address of the other side, where it has one.
-    pub fn peer_addr(&self) -> Option<SocketAddr> {
-        match self.socket() {
-            Socket::Tcp(tcp) => tcp.peer_addr().ok(),
-            Socket::Moving(tcp) => tcp.peer_addr().ok(),
-            Socket::Unix(_) | Socket::MovingUnix(_) | Socket::Gone => None,
-        }
-    }
-
     /// Our own address, where it has one.
     pub fn local_addr(&self) -> Option<SocketAddr> {
         match self.socket() {
@@ -118,7 +109,8 @@ impl Stream {
         Ok(())
     }
 
-    fn socket(&self) -> &Socket {
+    /// What the bytes travel over.
+    pub fn socket(&self) -> &Socket {
         match self {
             Self::Plain(socket) => socket,
             Self::Accepted(tls) => tls.get_ref().0,

@@ -114,11 +114,11 @@ impl Pool {
         if self.cluster.capped.holds(&want.tenant.id) || self.cluster.holds_back.get() {
             return None;
         }
-        let slot = want.account.lease(&want.tenant.limits)?;
+        let slot = want.account.lease(&want.tenant.limits, self.cluster.arbiter.number)?;
         let counts = &self.cluster.counts;
         let (parked, counter) = match self.take_parked(|parked| parked.is_of_session(want)) {
             Some(parked) => (parked, &counts.by_session),
-            None if self.is_wanted() => return None,
+            None if self.is_wanted() && !self.is_kept_for(want) => return None,
             None => (self.take_parked(|parked| parked.is_of_context(want))?, &counts.by_context),
         };
         count(counter);
@@ -130,12 +130,21 @@ impl Pool {
         Some(Lease::new(self, server, place, slot, want).with_trace(!parked.harmless))
     }
 
+    /// Whether what is parked for a tenant is there for it although somebody waits: on another
+    /// worker, who left it to those that have nothing, as this tenant has but for the slot it has
+    /// just taken. That is what the arbiter would say, without its lock.
+    #[inline]
+    fn is_kept_for(&self, want: Want<'_>) -> bool {
+        self.cluster.line.borrow().is_empty()
+            && want.account.in_cluster(self.cluster.arbiter.number).0 <= 1
+    }
+
     /// Step 3: a clean one, unless others are in line for it.
     fn take_clean(&self, want: Want<'_>) -> Option<Granted> {
         if self.is_wanted() || self.cluster.capped.holds(&want.tenant.id) {
             return None;
         }
-        let slot = want.account.lease(&want.tenant.limits)?;
+        let slot = want.account.lease(&want.tenant.limits, self.cluster.arbiter.number)?;
         let clean = self.pop_clean()?;
         count(&self.cluster.counts.by_clean);
         Some((Grant::Clean(clean), slot))

@@ -2,8 +2,6 @@
 //! any other way closes it, because then nobody can say in which state it is.
 
 use std::rc::Rc;
-use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
@@ -49,7 +47,6 @@ impl Lease {
         let facts = bound.facts().clone();
         let shown = LeaseFacts { facts, session: want.session, tenant: tenant.clone() };
         pool.leased.borrow_mut().push(shown);
-        slot.account().uses(Arc::as_ptr(&pool.cluster.arbiter).addr());
         let since = Instant::now();
         Box::new(Self {
             held: Some(Held { bound, place }),
@@ -118,7 +115,7 @@ impl Lease {
         let now = Instant::now();
         let spent = now.duration_since(self.since).as_micros() as u64;
         let took = now.duration_since(self.asked);
-        self.slot.account().totals.server_time_us.fetch_add(spent, Ordering::Relaxed);
+        self.slot.book(spent);
         let lifetime = cluster.settings.borrow().server_lifetime;
         let old = now.duration_since(bound.facts().since) >= lifetime;
         if old || pool.is_outdated(bound.facts()) || cluster.is_exceeded() {
@@ -144,7 +141,7 @@ impl Lease {
 impl Lease {
     fn book_time(&self) {
         let spent = self.since.elapsed().as_micros() as u64;
-        self.slot.account().totals.server_time_us.fetch_add(spent, Ordering::Relaxed);
+        self.slot.book(spent);
     }
 
     /// Gives the server back and has it closed. The same must hold as for [`Self::park`].

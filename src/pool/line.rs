@@ -76,7 +76,7 @@ impl Waiter {
 
     /// Takes the slot; what is dropped is its tenant's again.
     pub fn take_slot(&self) -> Option<ServerSlot> {
-        self.reservation.borrow_mut().take()?.redeem()
+        self.reservation.borrow_mut().take()?.redeem(self.pool.cluster.arbiter.number)
     }
 }
 

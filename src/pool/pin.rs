@@ -55,7 +55,7 @@ impl Lease {
     /// The session is idle and keeps the server: books the time it was used.
     pub fn rest(&mut self) {
         let spent = self.since.elapsed().as_micros() as u64;
-        self.slot.account().totals.server_time_us.fetch_add(spent, Ordering::Relaxed);
+        self.slot.book(spent);
         self.since = Instant::now();
         self.asked = self.since;
     }

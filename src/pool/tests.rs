@@ -7,9 +7,8 @@ use tokio::task::{JoinHandle, LocalSet, spawn_local};
 
 use super::*;
 use crate::budget::{Account, Excessive, Kind, Limits, Override};
-use crate::catalog::{
-    Catalog, CatalogPlan, ClusterPlan, LimitsPlan, NamesPlan, TenantPlan, TenantState,
-};
+use crate::catalog::tests::{build, cluster, plan, tenant};
+use crate::catalog::{ClusterPlan, LimitsPlan, TenantPlan};
 use crate::isolation::Isolation;
 use crate::server::{Conninfo, Settings};
 
@@ -64,43 +63,11 @@ impl Mute {
     fn limited(&self, limits: LimitsPlan) -> Arc<Tenant> {
         let port = self.socket.local_addr().unwrap().port();
         let text = format!("host=127.0.0.1 port={port} user=tg dbname=app");
-        let cluster =
-            Cluster { query_wait: self.query_wait, ..Cluster::new("main".to_owned(), 100) };
-        let cluster = ClusterPlan {
-            cluster,
-            connection_string: Some(text),
-            tenant_setting: "app.tenant_id".to_owned(),
-            names: NamesPlan::default(),
-            roles: Default::default(),
-            default_role: None,
-            read_only_role: None,
-        };
-        let tenant = TenantPlan {
-            isolation: Isolation::Row,
-            cluster: "main".to_owned(),
-            connection_string: None,
-            role: None,
-            schema: None,
-            tier: None,
-            state: TenantState::Active,
-            tokens: Vec::new(),
-            credentials: Vec::new(),
-            allow_from: Vec::new(),
-            limits,
-            allow_superuser: false,
-            issuer: None,
-            roles: Default::default(),
-            default_role: None,
-            read_only_role: None,
-        };
-        let plan = CatalogPlan {
-            has_table: false,
-            clusters: [("main".to_owned(), cluster)].into(),
-            tenants: [("acme".to_owned(), tenant)].into(),
-            ..CatalogPlan::default()
-        };
-        let catalog = Catalog::build(&plan).unwrap();
-        catalog.known("acme").unwrap().clone()
+        let main = Cluster { query_wait: self.query_wait, ..Cluster::new("main".to_owned(), 100) };
+        let main = ClusterPlan { cluster: main, ..cluster(100, Some(&text)) };
+        let mut plan = plan([("acme", TenantPlan { limits, ..tenant(Isolation::Row) })]);
+        plan.clusters.insert("main".to_owned(), main);
+        build(&plan).known("acme").unwrap().clone()
     }
 
     fn cluster(&self, worker: usize) -> Rc<ClusterPools> {
@@ -162,7 +129,7 @@ fn who_waits_for_others_of_its_tenant_is_looked_at_by_nobody() {
         let mute = Mute::new(1, LONG);
         let (tenant, account) = (mute.tenant(1), Arc::new(Account::default()));
         let of = (&tenant, &account);
-        let slot = account.lease(&tenant.limits).unwrap();
+        let slot = account.lease(&tenant.limits, 1).unwrap();
         let tasks = mute.wait(0, 0..5000, of).await;
         let pool = mute.pools[0].of(&tenant);
         assert!(!pool.is_wanted() && mute.line(0).is_empty(), "a pump looks at nobody");
@@ -193,7 +160,7 @@ fn a_slot_given_back_on_another_thread_is_heard_of() {
     run(async || {
         let mute = Mute::new(2, LONG);
         let (tenant, account) = (mute.tenant(2), Arc::new(Account::default()));
-        let slots = [(); 2].map(|()| account.lease(&tenant.limits).unwrap());
+        let slots = [(); 2].map(|()| account.lease(&tenant.limits, 1).unwrap());
         let first = mute.wait(0, 0..3, (&tenant, &account)).await;
         let second = mute.wait(1, 10..13, (&tenant, &account)).await;
         std::thread::spawn(move || drop(slots)).join().unwrap();
@@ -207,7 +174,10 @@ fn a_slot_given_back_on_another_thread_is_heard_of() {
         assert_eq!(account.in_use().2, 0, "waiting is not using");
         second.iter().for_each(JoinHandle::abort);
         until("nobody waits", || both() == (vec![], vec![])).await;
-        assert!(account.lease(&tenant.limits).is_some() && account.lease(&tenant.limits).is_some());
+        assert!(
+            account.lease(&tenant.limits, 1).is_some()
+                && account.lease(&tenant.limits, 1).is_some()
+        );
     });
 }
 
@@ -216,7 +186,7 @@ fn a_reload_that_raises_the_limit_counts_for_those_who_wait() {
     run(async || {
         let mute = Mute::new(1, LONG);
         let (tenant, account) = (mute.tenant(1), Arc::new(Account::default()));
-        let _slot = account.lease(&tenant.limits).unwrap();
+        let _slot = account.lease(&tenant.limits, 1).unwrap();
         let _tasks = mute.wait(0, 0..5, (&tenant, &account)).await;
         mute.pools[0].reload([&mute.tenant(3)].into_iter());
         assert_eq!(mute.line(0), [0, 1]);
@@ -232,7 +202,7 @@ fn who_waits_too_long_for_others_of_its_tenant_is_told_and_leaves_nothing() {
     run(async || {
         let mute = Mute::new(1, Duration::from_millis(20));
         let (tenant, account) = (mute.tenant(1), Arc::new(Account::default()));
-        let slot = account.lease(&tenant.limits).unwrap();
+        let slot = account.lease(&tenant.limits, 1).unwrap();
         for task in mute.wait(0, 0..50, (&tenant, &account)).await {
             let told = task.await.unwrap();
             assert!(told.starts_with("Err(Capped"), "{told}");
@@ -298,7 +268,7 @@ fn what_piled_up_while_a_tenant_was_over_its_budget_goes_one_by_one() {
         let tenant = mute.penalised(None);
         let account = Arc::new(Account::default());
         let charge = |millis| account.charge(&tenant.limits, Duration::from_millis(millis)).is_ok();
-        let slot = account.lease(&tenant.limits).unwrap();
+        let slot = account.lease(&tenant.limits, 1).unwrap();
         assert!(charge(0) && charge(1));
         let tasks = mute.wait(0, 0..40, (&tenant, &account)).await;
         assert!(charge(150), "there is room for one");
@@ -345,7 +315,7 @@ fn who_comes_into_line_late_has_the_weight_of_then() {
     run(async || {
         let mute = Mute::new(1, LONG);
         let (tenant, account) = (mute.tenant(1), Arc::new(Account::default()));
-        let slot = account.lease(&tenant.limits).unwrap();
+        let slot = account.lease(&tenant.limits, 1).unwrap();
         let tasks = mute.wait(0, 0..1, (&tenant, &account)).await;
         let limits = Box::new(Limits { weight: Some(7), ..Limits::default() });
         let until_then = std::time::SystemTime::UNIX_EPOCH;

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use zeroize::{Zeroize, Zeroizing};
 
-pub use place::{Place, PlaceError, password};
+pub use place::{Place, password};
 
 /// A password, token or key. `Debug` prints stars, there is no `Display`, and equality takes the
 /// same time wherever the first difference lies.

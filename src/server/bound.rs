@@ -61,7 +61,8 @@ impl Settings {
 
     /// The value of one.
     pub fn get(&self, name: &str) -> Option<&str> {
-        self.0.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
+        let at = self.0.binary_search_by(|(key, _)| key.as_str().cmp(name)).ok()?;
+        self.0.get(at).map(|(_, value)| value.as_str())
     }
 
     /// How many there are.

@@ -32,19 +32,16 @@ pub use check::{CheckError, POISON, Rights};
 pub use check_level::{shortfalls, standing_sql};
 pub use check_schema::Reach;
 pub use connect::{Blame, ConnectError, ConnectPlan, Sign, connect, connect_host};
-pub use conninfo::{
-    ChannelBinding, Conninfo, ConninfoError, Host, RequireAuth, SslMode, SslNegotiation, Target,
-    TcpWish, TlsWish, is_special,
-};
+pub use conninfo::{Conninfo, ConninfoError, Host, Target, is_special};
 pub use crossing::Crossing;
-pub use dial::{DialError, Spot, Way, dial, spots};
+pub use dial::{Spot, Way, dial, spots};
 pub use knock::knock;
 pub use pins::Pins;
 pub use program::{Also, OpenError, Program, open};
 pub use read_back::Question;
 pub use retire::{retire, watch};
 pub use simple::{Reply, reply};
-pub use stand_ins::{StandIn, StandIns};
+pub use stand_ins::StandIn;
 pub use statements::{Held, Statement, Statements, UNSURE};
 
 use crate::isolation::Seal;

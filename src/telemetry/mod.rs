@@ -14,7 +14,7 @@ mod tenants;
 mod usage;
 
 pub use audit::{Audit, AuditSettings, Event, What};
-pub use latency::{Tiers, Times};
+pub use latency::Times;
 pub use metrics::{Metrics, Renderer};
 pub use settings::{HttpSettings, LogFormat, LogSettings};
 pub use tenants::{Board, TenantRow};

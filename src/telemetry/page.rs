@@ -16,6 +16,9 @@ use crate::telemetry::status::{ClusterStatus, Look, Moment, Status, TenantStatus
 const FRAME: &str = include_str!("page.html");
 const SLOT: &str = "<!-- slot -->";
 
+/// Points of a whole plot.
+const POINTS: usize = 60;
+
 /// Longest wait for the workers' rows.
 const LOOK_TIMEOUT: Duration = Duration::from_secs(3);
 
@@ -79,10 +82,20 @@ fn render(status: &Status) -> String {
 }
 
 fn heading(body: &mut String, status: &Status) {
-    let state = match status.draining {
-        true => " <span class=\"warn\">draining</span>",
-        false => "",
-    };
+    let mut state = String::new();
+    let mut warn =
+        |text: &str| put(&mut state, format_args!(" <span class=\"warn\">{text}</span>"));
+    if status.draining {
+        warn("draining");
+    }
+    if status.catalog_connected == Some(false) {
+        warn("not connected to the catalog's tables");
+    }
+    match status.catalog_faults {
+        0 => {}
+        1 => warn("1 tenant with a row at fault"),
+        count => warn(&format!("{count} tenants with a row at fault")),
+    }
     let (version, uptime) = (escape(status.version), duration(status.uptime_seconds));
     put(body, format_args!("<h1>tenantgate {version} <small>up {uptime}</small>{state}</h1>\n"));
 }
@@ -108,28 +121,30 @@ fn plots(body: &mut String, history: &[Moment]) {
     let requests: Vec<f64> = history.iter().map(|moment| moment.requests_per_second).collect();
     let refusals: Vec<f64> = history.iter().map(|moment| moment.refusals_per_second).collect();
     let clients: Vec<f64> = history.iter().map(|moment| moment.clients as f64).collect();
-    body.push_str("<h2>The last minutes</h2>\n<div class=\"plots\">\n");
-    plot(body, "requests per second", &requests);
-    plot(body, "refusals per second", &refusals);
-    plot(body, "clients", &clients);
+    body.push_str("<h2>The last five minutes</h2>\n<div class=\"plots\">\n");
+    plot(body, "requests per second", &requests, 1);
+    plot(body, "refusals per second", &refusals, 1);
+    plot(body, "clients", &clients, 0);
     body.push_str("</div>\n");
 }
 
-fn plot(body: &mut String, name: &str, values: &[f64]) {
+/// A curve whose right edge is now; where it begins, the gate did.
+fn plot(body: &mut String, name: &str, values: &[f64], digits: usize) {
     const WIDTH: f64 = 300.0;
     const HEIGHT: f64 = 60.0;
     let most = values.iter().copied().fold(0.0, f64::max);
-    let step = WIDTH / (values.len().max(2) - 1) as f64;
+    let step = WIDTH / (POINTS - 1) as f64;
+    let empty = POINTS.saturating_sub(values.len());
     let height = |value: f64| HEIGHT - 2.0 - value / most.max(f64::MIN_POSITIVE) * (HEIGHT - 4.0);
     let points = values.iter().enumerate();
     let points: Vec<String> = points
-        .map(|(at, value)| format!("{:.1},{:.1}", at as f64 * step, height(*value)))
+        .map(|(at, value)| format!("{:.1},{:.1}", (empty + at) as f64 * step, height(*value)))
         .collect();
     let points = points.join(" ");
     put(
         body,
         format_args!(
-            "<figure><figcaption>{name}, at most {most:.1}</figcaption>\n\
+            "<figure><figcaption>{name}, at most {most:.digits$}</figcaption>\n\
              <svg viewBox=\"0 0 {WIDTH} {HEIGHT}\" preserveAspectRatio=\"none\" role=\"img\">\
              <polyline points=\"{points}\"/></svg></figure>\n"
         ),
@@ -144,6 +159,7 @@ fn clusters(body: &mut String, clusters: &[ClusterStatus]) {
         ("servers active", true),
         ("idle", true),
         ("connecting", true),
+        ("hosts down", true),
         ("clients waiting", true),
         ("longest wait", true),
     ];
@@ -152,7 +168,11 @@ fn clusters(body: &mut String, clusters: &[ClusterStatus]) {
         let counts = [of.active, of.idle, of.connecting, of.waiting].map(|count| count.to_string());
         let [active, idle, connecting, waiting] = counts;
         let (name, level) = (escape(&of.cluster), escape(of.level));
-        [name, level, of.capacity.to_string(), active, idle, connecting, waiting, wait]
+        let down = match of.hosts_down {
+            0 => "0".to_owned(),
+            down => format!("<span class=\"warn\">{down}</span>"),
+        };
+        [name, level, of.capacity.to_string(), active, idle, connecting, down, waiting, wait]
     });
     table(body, "Clusters", "", columns, rows);
 }
@@ -278,7 +298,13 @@ mod tests {
             draining: true,
             clients: 12,
             clients_max: 100,
-            clusters: vec![ClusterStatus { cluster: text(), ..ClusterStatus::default() }],
+            catalog_connected: Some(false),
+            catalog_faults: 3,
+            clusters: vec![ClusterStatus {
+                cluster: text(),
+                hosts_down: 2,
+                ..ClusterStatus::default()
+            }],
             busiest: vec![TenantStatus { tenant: text(), tier: text(), ..TenantStatus::default() }],
             patient: vec![WaitingClient {
                 user: text(),
@@ -327,12 +353,17 @@ mod tests {
         for outside in ["http://", "https://", "src=", "href=", "url(", "@import", "<script"] {
             assert!(!page.contains(outside), "{outside}");
         }
-        for told in ["tenantgate 1.2.3", "up 1 d 1 h", "draining", "<b>12 <small>of 100", "2.5 s"] {
+        let down = "<span class=\"warn\">2</span>";
+        let wide = ["not connected to the catalog's tables", "3 tenants with a row at fault", down];
+        let clients = "clients, at most 12<";
+        let told = ["tenantgate 1.2.3", "up 1 d 1 h", "draining", "<b>12 <small>of 100", "2.5 s"];
+        for told in told.into_iter().chain(wide).chain([clients]) {
             assert!(page.contains(told), "{told} is not in\n{page}");
         }
-        assert!(page.contains("points=\"0.0,53.3 300.0,2.0\""), "{page}");
+        assert!(page.contains("points=\"294.9,53.3 300.0,2.0\""), "{page}");
         let empty = render(&Status::default());
         tags(&empty);
         assert!(empty.contains("up 0 s") && empty.contains("points=\"\""));
+        assert!(!empty.contains("class=\"warn\"") && !empty.contains("catalog's tables"));
     }
 }

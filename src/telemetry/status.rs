@@ -22,12 +22,16 @@ pub struct Status {
     pub clients_max: usize,
     /// Clients that wait for a server connection.
     pub waiting: u64,
+    /// Whether the catalog's tables are followed; `None` without `[catalog]`.
+    pub catalog_connected: Option<bool>,
+    /// Tenants with a row at fault.
+    pub catalog_faults: usize,
     pub clusters: Vec<ClusterStatus>,
     /// The busiest tenants first.
     pub busiest: Vec<TenantStatus>,
     /// Clients that wait, the most patient first.
     pub patient: Vec<WaitingClient>,
-    /// The last minutes, oldest first.
+    /// The last minutes, a point every five seconds, oldest first.
     pub history: Vec<Moment>,
 }
 
@@ -44,6 +48,8 @@ pub struct ClusterStatus {
     pub idle: u64,
     /// Being connected and logged in.
     pub connecting: u64,
+    /// Hosts that are down.
+    pub hosts_down: u64,
     /// Clients that wait for one.
     pub waiting: u64,
     /// How long the first of them has waited, in microseconds.

@@ -14,7 +14,7 @@ pub const V1_BYTES_MAX: usize = 107;
 
 /// Longest rest of a version 2 header that is taken. Addresses have up to 216 bytes, and balancers
 /// add some of their own.
-pub const V2_BYTES_MAX: usize = 4096;
+const V2_BYTES_MAX: usize = 4096;
 
 /// Who a balancer says is at the other end; `None` if it says that it does not know, or that it
 /// speaks for itself.

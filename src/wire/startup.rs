@@ -1,6 +1,8 @@
 //! The first packets of a connection, which have a length but no tag (PostgreSQL manual, 55.7:
 //! SSLRequest, GSSENCRequest, CancelRequest, StartupMessage).
 
+use std::collections::HashSet;
+
 use crate::wire::frame::cstring;
 
 const CANCEL: u32 = 80_877_102;
@@ -103,16 +105,19 @@ fn cancel(rest: &[u8]) -> Result<Packet, BadPacket> {
 
 fn startup(minor: u16, mut rest: &[u8]) -> Result<Startup, BadPacket> {
     let mut startup = Startup { minor, parameters: Vec::new(), extensions: Vec::new() };
+    // Nobody has proved anything yet, and the packet may be all names.
+    let mut names = HashSet::new();
     while rest != [0] {
         let (name, after) = cstring(rest).ok_or(BadPacket::Layout)?;
         let (value, after) = cstring(after).ok_or(BadPacket::Layout)?;
         let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec());
         let name = text(name).map_err(|_| BadPacket::Encoding)?;
         let value = text(value).map_err(|_| BadPacket::Encoding)?;
-        if name.is_empty() || startup.parameter(&name).is_some() {
+        let extends = name.starts_with("_pq_.");
+        if name.is_empty() || !extends && !names.insert(name.clone()) {
             return Err(BadPacket::Parameter);
         }
-        match name.starts_with("_pq_.") {
+        match extends {
             true => startup.extensions.push(name),
             false => startup.parameters.push((name, value)),
         }

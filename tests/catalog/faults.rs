@@ -133,9 +133,12 @@ async fn of_two_that_cannot_be_side_by_side_the_later_is_at_fault() {
     let mut check = std::process::Command::new(env!("CARGO_BIN_EXE_tenantgate"));
     let said = check.args(["catalog", "check", "--config"]).arg(settings).output().unwrap();
     let out = String::from_utf8(said.stdout).unwrap();
-    let told = format!("tenant {newer} at tenants connection_string: database");
+    let told = format!("tenant {newer} (tenants, connection_string): database");
     assert!(said.status.code() == Some(1) && out.contains(&told), "{out}");
-    assert!(out.contains(&older) && out.contains("good: 6 tenants"), "{out}");
+    assert!(
+        out.contains(&older) && out.contains("\n6 tenants, ") && !out.contains("good"),
+        "{out}"
+    );
     // When the older one goes, the newer one is free to come.
     tables.run(&format!("DELETE FROM tenants WHERE id = '{older}'")).await;
     let free = async || {

@@ -230,7 +230,7 @@ async fn a_file_with_a_fault_changes_nothing_and_says_where_it_is() {
         ("tw o,row,main,,,,,,,,\n", "t.csv:3: "),
         ("One,row,main,,app,app_rw,,,,,\n", "23505 duplicate key"),
         ("one,row,main,,app,app_rw,,,,,\n", "t.csv:3: one stands on line 2, too"),
-        ("two,row\n", "t.csv:3: "),
+        ("two,row\n", "t.csv:3: it has 2 fields, and the line of names 11"),
     ] {
         desk.write("t.csv", &format!("{top}{good}{line}"));
         let output = desk.bad("t.csv", &[]).await;
@@ -240,10 +240,10 @@ async fn a_file_with_a_fault_changes_nothing_and_says_where_it_is() {
     let top = "kind,tenant,name,hash,expires_at\n";
     let good = format!("token,acme,,bcdefgh23456:sha256:{},\n", "0".repeat(64));
     for (line, said) in [
-        ("token,acme,,,\n", "c.csv:3: it violates credentials_one_proof"),
-        ("token,acme,,short,\n", "c.csv:3: it violates credentials_hash of the table"),
+        ("token,acme,,,\n", "c.csv:3: kind is not valid, allowed: token with hash"),
+        ("token,acme,,short,\n", "c.csv:3: hash is not valid, allowed: ID:sha256:HASH"),
         ("token,acme,,cdefgh234567:sha256:0,soon\n", "c.csv:3: PostgreSQL cannot take a value"),
-        ("token,nobody,,cdefgh234567:sha256:0,\n", "c.csv:3: it violates credentials_hash"),
+        ("token,nobody,,cdefgh234567:sha256:0,\n", "c.csv:3: hash is not valid"),
     ] {
         desk.write("c.csv", &format!("{top}{good}{line}"));
         let output = desk.bad("c.csv", &["--table", "credentials"]).await;
@@ -253,6 +253,16 @@ async fn a_file_with_a_fault_changes_nothing_and_says_where_it_is() {
     desk.write("c.csv", &format!("{top}{good}{orphan}"));
     let output = desk.bad("c.csv", &["--table", "credentials"]).await;
     assert!(output.contains("foreign key"), "{output}");
+    for (text, said) in [
+        ("", "t.csv:1: there is no line of names"),
+        ("isolation,cluster\nrow,main\n", "t.csv:1: there is no column id"),
+        ("id,cluster\r\nacme,main\r\nnew,maim\r\n", "t.csv:3: "),
+        ("id,isolation,cluster\nnew,rwo,main\n", "t.csv:2: isolation is not valid, allowed: row"),
+    ] {
+        desk.write("t.csv", text);
+        let output = desk.bad("t.csv", &[]).await;
+        assert!(output.contains(said), "{text}: {output}");
+    }
     assert!(desk.bad("t.txt", &[]).await.contains("ends neither in .csv nor in .jsonl"));
     assert!(desk.bad("none.csv", &[]).await.contains("cannot read"));
 }

@@ -13,7 +13,7 @@ use crate::harness::gate::Gate;
 use crate::harness::messages::{query, transcript};
 use crate::harness::services::Service;
 use crate::harness::tenants::{Estate, LOGIN_PASSWORD, Tweaks, jwt};
-use crate::harness::wire::Wire;
+use crate::harness::wire::{Wire, cancel};
 use crate::harness::{eventually, http, unique};
 
 /// How many tenants the gates here keep.
@@ -110,8 +110,7 @@ async fn who_is_needed_is_looked_up_and_who_has_a_session_stays_known() {
     // A reload reads all rows again, and who is in stays in.
     tables.run("UPDATE tenants SET state = 'active'").await;
     let client = let_in(&gate, &all[5].1).await;
-    gate.reload();
-    gate.logs("reloaded the catalog").await;
+    gate.reloaded().await;
     let_in(&gate, &all[6].1).await;
     notes(&client).await;
 }
@@ -206,10 +205,17 @@ async fn while_the_tables_are_away_who_is_known_goes_on_and_nobody_learns_who_is
     let folder = tempfile::tempdir().unwrap();
     let copy = folder.path().join("catalog.copy");
     let admin = format!("\n[console.users]\nadmin = \"{}\"\n", verifier().await);
-    let more = format!("known = 2\npoll = \"1s\"\ncache_file = \"{}\"\n{admin}", copy.display());
+    let lists = format!("acts_for = [\"{}\", \"{}\"]", all[3].0, all[5].0);
+    let service = Service::new(shared().await, &lists).await;
+    let more = format!(
+        "known = 2\npoll = \"1s\"\ncache_file = \"{}\"\n{admin}\n{}",
+        copy.display(),
+        service.table
+    );
     let settings = tables.settings(&estate, &more);
     let mut gate = Gate::start(&settings).await;
     is_up_to_date(&gate, &tables).await;
+    let mut acts = service.wire(&gate).await;
     let client = login(&gate, &all[3].1).await.unwrap();
     // It goes to the copy, though nothing changed in the tables.
     let has = async |text: &str| {
@@ -230,6 +236,20 @@ async fn while_the_tables_are_away_who_is_known_goes_on_and_nobody_learns_who_is
     let told = futures::future::join_all(tries).await;
     assert!(told.iter().all(|code| code == "57P03"), "{told:?}");
     notes(&login(&gate, &all[3].1).await.unwrap()).await;
+    // A service may act for who is known. Of whoever it may not, its own list says enough; of the
+    // others nobody can tell.
+    for (setting, value, said) in [
+        ("tenant", &all[3].0, "C(SET) Z(T)"),
+        ("tenant", &all[5].0, "E(57P03) Z(E)"),
+        ("tenant", &all[6].0, "E(42501) Z(E)"),
+        ("token", &all[5].1, "E(57P03) Z(E)"),
+        ("token", &wrong, "E(57P03) Z(E)"),
+    ] {
+        assert_eq!(acts.query("BEGIN").await, "C(BEGIN) Z(T)");
+        let choose = format!("SET LOCAL tenantgate.{setting} = '{value}'");
+        assert_eq!(acts.query(&choose).await, said, "{setting} {value}");
+        assert_eq!(acts.query("ROLLBACK").await, "C(ROLLBACK) Z(I)");
+    }
     // Whoever is to be stopped is, known or not, and nobody is asked for it.
     let mut console = Wire::login(gate.port, &ADMIN).await;
     let (unknown, known) = (&all[5].0, &all[3].0);
@@ -308,6 +328,57 @@ async fn a_service_acts_for_whoever_is_not_known() {
     }
 }
 
+/// The tables do not answer until COMMIT.
+async fn lock(tables: &Tables) {
+    let lock = "BEGIN; LOCK TABLE tenantgate_catalog.tenants IN ACCESS EXCLUSIVE MODE";
+    tables.dba.batch_execute(lock).await.unwrap();
+}
+
+/// Waits until the locked tables are asked.
+async fn are_asked(tables: &Tables) {
+    let waits = "SELECT count(*) FROM pg_locks WHERE NOT granted \
+                 AND relation = 'tenantgate_catalog.tenants'::regclass \
+                 AND database = (SELECT oid FROM pg_database WHERE datname = current_database())";
+    let waits = async || {
+        let count: i64 = tables.dba.query_one(waits, &[]).await.unwrap().get(0);
+        (count > 0).then_some(())
+    };
+    eventually("the tables are asked", waits).await;
+}
+
+#[tokio::test]
+async fn a_choice_that_waits_for_the_tables_hears_a_cancel() {
+    let estate = Estate::new().await;
+    let tables = Tables::new(shared().await).await;
+    let all = many(&tables, 8).await;
+    let service = Service::new(shared().await, "acts_for = \"*\"").await;
+    let more = format!("known = 2\n\n{}", service.table);
+    let gate = Gate::start(&tables.settings(&estate, &more)).await;
+    is_up_to_date(&gate, &tables).await;
+    let mut acts = service.wire(&gate).await;
+    lock(&tables).await;
+    let mut said = Vec::new();
+    // A busy machine may take longer than anybody waits for an answer.
+    for (id, _) in &all {
+        assert_eq!(acts.query("BEGIN").await, "C(BEGIN) Z(T)");
+        acts.send(&query(&format!("SET LOCAL tenantgate.tenant = '{id}'"))).await;
+        are_asked(&tables).await;
+        cancel(gate.port, acts.pid, acts.secret).await;
+        said.push(transcript(&acts.until_ready().await));
+        assert_eq!(acts.query("ROLLBACK").await, "C(ROLLBACK) Z(I)");
+        if said.last().unwrap() == "E(57014) Z(E)" {
+            break;
+        }
+        assert_eq!(said.last().unwrap(), "E(57P03) Z(E)");
+    }
+    assert_eq!(said.last().unwrap(), "E(57014) Z(E)", "{said:?}");
+    tables.dba.batch_execute("COMMIT").await.unwrap();
+    // It goes on, and the next choice is not hit.
+    assert_eq!(acts.query("BEGIN").await, "C(BEGIN) Z(T)");
+    let choose = format!("SET LOCAL tenantgate.tenant = '{}'", all[0].0);
+    assert_eq!(acts.query(&choose).await, "C(SET) Z(T)");
+}
+
 /// Has a service's session choose a tenant who is not known, and the gate forbid writing while the
 /// tables do not answer. False if they did not answer in time.
 async fn chosen_while_writing_ends(
@@ -317,18 +388,10 @@ async fn chosen_while_writing_ends(
     id: &str,
 ) -> bool {
     let mut console = Wire::login(gate.port, &ADMIN).await;
-    let lock = "BEGIN; LOCK TABLE tenantgate_catalog.tenants IN ACCESS EXCLUSIVE MODE";
-    tables.dba.batch_execute(lock).await.unwrap();
+    lock(tables).await;
     let choose = format!("SELECT set_config('tenantgate.tenant', '{id}', false)");
     acts.send(&query(&choose)).await;
-    let waits = "SELECT count(*) FROM pg_locks WHERE NOT granted \
-                 AND relation = 'tenantgate_catalog.tenants'::regclass \
-                 AND database = (SELECT oid FROM pg_database WHERE datname = current_database())";
-    let waits = async || {
-        let count: i64 = tables.dba.query_one(waits, &[]).await.unwrap().get(0);
-        (count > 0).then_some(())
-    };
-    eventually("the tables are asked", waits).await;
+    are_asked(tables).await;
     assert_eq!(console.query("READ_ONLY DATABASE app").await, "C(READ_ONLY) Z(I)");
     tables.dba.batch_execute("COMMIT").await.unwrap();
     let chosen = transcript(&acts.until_ready().await);

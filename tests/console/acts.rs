@@ -6,11 +6,9 @@ use super::{ADMIN, gate, one, show};
 use crate::harness::cluster::{shared, superuser};
 use crate::harness::eventually;
 use crate::harness::gate::Gate;
-use crate::harness::messages::{query, transcript};
+use crate::harness::messages::{ONE, query, transcript};
 use crate::harness::tenants::{Tenant, Tweaks};
 use crate::harness::wire::Wire;
-
-const ONE: &str = "T D(1) C(SELECT 1) Z(I)";
 
 async fn console(gate: &Gate) -> Wire {
     Wire::login(gate.port, &ADMIN).await
@@ -277,4 +275,43 @@ async fn every_order_is_in_the_log_with_who_gave_it_and_what_came_of_it() {
     }
     let killed = found("command=KILL \"nobody\"").expect(&lines);
     assert!(killed.contains("outcome=\"failed: no tenant or database"), "{killed}");
+}
+
+#[tokio::test]
+async fn a_command_that_is_not_carried_out_says_what_is_so_and_what_was_meant() {
+    let (estate, gate) = gate(&Tweaks::default()).await;
+    let mut admin = console(&gate).await;
+    let acme = estate.acme.id.as_str();
+    let cases = [
+        ("RESUME", "nothing is paused", ""),
+        ("RESUME TENANT $", "tenant \"$\" is not paused", ""),
+        ("RESUME app", "database \"app\" is not paused", ""),
+        ("ENABLE $", "tenant \"$\" is not disabled", ""),
+        ("READ_WRITE $", "READ_ONLY was not said of tenant \"$\"", ""),
+        ("DISABLE TENANT app", "no tenant \"app\"", "DATABASE app means it."),
+        ("DISABLE DATABASE $", "no database \"$\"", "TENANT $ means it."),
+        ("PAUSE app@man", "no tenant or database \"app@man\"", "SHOW TENANTS and SHOW DATABASES"),
+        ("SET BUDGET nobody clients = 1 FOR '1h'", "no tenant \"nobody\"", "SHOW TENANTS lists"),
+        ("RESET BUDGET $", "SET BUDGET has set nothing for tenant \"$\"", ""),
+        ("SET BUDGET $ clients = 'many' FOR '1h'", "\"many\" is not a whole number", "tiers.NAME"),
+        ("SHOW POLS", "syntax error at or near \"POLS\"", "Did you mean SHOW POOLS?"),
+        ("KILL", "syntax error at end of input", "Write KILL TARGET, or KILL_CLIENT ID."),
+        ("MOVE TENANT nobody", "no tenant \"nobody\"", "SHOW TENANTS lists"),
+    ];
+    for (command, message, hint) in cases {
+        let [command, message, hint] = [command, message, hint].map(|it| it.replace('$', acme));
+        admin.send(query(&command)).await;
+        let said = admin.until_ready().await;
+        let error = said.iter().find(|frame| frame.tag == b'E').unwrap_or_else(|| {
+            panic!("{command}: {}", transcript(&said));
+        });
+        let [told, hinted] = ['M', 'H'].map(|letter| error.field(letter).unwrap_or_default());
+        assert!(told.starts_with(&message), "{command}: {told}");
+        assert!(hinted.contains(&hint), "{command}: {hinted}");
+    }
+    admin.query("BEGIN").await;
+    admin.send(query("RELOAD")).await;
+    let said = admin.until_ready().await;
+    let hinted = said.iter().find_map(|frame| frame.field('H')).unwrap_or_default();
+    assert!(hinted.starts_with("Turn autocommit on"), "{}", transcript(&said));
 }

@@ -28,6 +28,16 @@ async fn logins_refusals_and_revocations_are_written_down_without_a_secret() {
     let refusal = written(&gate, "refusal", 1).await.remove(0);
     assert_eq!(refusal["user"], "eve");
     assert_eq!(refusal["reason"], "wrong token or signature");
+    // Whose it would be is in the audit and in the log, with where it came from.
+    let shown = format!("token {}", &acme.token[3..15]);
+    assert_eq!(refusal["credential"], shown.as_str());
+    gate.logs("login denied").await;
+    let log = gate.log();
+    let line = log.lines().find(|line| line.contains("login denied")).unwrap();
+    for part in ["peer=127.0.0.1:", "user=\"eve\"", "database=\"app\"", &shown] {
+        assert!(line.contains(part), "{part} is not in {line}");
+    }
+    assert!(!line.contains(&wrong[16..]), "{line}");
 
     let without = settings.replacen(acme.table(), "", 1);
     gate.write_settings(&without);

@@ -10,11 +10,9 @@ use tenantgate::catalog::new_token;
 
 use super::{AUDIT, claims, is_let_in, written};
 use crate::harness::gate::Gate;
-use crate::harness::messages::query;
-use crate::harness::tenants::{Estate, JWT_KEY, Tweaks, jwt_with};
+use crate::harness::messages::{ONE, query};
+use crate::harness::tenants::{Estate, JWT_KEY, Tenant, Tweaks, jwt_with};
 use crate::harness::wire::{Login, Wire};
-
-const ONE: &str = "T D(1) C(SELECT 1) Z(I)";
 
 /// How soon a session ends whose credential does; a slow machine gets more.
 const SOON: Duration = Duration::from_secs(10);
@@ -74,6 +72,12 @@ async fn a_token_that_expires_ends_its_sessions_and_no_others() {
     assert!(events.iter().all(|event| event["credential"] == "jwt login/alice"), "{events:?}");
 }
 
+/// What a transaction was at that did not end in time was undone.
+async fn nothing_is_late(gate: &Gate, tenant: &Tenant) {
+    let late = "SELECT count(*) FROM notes WHERE body = 'late'";
+    assert_eq!(gate.wire(tenant).await.query(late).await, "T D(0) C(SELECT 1) Z(I)");
+}
+
 #[tokio::test]
 async fn in_session_pooling_and_by_setting_at_once_it_ends_too() {
     let estate = Estate::new().await;
@@ -88,9 +92,7 @@ async fn in_session_pooling_and_by_setting_at_once_it_ends_too() {
     assert_eq!(idle.query("SELECT 1").await, ONE);
     assert_eq!(ended(&mut idle).await.0, "E(57P01)");
     assert_eq!(ended(&mut inside).await.0, "E(57P01)");
-    let mut fresh = gate.wire(&estate.stark).await;
-    let late = "SELECT count(*) FROM notes WHERE body = 'late'";
-    assert_eq!(fresh.query(late).await, "T D(0) C(SELECT 1) Z(I)", "its work was undone");
+    nothing_is_late(&gate, &estate.stark).await;
 }
 
 #[tokio::test]
@@ -107,9 +109,7 @@ async fn an_open_transaction_has_a_grace_and_no_more() {
     assert_eq!(ended(&mut idle).await.0, "E(57P01)");
     let (code, told) = ended(&mut inside).await;
     assert_eq!((code.as_str(), told.contains("has expired")), ("E(57P01)", true), "{told}");
-    let mut fresh = gate.wire(&estate.acme).await;
-    let late = "SELECT count(*) FROM notes WHERE body = 'late'";
-    assert_eq!(fresh.query(late).await, "T D(0) C(SELECT 1) Z(I)", "its work was undone");
+    nothing_is_late(&gate, &estate.acme).await;
 }
 
 #[tokio::test]

@@ -36,9 +36,7 @@ async fn secrets_stand_in_the_environment_and_among_systemds_credentials() {
         assert!(is_let_in(&gate, &jwt(&estate.acme.id, 60)).await, "{key}");
         assert!(is_let_in(&gate, &estate.umbrella.token).await, "{password}");
         // A reload reads them again.
-        gate.write_settings(&settings);
-        gate.reload();
-        gate.logs("reloaded the catalog").await;
+        gate.reload_with(&settings).await;
         assert!(is_let_in(&gate, &jwt(&estate.stark.id, 60)).await, "{key}");
         let log = gate.log();
         assert!(!log.contains(LOGIN_PASSWORD) && !log.contains(JWT_KEY), "{log}");

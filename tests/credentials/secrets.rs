@@ -9,6 +9,7 @@ use postgres_protocol::password::scram_sha_256;
 
 use super::{AUDIT, attempt, written};
 use crate::console::{ADMIN, gate};
+use crate::harness::eventually;
 use crate::harness::http::get;
 use crate::harness::messages::{Frame, query};
 use crate::harness::tenants::{JWT_KEY, LOGIN_PASSWORD, SEAL_KEY, Tweaks, jwt};
@@ -68,6 +69,56 @@ async fn what_proves_somebody_is_never_written_down() {
     for proof in ["told", "credential", acme.id.as_str()] {
         assert!(told.contains(proof), "there is something to look through, {proof} for one");
     }
+}
+
+#[tokio::test]
+async fn no_value_of_a_file_that_is_wrong_is_told() {
+    let (estate, gate) = gate(&Tweaks::default()).await;
+    let secret = "tg_Zq7Xw9Kv4Jy2";
+    let settings = gate.folder().join("tenantgate.toml");
+    let good = std::fs::read_to_string(&settings).unwrap();
+    let mut console = Wire::login(gate.port, &ADMIN).await;
+    let tenant = "\n[tenants.mistaken]\nisolation = \"row\"\ncluster = \"main\"\n";
+    let mistakes = [
+        "conection_string = \"host=h user=u password=SECRET\"",
+        "tokens = [\"SECRET\"]",
+        "token = [\"SECRET\"]",
+        "connection_string = [\"SECRET\"]",
+        "connection_string = \"SECRET",
+        "limits = { clients = \"SECRET\" }",
+        "tier = \"SECRET\"",
+        "schema = \"SECRET\"\nschema = \"SECRET\"",
+        "[console.users.other]\npassword = \"SECRET\"",
+        "\u{0}SECRET",
+    ];
+    let mut told = String::new();
+    for (count, lines) in mistakes.iter().enumerate() {
+        let text = format!("{good}{tenant}{lines}\n").replace("SECRET", secret);
+        std::fs::write(&settings, text).unwrap();
+        for command in
+            [&["check"][..], &["run"], &["doctor"], &["install", "--cluster=main", "--print"]]
+        {
+            let mut program = Command::new(env!("CARGO_BIN_EXE_tenantgate"));
+            let output = program.args(command).arg("--config").arg(&settings).output().unwrap();
+            assert_eq!(output.status.code(), Some(2), "{lines}: {output:?}");
+            told.push_str(&format!("{output:?}\n"));
+        }
+        console.send(query("RELOAD")).await;
+        let answer = spoken(console.until_ready().await.iter());
+        assert!(answer.contains("tenantgate.toml:"), "{answer}");
+        told.push_str(&answer);
+        let rejected = || gate.log().matches("reload rejected").count();
+        gate.reload();
+        let both = 2 * (count + 1);
+        eventually("it is rejected", async || (rejected() >= both).then_some(())).await;
+    }
+    told.push_str(&gate.log());
+    let letters: Vec<char> = secret.chars().collect();
+    for part in letters.windows(4).map(|part| part.iter().collect::<String>()) {
+        let line = told.lines().find(|line| line.contains(&part));
+        assert!(line.is_none(), "\"{part}\" was written down: {line:?}");
+    }
+    assert_eq!(gate.wire(&estate.acme).await.query("SELECT 1").await, "T D(1) C(SELECT 1) Z(I)");
 }
 
 /// What of a token is secret: behind its id, or its signature.

@@ -1,6 +1,7 @@
 //! The doctor on a database in which something is broken for every code, on the same one repaired,
 //! and its output as people, psql and programs read it.
 
+mod of_tables;
 mod output;
 mod stage;
 

@@ -153,11 +153,7 @@ async fn a_reload_raises_and_lowers_the_level_of_sessions_that_are_there() {
     let sql = "BEGIN; LOCK TABLE notes IN ROW SHARE MODE; ROLLBACK";
     assert_eq!(wire.query(sql).await, LOCKED);
     for (settings, wanted) in [(&guarded, "E(42501) Z(I)"), (&reported, LOCKED), (&plain, LOCKED)] {
-        let reloads = || gate.log().matches("reloaded the catalog").count();
-        let before = reloads();
-        gate.write_settings(settings);
-        gate.reload();
-        eventually("the reload", async || (reloads() > before).then_some(())).await;
+        gate.reload_with(settings).await;
         // The worker hears of it a moment later.
         eventually(wanted, async || (wire.query(sql).await == wanted).then_some(())).await;
     }

@@ -161,6 +161,20 @@ impl Gate {
         signal(self.child.id(), "HUP").expect("the gate runs");
     }
 
+    /// Has it read its settings again; returns when they are in force.
+    pub async fn reloaded(&self) {
+        let reloads = || self.log().matches("reloaded the catalog").count();
+        let before = reloads();
+        self.reload();
+        eventually("the reload", async || (reloads() > before).then_some(())).await;
+    }
+
+    /// The same with other settings.
+    pub async fn reload_with(&self, settings: &str) {
+        self.write_settings(settings);
+        self.reloaded().await;
+    }
+
     /// Sends SIGTERM.
     pub fn terminate(&self) {
         signal(self.child.id(), "TERM").expect("the gate runs");

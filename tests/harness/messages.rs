@@ -3,6 +3,9 @@
 
 use std::fmt;
 
+/// What `SELECT 1` answers outside of a transaction.
+pub const ONE: &str = "T D(1) C(SELECT 1) Z(I)";
+
 /// A message from a server: its tag and what follows the length.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Frame {

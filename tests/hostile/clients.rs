@@ -9,13 +9,11 @@ use tokio::net::TcpStream;
 use crate::harness::eventually;
 use crate::harness::gate::Gate;
 use crate::harness::messages::{
-    bind, close, copy_data, copy_done, describe, execute, extended, frame, parse, password, query,
-    ssl_request, startup, sync, transcript,
+    ONE, bind, close, copy_data, copy_done, describe, execute, extended, frame, parse, password,
+    query, ssl_request, startup, sync, transcript,
 };
 use crate::harness::tenants::{Estate, Tenant, Tweaks};
 use crate::harness::wire::Wire;
-
-const ONE: &str = "T D(1) C(SELECT 1) Z(I)";
 
 /// A whole exchange, without waiting for any answer.
 fn exchange(tenant: &Tenant) -> Vec<u8> {

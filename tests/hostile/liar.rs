@@ -11,7 +11,7 @@ use crate::harness::cluster::{shared, superuser};
 use crate::harness::eventually;
 use crate::harness::faults::Hop;
 use crate::harness::gate::Gate;
-use crate::harness::messages::{Frame, transcript};
+use crate::harness::messages::{Frame, ONE, transcript};
 use crate::harness::server::Meddler;
 use crate::harness::tenants::{Estate, LOGIN_PASSWORD, Tenant, Tweaks, jwt};
 use crate::harness::wire::{Login, Wire};
@@ -67,9 +67,6 @@ impl Lie {
         during && frame.to_string().starts_with(self.at)
     }
 }
-
-/// What SELECT 1 answers.
-pub const ONE: &str = "T D(1) C(SELECT 1) Z(I)";
 
 /// A gate with one worker. Its row tenants reach their one server over a hop that lies when it is
 /// told to; a neighbour has a cluster of its own, which is well.

@@ -2,5 +2,7 @@
 //! nothing.
 
 mod clients;
+mod ends;
 mod liar;
 mod servers;
+mod texts;

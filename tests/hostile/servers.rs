@@ -5,14 +5,14 @@ use futures::StreamExt;
 
 use crate::harness::gate::Gate;
 use crate::harness::messages::{
-    Frame, complete, data_row, error, extended, frame, lying_frame, parameter_status, query, ready,
-    transcript,
+    Frame, ONE, complete, data_row, error, extended, frame, lying_frame, parameter_status, query,
+    ready, transcript,
 };
 use crate::harness::server::{Reply, Scripted, welcome};
 use crate::harness::tenants::{Estate, Tweaks, jwt};
 use crate::harness::wire::{Login, Wire};
 use crate::hostile::liar::During::{self, Anything, Batch, Query};
-use crate::hostile::liar::{Lie, Lied, ONE, Says, lie};
+use crate::hostile::liar::{Lie, Lied, Says, lie};
 
 /// Each lie to a client that logs in, at a gate of its own.
 async fn to_a_login(lies: &[Lie]) {

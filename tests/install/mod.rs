@@ -3,6 +3,7 @@
 
 mod apply;
 mod enter;
+mod of_tables;
 mod pack;
 mod page;
 mod rotation;

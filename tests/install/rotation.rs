@@ -81,10 +81,7 @@ impl Stage {
     }
 
     async fn reload(&self) {
-        let reloads = || self.gate.log().matches("reloaded the catalog").count();
-        let before = reloads();
-        self.gate.reload();
-        eventually("the settings are reloaded", async || (reloads() > before).then_some(())).await;
+        self.gate.reloaded().await;
         self.go_on().await;
     }
 

@@ -68,9 +68,7 @@ async fn a_statement_that_one_tenant_may_run_is_refused_to_the_next() {
     let lenient = format!("{table}limits = {{ report_only = [\"do-block\", \"sql-in-text\"] }}\n");
     let settings = estate.settings(&Tweaks { more: &service.table, ..GUARDED });
     let settings = settings.replace(table, &lenient);
-    gate.write_settings(&settings.replace("$PORT", &gate.port.to_string()));
-    gate.reload();
-    gate.logs("reloaded the catalog").await;
+    gate.reload_with(&settings).await;
     let mut wire = service.wire(&gate).await;
     wire.query("BEGIN").await;
     wire.query(&by_id(&estate.acme)).await;
@@ -159,9 +157,7 @@ async fn a_tenant_that_moved_meets_nothing_that_was_written_for_its_old_place() 
     let table = estate.acme.table();
     let moved = table.replace("schema = \"app\"", "schema = \"public\"");
     let settings = estate.settings(&Tweaks::default()).replace(table, &moved);
-    gate.write_settings(&settings.replace("$PORT", &gate.port.to_string()));
-    gate.reload();
-    gate.logs("reloaded the catalog").await;
+    gate.reload_with(&settings).await;
     let both = [bind("", "s", &[]), execute("", 0), parse("", "SHOW search_path")].concat();
     let both = [both, bind("", "", &[]), execute("", 0), sync()].concat();
     assert_eq!(wire.ask(both).await, "2 C(RESET) 1 2 D(public) C(SHOW) Z(I)");

@@ -124,9 +124,7 @@ async fn what_concerns_a_tenant_concerns_those_who_act_for_it() {
     let table = estate.initech.table();
     let settings = estate.settings(&Tweaks { more: &service.table, ..tweaks });
     let settings = settings.replace(table, &format!("{table}state = \"disabled\"\n"));
-    gate.write_settings(&settings.replace("$PORT", &gate.port.to_string()));
-    gate.reload();
-    gate.logs("reloaded the catalog").await;
+    gate.reload_with(&settings).await;
     assert_eq!(wire.query("SELECT 1").await, "E(42501) Z(E)");
     assert_eq!(wire.query("ROLLBACK").await, "C(ROLLBACK) Z(I)");
     wire.query("BEGIN").await;

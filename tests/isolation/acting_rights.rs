@@ -2,7 +2,6 @@
 //! out, choices that are denied, and what of a tenant's session stays behind.
 
 use crate::guard::level::GUARDED;
-use crate::harness::eventually;
 use crate::harness::gate::Gate;
 use crate::harness::messages::{bind, execute, parse, query, sync, transcript};
 use crate::harness::services::Service;
@@ -15,16 +14,6 @@ const ALL: &str = "acts_for = \"*\"\nsession_wide = true\nacross_databases = tru
 
 fn wide(tenant: &Tenant) -> String {
     by_id(tenant).replace("LOCAL ", "")
-}
-
-/// Gives the gate other settings, and waits until they are in force.
-async fn settle(gate: &Gate, settings: &str) {
-    let before = gate.log().matches("reloaded the catalog").count();
-    gate.write_settings(&settings.replace("$PORT", &gate.port.to_string()));
-    gate.reload();
-    let reloaded =
-        async || (gate.log().matches("reloaded the catalog").count() > before).then_some(());
-    eventually("a reload", reloaded).await;
 }
 
 #[tokio::test]
@@ -47,13 +36,13 @@ async fn a_right_that_is_taken_away_ends_at_the_next_transaction() {
         assert!(for_good.query(NOTES).await.ends_with("C(SELECT 3) Z(I)"));
         local.query("BEGIN").await;
         assert_eq!(local.query(&by_id(tenant)).await, "C(SET) Z(T)");
-        settle(&gate, &lines(&less)).await;
+        gate.reload_with(&lines(&less)).await;
         assert_eq!(for_good.until_closed().await, "E(57P01)", "{less}");
         let said = local.query(NOTES).await;
         let still = less.starts_with("acts_for = \"*\"\nacross");
         let wanted = if still { rows(tenant) } else { "E(42501) Z(E)".to_owned() };
         assert_eq!(said, wanted, "{less}");
-        settle(&gate, &lines(ALL)).await;
+        gate.reload_with(&lines(ALL)).await;
     }
 }
 
@@ -65,7 +54,7 @@ async fn a_pinned_listener_ends_with_its_tenant_and_with_what_was_shown() {
     let settings = estate.settings(&Tweaks { more: &service.table, ..roomy });
     let key = "key_file = \"login.key\"";
     let settings = settings.replace(key, &format!("{key}\nleeway = \"0s\""));
-    settle(&gate, &settings).await;
+    gate.reload_with(&settings).await;
     let listening = async |choice: String| {
         let mut wire = service.wire(&gate).await;
         assert_eq!(wire.query(&choice).await, "C(SET) Z(I)");
@@ -83,9 +72,10 @@ async fn a_pinned_listener_ends_with_its_tenant_and_with_what_was_shown() {
     let fresh = tenantgate::catalog::new_token().unwrap().line;
     let (first, rest) = table.split_once("tokens = [\"").unwrap();
     let (_, rest) = rest.split_once('"').unwrap();
-    settle(&gate, &settings.replace(table, &format!("{first}tokens = [\"{fresh}\"{rest}"))).await;
+    gate.reload_with(&settings.replace(table, &format!("{first}tokens = [\"{fresh}\"{rest}")))
+        .await;
     assert_eq!(by_token.until_closed().await, "E(57P01)");
-    settle(&gate, &settings.replace(table, &format!("{table}state = \"disabled\"\n"))).await;
+    gate.reload_with(&settings.replace(table, &format!("{table}state = \"disabled\"\n"))).await;
     assert_eq!(by_name.until_closed().await, "E(57P01)");
 }
 
@@ -108,7 +98,7 @@ async fn a_transaction_of_a_tenant_that_ends_has_as_long_as_any_other() {
         wire.query("BEGIN").await;
         assert_eq!(wire.query(&by_token(&estate.initech)).await, "C(SET) Z(T)");
         assert_eq!(wire.query(NOTES).await, rows(&estate.initech));
-        settle(&gate, &settings.replace(table, &less)).await;
+        gate.reload_with(&settings.replace(table, &less)).await;
         if grace == "1h" {
             assert_eq!(wire.query(NOTES).await, rows(&estate.initech));
             assert_eq!(wire.ask(query("COMMIT")).await, "C(COMMIT) Z(I)");
@@ -123,7 +113,7 @@ async fn a_transaction_does_not_outlive_what_was_shown_for_it() {
     let (estate, service, gate) = stage_with(ALL, &tweaks).await;
     let settings = estate.settings(&Tweaks { more: &service.table, ..tweaks });
     let exact = "key_file = \"login.key\"\nleeway = \"0s\"";
-    settle(&gate, &settings.replace("key_file = \"login.key\"", exact)).await;
+    gate.reload_with(&settings.replace("key_file = \"login.key\"", exact)).await;
     let mut wire = service.wire(&gate).await;
     wire.query("BEGIN").await;
     let token = jwt(&estate.acme.id, 5);
@@ -148,7 +138,7 @@ async fn a_transaction_does_not_outlive_the_right_to_choose_its_tenant() {
         (by_id(&estate.acme), &far),
         (by_token(&estate.acme), &far),
     ] {
-        settle(&gate, &settings).await;
+        gate.reload_with(&settings).await;
         let mut wire = service.wire(&gate).await;
         wire.query("BEGIN").await;
         assert_eq!(wire.query(&choice).await, "C(SET) Z(T)");
@@ -158,7 +148,7 @@ async fn a_transaction_does_not_outlive_the_right_to_choose_its_tenant() {
         other.query("BEGIN").await;
         assert_eq!(other.query(&by_id(&estate.globex)).await, "C(SET) Z(T)");
         assert_eq!(other.query(NOTES).await, rows(&estate.globex));
-        settle(&gate, taken).await;
+        gate.reload_with(taken).await;
         assert_eq!(wire.until_closed().await, "E(57P01)", "{choice}");
         assert_eq!(other.query(NOTES).await, rows(&estate.globex));
     }
@@ -205,7 +195,7 @@ async fn a_service_comes_from_where_the_tenants_clients_may_come() {
     let from = |network| settings.replace(table, &format!("{table}allow_from = [\"{network}\"]\n"));
     let mut wire = service.wire(&gate).await;
     for (network, said) in [("10.0.0.0/8", "E(42501) Z(E)"), ("127.0.0.0/8", "C(SET) Z(T)")] {
-        settle(&gate, &from(network)).await;
+        gate.reload_with(&from(network)).await;
         for choice in [by_id(&estate.acme), by_token(&estate.acme)] {
             wire.query("BEGIN").await;
             assert_eq!(wire.query(&choice).await, said, "{network}");
@@ -220,7 +210,7 @@ async fn a_tenant_with_roles_is_chosen_by_its_name_with_the_least_of_them() {
     let table = estate.acme.table();
     let roles = format!("{table}roles = {{ viewer = {{ read_only = true }}, boss = {{}} }}\n");
     let settings = estate.settings(&Tweaks { more: &service.table, ..Tweaks::default() });
-    settle(&gate, &settings.replace(table, &roles)).await;
+    gate.reload_with(&settings.replace(table, &roles)).await;
     let mut wire = service.wire(&gate).await;
     wire.query("BEGIN").await;
     assert_eq!(wire.query(&by_id(&estate.acme)).await, "C(SET) Z(T)");

@@ -195,12 +195,12 @@ async fn a_reload_raises_a_cluster_to_sealed_under_its_clients() {
     let mut globex = gate.wire(&estate.globex).await;
     // The key alone seals tenants already: the policies of this database show rows to nobody else.
     assert_eq!(acme.query(NOTES).await, own_notes(&estate.acme));
-    reload(&gate, &sealed).await;
+    gate.reload_with(&sealed).await;
     assert_eq!(globex.query(NOTES).await, own_notes(&estate.globex));
     assert_eq!(acme.query(NOTES).await, own_notes(&estate.acme));
     // And without the key there is nobody.
     let keyless = guarded.replace("seal_key_file = \"seal.key\"\n", "");
-    reload(&gate, &keyless).await;
+    gate.reload_with(&keyless).await;
     assert_eq!(acme.query(NOTES).await, "T C(SELECT 0) Z(I)");
 }
 
@@ -210,12 +210,4 @@ async fn heard(gate: &Gate, tenant: &Tenant) -> String {
     let (dbname, password) = (tenant.dbname.as_str(), tenant.token.as_str());
     let login = Login { user: "app", dbname, password, more: &[] };
     transcript(&wire.authenticate(&login).await)
-}
-
-async fn reload(gate: &Gate, settings: &str) {
-    let count = || gate.log().matches("reloaded the catalog").count();
-    let before = count();
-    gate.write_settings(settings);
-    gate.reload();
-    eventually("the reload", async || (count() > before).then_some(())).await;
 }

@@ -10,6 +10,7 @@ mod acting_trips;
 mod deaths;
 mod entering;
 mod forgery;
+mod greetings;
 mod held;
 mod levels;
 mod neighbours;

@@ -6,13 +6,11 @@ use crate::harness::eventually;
 use crate::harness::faults::{Hop, Mode};
 use crate::harness::gate::Gate;
 use crate::harness::messages::{
-    assert_cancelled, bind, copy_data, copy_done, execute, extended, flush, parse, query, sync,
-    transcript,
+    ONE, assert_cancelled, bind, copy_data, copy_done, execute, extended, flush, parse, query,
+    sync, transcript,
 };
 use crate::harness::tenants::{Estate, Tweaks};
 use crate::harness::wire::{Wire, cancel};
-
-const ONE: &str = "T D(1) C(SELECT 1) Z(I)";
 
 #[tokio::test]
 async fn a_cancel_never_hits_the_next_query() {

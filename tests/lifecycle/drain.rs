@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::{backends, login_of, runs};
+use crate::console::{ADMIN, verifier};
 use crate::harness::cluster::{shared, superuser};
 use crate::harness::gate::Gate;
 use crate::harness::messages::{copy_data, copy_done, query, startup, transcript};
@@ -69,6 +70,22 @@ async fn who_is_half_in_is_told_when_the_door_closes() {
     assert_eq!(silent.until_closed().await, "", "it never said who it is");
     assert_eq!(gate.exit().await.code(), Some(0));
     gate.logs("the door closes on those who are still on their way in connections=2").await;
+}
+
+#[tokio::test]
+async fn who_is_half_in_at_the_console_is_told_at_once() {
+    let estate = Estate::new().await;
+    let admin = format!("[console.users]\nadmin = \"{}\"\n", verifier().await);
+    let settings = estate.settings(&Tweaks { more: &admin, ..Tweaks::default() });
+    let mut gate = Gate::start(&settings).await;
+    let mut asked = Wire::connect(gate.port).await;
+    asked.send(startup(&[("user", "admin"), ("database", "tenantgate")])).await;
+    assert_eq!(asked.frame().await.tag, b'R');
+    let mut inside = Wire::login(gate.port, &ADMIN).await;
+    gate.terminate();
+    is_told(&mut asked).await;
+    is_told(&mut inside).await;
+    assert_eq!(gate.exit().await.code(), Some(0));
 }
 
 #[tokio::test]

@@ -1,6 +1,7 @@
 //! What begins also ends: servers that die, clients that leave, cancels, reloads, drains, and the
 //! places that must come back every time.
 
+mod beside;
 mod cancels;
 mod drain;
 mod failover;
@@ -14,10 +15,16 @@ mod shares;
 mod timeouts;
 mod workers;
 
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
 use tokio_postgres::Client;
 
 use crate::harness::eventually;
+use crate::harness::messages::{ONE, query, transcript};
 use crate::harness::tenants::Tenant;
+use crate::harness::wire::Wire;
 
 /// The login of a tenant at its cluster: row tenants share one.
 pub fn login_of(tenant: &Tenant) -> String {
@@ -42,6 +49,29 @@ pub async fn runs(admin: &Client, login: &str, text: &str, wanted: bool) {
         (row.get::<_, bool>(0) == wanted).then_some(())
     })
     .await;
+}
+
+/// Lets these ask one after the other while somebody holds the only server, who then ends its
+/// transaction. Says in which order they were served.
+async fn served(waiting: Vec<Wire>, holds: &mut Wire) -> Vec<usize> {
+    let (done, mut order) = mpsc::unbounded_channel();
+    let mut tasks = JoinSet::new();
+    for (number, mut wire) in waiting.into_iter().enumerate() {
+        wire.send(query("SELECT 1")).await;
+        let done = done.clone();
+        tasks.spawn(async move {
+            assert_eq!(transcript(&wire.until_ready().await), ONE);
+            done.send(number).unwrap();
+            wire
+        });
+        // Their packets must not overtake each other on the way to the gate, and on several workers
+        // it is longer than the head start that the manual promises.
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert_eq!(holds.query("COMMIT").await, "C(COMMIT) Z(I)");
+    tasks.join_all().await;
+    drop(done);
+    std::iter::from_fn(|| order.try_recv().ok()).collect()
 }
 
 /// Ends all backends of a login.

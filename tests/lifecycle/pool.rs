@@ -4,14 +4,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::time::Duration;
 
-use super::{backends, login_of};
+use super::{backends, login_of, served};
 use crate::harness::cluster::{shared, superuser};
 use crate::harness::eventually;
 use crate::harness::gate::Gate;
-use crate::harness::messages::{query, transcript};
+use crate::harness::messages::{ONE, query};
 use crate::harness::tenants::{Estate, Tweaks};
-
-const ONE: &str = "T D(1) C(SELECT 1) Z(I)";
 
 #[tokio::test]
 async fn the_cluster_never_sees_more_servers_than_the_capacity() {
@@ -76,28 +74,7 @@ async fn who_waits_is_served_in_order_of_arrival() {
         waiting.push(gate.wire(tenant).await);
     }
     assert_eq!(holds.query("BEGIN").await, "C(BEGIN) Z(T)");
-    let (done, mut order) = tokio::sync::mpsc::unbounded_channel();
-    let mut tasks = Vec::new();
-    for (number, mut wire) in waiting.into_iter().enumerate() {
-        wire.send(query("SELECT 1")).await;
-        let done = done.clone();
-        tasks.push(tokio::spawn(async move {
-            assert_eq!(transcript(&wire.until_ready().await), ONE);
-            done.send(number).unwrap();
-            wire
-        }));
-        // Their packets must not overtake each other on the way to the gate.
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-    assert_eq!(holds.query("COMMIT").await, "C(COMMIT) Z(I)");
-    let mut served = Vec::new();
-    for _ in 0..8 {
-        served.push(order.recv().await.unwrap());
-    }
-    assert_eq!(served, Vec::from_iter(0..8));
-    for task in tasks {
-        task.await.unwrap();
-    }
+    assert_eq!(served(waiting, &mut holds).await, Vec::from_iter(0..8));
 }
 
 #[tokio::test]

@@ -4,19 +4,9 @@ use super::{backends, login_of};
 use crate::harness::cluster::{shared, superuser};
 use crate::harness::eventually;
 use crate::harness::gate::Gate;
-use crate::harness::messages::{query, transcript};
+use crate::harness::messages::{ONE, query, transcript};
 use crate::harness::tenants::{Estate, Tweaks, jwt};
 use crate::harness::wire::{Login, Wire};
-
-const ONE: &str = "T D(1) C(SELECT 1) Z(I)";
-
-async fn reload(gate: &Gate, settings: &str) {
-    let count = || gate.log().matches("reloaded the catalog").count();
-    let before = count();
-    gate.write_settings(settings);
-    gate.reload();
-    eventually("the reload", async || (count() > before).then_some(())).await;
-}
 
 #[tokio::test]
 async fn a_broken_file_changes_nothing_and_the_log_names_the_line() {
@@ -45,7 +35,7 @@ async fn a_broken_file_changes_nothing_and_the_log_names_the_line() {
             assert_eq!(gate.wire(tenant).await.query("SELECT 1").await, ONE);
         }
     }
-    reload(&gate, &good).await;
+    gate.reload_with(&good).await;
 }
 
 #[tokio::test]
@@ -64,7 +54,7 @@ async fn new_tenants_work_and_disabled_ones_end_at_their_boundary() {
          role = \"app_rw\"\n"
     );
     let changed = good.replace(&table, &format!("{table}state = \"disabled\"\n"));
-    reload(&gate, &format!("{changed}\n{newcomer}")).await;
+    gate.reload_with(&format!("{changed}\n{newcomer}")).await;
     let ended = idle.frame().await;
     assert_eq!(
         (ended.to_string().as_str(), ended.field('S').as_deref()),
@@ -84,7 +74,7 @@ async fn new_tenants_work_and_disabled_ones_end_at_their_boundary() {
     assert_eq!(fresh.query("SELECT count(*) FROM notes").await, "T D(0) C(SELECT 1) Z(I)");
     assert!(gate.try_connect(&estate.stark).await.is_err());
     // Enabled again, it may log in; a tenant taken out of the file is ended as well.
-    reload(&gate, &good).await;
+    gate.reload_with(&good).await;
     assert_eq!(fresh.until_closed().await, "E(57P01)");
     assert_eq!(gate.wire(&estate.stark).await.query("SELECT 1").await, ONE);
 }
@@ -98,18 +88,18 @@ async fn changed_limits_count_at_once() {
         assert_eq!(wire.query("SELECT 1").await, ONE);
     }
     let tier = "queries_per_second = 1\nqueries_burst = 1";
-    reload(&gate, &estate.settings(&Tweaks { tier, ..Tweaks::default() })).await;
+    gate.reload_with(&estate.settings(&Tweaks { tier, ..Tweaks::default() })).await;
     let mut refused = 0;
     for _ in 0..50 {
         refused += usize::from(wire.query("SELECT 1").await == "E(53400) Z(I)");
     }
     assert!(refused > 30, "{refused} of 50");
-    reload(&gate, &estate.settings(&Tweaks::default())).await;
+    gate.reload_with(&estate.settings(&Tweaks::default())).await;
     for _ in 0..50 {
         assert_eq!(wire.query("SELECT 1").await, ONE);
     }
     let tier = "query_time = \"100ms\"\nclients = 1";
-    reload(&gate, &estate.settings(&Tweaks { tier, ..Tweaks::default() })).await;
+    gate.reload_with(&estate.settings(&Tweaks { tier, ..Tweaks::default() })).await;
     assert_eq!(wire.query("SELECT pg_sleep(60)").await, "T E(57014) Z(I)");
     assert!(gate.try_connect(&estate.stark).await.is_err());
 }
@@ -137,7 +127,7 @@ async fn a_changed_route_is_used_by_the_next_transaction() {
     let schema = format!("schema = \"{}\"", stark.id);
     let changed = good.replace(&schema, &format!("schema = \"{moved}\""));
     assert_ne!(changed, good);
-    reload(&gate, &changed).await;
+    gate.reload_with(&changed).await;
     // The session's worker hears of it a moment later.
     eventually("the new schema", async || {
         let said = wire.query("SELECT count(*) FROM notes").await;
@@ -161,7 +151,7 @@ async fn a_changed_route_is_used_by_the_next_transaction() {
     let without_silo = changed.split("\n[tenants.initech").next().unwrap();
     let next = without_silo.replace(from, &to);
     let next = next.replace(&format!("schema = \"{moved}\""), "schema = \"public\"");
-    reload(&gate, &next).await;
+    gate.reload_with(&next).await;
     wire.send(query("SELECT current_database()")).await;
     let said = transcript(&wire.until_ready().await);
     assert_eq!(said, format!("T D({}) C(SELECT 1) Z(I)", silo.dbname));

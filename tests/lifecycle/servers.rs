@@ -8,11 +8,10 @@ use crate::harness::cluster::{own, shared, superuser};
 use crate::harness::eventually;
 use crate::harness::gate::Gate;
 use crate::harness::messages::{
-    bind, copy_data, execute, extended, flush, lying_frame, parse, query, terminate, transcript,
+    ONE, bind, copy_data, execute, extended, flush, lying_frame, parse, query, terminate,
+    transcript,
 };
 use crate::harness::tenants::{Estate, Tweaks};
-
-const ONE: &str = "T D(1) C(SELECT 1) Z(I)";
 
 #[tokio::test]
 async fn a_server_killed_while_idle_is_replaced_without_a_word() {

@@ -9,11 +9,10 @@ use tokio::task::JoinSet;
 use crate::console::{ADMIN, Row, show};
 use crate::harness::eventually;
 use crate::harness::gate::Gate;
-use crate::harness::messages::{query, transcript};
+use crate::harness::messages::{ONE, query, transcript};
 use crate::harness::tenants::{Estate, Tenant, Tweaks};
 use crate::harness::wire::Wire;
 
-const ONE: &str = "T D(1) C(SELECT 1) Z(I)";
 const NAP: &str = "T D() C(SELECT 1) Z(I)";
 
 /// Clients of one who wants everything.

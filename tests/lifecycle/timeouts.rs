@@ -6,11 +6,9 @@ use super::{backends, login_of};
 use crate::harness::cluster::{shared, superuser};
 use crate::harness::eventually;
 use crate::harness::gate::Gate;
-use crate::harness::messages::{extended, query, transcript};
+use crate::harness::messages::{ONE, extended, query, transcript};
 use crate::harness::tenants::{Estate, LOGIN_PASSWORD, Tweaks};
 use crate::harness::wire::{Login, Wire};
-
-const ONE: &str = "T D(1) C(SELECT 1) Z(I)";
 
 async fn gate_with(estate: &Estate, tier: &str) -> Gate {
     Gate::start(&estate.settings(&Tweaks { tier, capacity: 1, ..Tweaks::default() })).await

@@ -9,31 +9,29 @@ use rustls::ClientConfig;
 use tenantgate::demo::{Cluster, Plan};
 use tokio::task::JoinSet;
 
-use super::{login_of, runs};
+use super::{login_of, runs, served};
 use crate::harness::certs::{Authority, Identity};
 use crate::harness::cluster::{own, shared, superuser};
-use crate::harness::eventually;
 use crate::harness::gate::Gate;
-use crate::harness::messages::{assert_cancelled, query, transcript};
+use crate::harness::messages::{ONE, assert_cancelled, query, transcript};
 use crate::harness::tenants::{Estate, Tweaks, jwt};
 use crate::harness::unique;
 use crate::harness::wire::{Login, Wire, cancel};
 
-const WORKERS: usize = 4;
-const ONE: &str = "T D(1) C(SELECT 1) Z(I)";
+pub(super) const WORKERS: usize = 4;
 const PID: &str = "SELECT pg_backend_pid()";
 const NOTE: &str = "SELECT body FROM notes";
 
 /// A gate with four workers and row tenants that are known to live on each of them.
-struct Spread {
-    gate: Gate,
+pub(super) struct Spread {
+    pub gate: Gate,
     settings: String,
     /// Ids of two tenants for each worker. Each has one note, which is its id.
-    tenants: Vec<[String; 2]>,
+    pub tenants: Vec<[String; 2]>,
 }
 
 impl Spread {
-    async fn new(tweaks: &Tweaks<'_>) -> Self {
+    pub async fn new(tweaks: &Tweaks<'_>) -> Self {
         Self::within(shared().await, tweaks, |text| text, &[]).await
     }
 
@@ -65,7 +63,7 @@ impl Spread {
     }
 
     /// A session on a worker.
-    async fn wire(&self, worker: usize) -> Wire {
+    pub async fn wire(&self, worker: usize) -> Wire {
         self.wire_of(&self.tenants[worker][0]).await
     }
 
@@ -76,11 +74,7 @@ impl Spread {
     }
 
     async fn reload(&self, from: &str, to: &str) {
-        let count = || self.gate.log().matches("reloaded the catalog").count();
-        let before = count();
-        self.gate.write_settings(&self.settings.replace(from, to));
-        self.gate.reload();
-        eventually("the reload", async || (count() > before).then_some(())).await;
+        self.gate.reload_with(&self.settings.replace(from, to)).await;
     }
 }
 
@@ -189,24 +183,7 @@ async fn who_waits_longest_is_served_first_on_whichever_worker() {
     // What the logins took of the only server counts for a second.
     tokio::time::sleep(Duration::from_millis(1500)).await;
     assert_eq!(holds.query("BEGIN").await, "C(BEGIN) Z(T)");
-    let (done, mut order) = tokio::sync::mpsc::unbounded_channel();
-    for (number, mut wire) in waiting.into_iter().enumerate() {
-        wire.send(query("SELECT 1")).await;
-        let done = done.clone();
-        tokio::spawn(async move {
-            assert_eq!(transcript(&wire.until_ready().await), ONE);
-            done.send(number).unwrap();
-            wire
-        });
-        // Longer than the head start that the manual promises.
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-    assert_eq!(holds.query("COMMIT").await, "C(COMMIT) Z(I)");
-    let mut served = Vec::new();
-    for _ in 0..7 {
-        served.push(order.recv().await.unwrap());
-    }
-    assert_eq!(served, Vec::from_iter(0..7));
+    assert_eq!(served(waiting, &mut holds).await, Vec::from_iter(0..7));
 }
 
 #[tokio::test]

@@ -60,6 +60,24 @@ async fn who_fails_too_often_must_wait_and_who_got_in_need_not() {
 }
 
 #[tokio::test]
+async fn a_token_that_got_in_is_not_locked_out_by_others_behind_its_address() {
+    let estate = Estate::new().await;
+    let tweaks = Tweaks { gate: "failures_per_address = 3\n", ..Tweaks::default() };
+    let gate = Gate::start(&estate.settings(&tweaks)).await;
+    assert_eq!(ends(&attempt(&gate, "app", &estate.acme.token).await), "Z(I)");
+    let mut wrong = estate.stark.token.clone();
+    let last = if wrong.pop() == Some('x') { 'y' } else { 'x' };
+    wrong.push(last);
+    for _ in 0..3 {
+        assert_eq!(ends(&attempt(&gate, "app", &wrong).await), "E(28P01)");
+    }
+    for token in [&wrong, &estate.stark.token, &estate.umbrella.token] {
+        assert_eq!(ends(&attempt(&gate, "app", token).await), "E(53400)");
+    }
+    assert_eq!(ends(&attempt(&gate, "app", &estate.acme.token).await), "Z(I)");
+}
+
+#[tokio::test]
 async fn who_hangs_up_on_a_challenge_has_tried() {
     let estate = Estate::new().await;
     let stark = &estate.stark.id;

@@ -86,7 +86,10 @@ fn rules_that_cannot_be_meant_are_told() {
             "rules = [{ method = \"password\" }, { user = \"a\", method = \"password\" }]",
             "an earlier rule fits all users of this one",
         ),
-        ("rules = [{ method = \"trust\" }]", "unknown value \"trust\""),
+        (
+            "rules = [{ method = \"trust\" }]",
+            "Allowed: password, scram-sha-256, oauth, cert, reject.",
+        ),
         ("client_ca = \"login.key\"", "client_ca needs TLS"),
         ("sni_suffix = \"a..b\"", "is not a host name"),
     ] {

@@ -17,12 +17,10 @@ use crate::catalog::Tables;
 use crate::console::verifier;
 use crate::harness::cluster::{shared, superuser};
 use crate::harness::gate::Gate;
-use crate::harness::messages::query;
+use crate::harness::messages::{ONE, query};
 use crate::harness::tenants::{Estate, LOGIN_PASSWORD, Tweaks};
 use crate::harness::wire::{Login, Wire};
 use crate::harness::{eventually, unique};
-
-pub const ONE: &str = "T D(1) C(SELECT 1) Z(I)";
 
 /// A gate with a console, an audit, tables and a login that may change routes in them.
 pub struct Stage {

@@ -164,4 +164,10 @@ async fn the_login_that_moves_can_do_nothing_else() {
     let schema = "SELECT schema FROM tenantgate_catalog.tenants";
     let schema: String = stage.tables.dba.query_one(schema, &[]).await.unwrap().get(0);
     assert_eq!(schema, "other");
+    // A login that may do more is not made the mover.
+    let tables = &stage.tables;
+    tables.run(&format!("GRANT {} TO mover_{}", tables.reader, tables.dbname)).await;
+    let said = tables.install(&[]);
+    let words = String::from_utf8_lossy(&said.stderr);
+    assert!(said.status.code() == Some(1) && words.contains("to move tenants, may do"), "{words}");
 }

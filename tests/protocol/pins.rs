@@ -431,9 +431,7 @@ async fn a_reload_leaves_a_kept_server_alone_unless_the_tenant_moves() {
     let gate = Gate::start(&settings("", "")).await;
     let mut wire = gate.wire(&estate.umbrella).await;
     assert_eq!(wire.query("CREATE TEMP TABLE t (i int)").await, "C(CREATE TABLE) Z(I)");
-    gate.write_settings(&settings("clients = 7", ""));
-    gate.reload();
-    gate.logs("reloaded").await;
+    gate.reload_with(&settings("clients = 7", "")).await;
     assert_eq!(wire.query("SELECT count(*) FROM t").await, "T D(0) C(SELECT 1) Z(I)");
     // The same server by another conninfo: as good as another one.
     let id = &estate.umbrella.id;

@@ -4,6 +4,7 @@
 use super::spending::budget;
 use super::{Refusal, refusal};
 use crate::console::ADMIN;
+use crate::harness::eventually;
 use crate::harness::gate::Gate;
 use crate::harness::http;
 use crate::harness::messages::query;
@@ -118,10 +119,16 @@ async fn what_is_no_rate_has_its_facts_too() {
 
 /// What is counted by side: nothing of it is trouble of the gate's.
 async fn counted_as_the_tenants(gate: &Gate) {
-    let (_, page) = http::get(gate.http, "/metrics").await;
-    for name in ["over_clients", "over_servers", "over_pins"] {
-        let line = page.lines().find(|line| line.contains(&format!("name=\"{name}\"")));
-        assert!(line.is_some_and(|line| line.contains("side=\"tenant\"")), "{name}: {page}");
-    }
+    let names = ["over_clients", "over_servers", "over_pins"];
+    // Workers hand their counters on once a second.
+    let page = eventually("the refusals are in the metrics", async || {
+        let (_, page) = http::get(gate.http, "/metrics").await;
+        let told = |name: &&str| {
+            let lines = page.lines().filter(|line| line.contains(&format!("name=\"{name}\"")));
+            lines.take(1).any(|line| line.contains("side=\"tenant\""))
+        };
+        names.iter().all(told).then(|| page.clone())
+    })
+    .await;
     assert!(!page.contains("name=\"no_server_in_time\""), "{page}");
 }

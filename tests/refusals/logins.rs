@@ -160,6 +160,17 @@ async fn start_ups_that_cannot_be_served_say_why() {
         let refused = Refusal::among(&said);
         assert_eq!(refused.brief(), brief, "{name}");
         assert!(refused.message.starts_with(message), "{name}: {}", refused.message);
+        if name == "protected" {
+            assert!(refused.hint.starts_with("Write schema.table"), "{}", refused.hint);
+        }
+    }
+    // Whoever runs the gate is told of those who proved who they are, and where they come from.
+    gate.logs("nowhere").await;
+    let log = gate.log();
+    let line = log.lines().find(|line| line.contains("nowhere")).unwrap();
+    let tenant = format!("tenant={}", estate.stark.id);
+    for part in ["login refused", "peer=127.0.0.1:", &tenant, "credential=\"token "] {
+        assert!(line.contains(part), "{part} is not in {line}");
     }
     // By the tenant's id as the database, and by every name at once, it works.
     let user = format!("app.{}", estate.stark.id);

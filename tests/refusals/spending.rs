@@ -9,11 +9,9 @@ use crate::console::{ADMIN, show};
 use crate::credentials::{AUDIT, written};
 use crate::harness::eventually;
 use crate::harness::gate::Gate;
-use crate::harness::messages::{extended, query, transcript};
+use crate::harness::messages::{ONE, extended, query, transcript};
 use crate::harness::tenants::{Estate, Tenant, Tweaks};
 use crate::harness::wire::{Login, Wire, cancel};
-
-const ONE: &str = "T D(1) C(SELECT 1) Z(I)";
 
 async fn gate(tier: &str) -> (Estate, Gate) {
     let estate = Estate::new().await;
@@ -333,8 +331,7 @@ async fn a_budget_set_on_the_console_holds_at_once_survives_a_reload_and_ends() 
     // On the session that is there.
     wire.query("SELECT pg_sleep(0.01)").await;
     assert_eq!(refusal(&mut wire, query("SELECT 1")).await.brief(), "53400 ERROR Z(I)");
-    gate.reload();
-    gate.logs("reloaded the catalog and the settings").await;
+    gate.reloaded().await;
     let row = budget(&mut console, &estate.stark, "database_time").await.unwrap();
     assert_eq!((row["limit"].as_str(), row["window"].as_str()), ("1ms", "1h"));
     assert!(row["until"].ends_with("UTC"), "{row:?}");
@@ -369,7 +366,7 @@ async fn a_budget_set_on_the_console_holds_at_once_survives_a_reload_and_ends() 
         format!("SET BUDGET \"{id}\" \"database_time\" = '1ms/1h' FOR '1h': done"),
         format!("RESET BUDGET \"{id}\": done"),
         format!("SET BUDGET \"{id}\" \"database_time\" = '1ms/1h' FOR '1h': done"),
-        format!("RESET BUDGET \"{id}\" \"clients\": failed: no budget of tenant"),
+        format!("RESET BUDGET \"{id}\" \"clients\": failed: SET BUDGET has set nothing"),
         format!("SET BUDGET \"{id}\" \"database_time\" = '2ms/1h' FOR '1500ms': done"),
         format!("SET BUDGET \"{id}\" \"db_time\" = '5s/1m' FOR '10min': done"),
     ]) {

@@ -5,9 +5,8 @@ use tokio_postgres::Client;
 use super::Crowd;
 use crate::harness::cluster::{shared, superuser};
 use crate::harness::eventually;
+use crate::harness::messages::ONE;
 use crate::harness::tenants::Tweaks;
-
-const ONE: &str = "T D(1) C(SELECT 1) Z(I)";
 
 /// Ends the servers of a login, so that the next request needs a new one.
 async fn end(admin: &Client, login: &str) {

@@ -3,6 +3,7 @@
 
 mod limits;
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 use std::sync::Arc;
@@ -15,7 +16,7 @@ use crate::catalog::names::Names;
 use crate::catalog::plan::{
     CatalogPlan, ClusterPlan, Fault, LimitsPlan, Place, TenantPlan, TokenPlan,
 };
-use crate::catalog::token::parse_line;
+use crate::catalog::token::{TOKEN_PREFIX, parse_line};
 use crate::catalog::{
     Catalog, Cluster, Face, Route, TIER_DEFAULT, Tenant, TenantId, TokenRecord, apart, roles,
     service, spread,
@@ -84,7 +85,7 @@ pub(super) struct Builder<'plan> {
     pub(super) defaults: BTreeMap<&'plan str, Option<Arc<Conninfo>>>,
     /// Clusters whose templates have a fault are not in it.
     names: BTreeMap<&'plan str, Names<'plan>>,
-    pub(super) tokens: HashMap<String, TokenRecord>,
+    pub(super) tokens: HashMap<String, Arc<TokenRecord>>,
     pub(super) credentials: Credentials,
     pub(super) token_faults: Vec<Fault>,
     /// Of each tier the first, where it is what its tenants have of it.
@@ -188,7 +189,7 @@ impl<'plan> Builder<'plan> {
         let own = Place::TenantLimits(name.to_owned());
         let route = self.route(name, plan, &place, &mut faults);
         let cluster = route.as_ref().map(|route| &*route.cluster);
-        let tier_named = (plan.tier.as_deref(), tier);
+        let tier_named = (plan.tier.as_deref(), &*tier);
         faults.extend(self.limits((&plan.limits, own), tier_named, cluster));
         check_schema(plan, &place, &mut faults);
         check_level(plan, route.as_ref(), &place, &mut faults);
@@ -205,10 +206,10 @@ impl<'plan> Builder<'plan> {
             route,
             context: Arc::new(context),
             tier: plan.tier.clone().unwrap_or_else(|| TIER_DEFAULT.to_owned()),
-            limits: plan.limits.over(tier),
-            pooling: plan.limits.pooling(tier),
-            prepare_threshold: plan.limits.prepare_threshold(tier),
-            report_only: plan.limits.reported(tier),
+            limits: plan.limits.over(&tier),
+            pooling: plan.limits.pooling(&tier),
+            prepare_threshold: plan.limits.prepare_threshold(&tier),
+            report_only: plan.limits.reported(&tier),
             service: None,
             issuer: plan.issuer.as_deref().map(Arc::from),
             roles: BTreeMap::new(),
@@ -243,16 +244,12 @@ impl<'plan> Builder<'plan> {
         for (index, words) in tokens.iter().enumerate() {
             let fault =
                 |message: String| Fault::new(place.clone(), "tokens", message).element(index);
-            if let Some(name) = words.name.as_ref().filter(|name| TenantId::new(name).is_none()) {
-                let fault = fault(format!("\"{}\" is not a token's name", name.escape_debug()));
+            if words.name.as_ref().is_some_and(|name| TenantId::new(name).is_none()) {
+                let fault = fault("the token's name breaks the rule for names".to_owned());
                 self.token_faults.push(fault.hint(NAME_RULE));
             }
             let Some((id, sha256)) = parse_line(&words.line) else {
-                let fault = fault("not a token's line".to_owned());
-                self.token_faults.push(fault.hint(
-                    "A line is <id>:sha256:<64 hex digits>, as \"tenantgate token new\" prints it; \
-                     the token itself never stands here.",
-                ));
+                self.token_faults.push(not_a_line(&words.line, fault));
                 continue;
             };
             let record = TokenRecord {
@@ -267,7 +264,7 @@ impl<'plan> Builder<'plan> {
                     read_only: words.read_only,
                 },
             };
-            if let Some(other) = self.tokens.insert(id.clone(), record) {
+            if let Some(other) = self.tokens.insert(id.clone(), Arc::new(record)) {
                 let fault = fault(format!("token {id} stands at tenant \"{}\" too", other.tenant));
                 self.token_faults.push(fault.hint("Every token belongs to exactly one tenant."));
             }
@@ -279,14 +276,14 @@ impl<'plan> Builder<'plan> {
         tier: Option<&str>,
         place: &Place,
         faults: &mut Vec<Fault>,
-    ) -> &'plan LimitsPlan {
+    ) -> Cow<'plan, LimitsPlan> {
         let name = tier.unwrap_or(TIER_DEFAULT);
         let found = self.plan.tiers.get(name);
         if found.is_none() && tier.is_some() {
             let known = self.plan.tiers.keys().map(String::as_str);
             faults.push(unknown(place, "tier", name, known));
         }
-        found.unwrap_or(LimitsPlan::NONE)
+        found.map_or_else(Cow::default, Cow::Borrowed)
     }
 
     /// A tenant's own connection string. That of a row names no place for its password but by
@@ -403,6 +400,20 @@ impl<'plan> Builder<'plan> {
             }
         })
     }
+}
+
+/// What is wrong with a text that should be a token's line.
+fn not_a_line(text: &str, fault: impl Fn(String) -> Fault) -> Fault {
+    if text.starts_with(TOKEN_PREFIX) {
+        return fault("this is a token, and its line belongs here".to_owned()).hint(
+            "Whoever has read the file may use it: make a new one with \"tenantgate token new\" \
+             and write the line that it prints.",
+        );
+    }
+    fault("not a token's line".to_owned()).hint(
+        "A line is <id>:sha256:<64 hex digits>, as \"tenantgate token new\" prints it; the token \
+         itself never stands here.",
+    )
 }
 
 fn tenant_id(name: &str, place: &Place, faults: &mut Vec<Fault>) -> Option<TenantId> {

@@ -28,7 +28,7 @@ const ANSWERS_MAX: usize = 65_536;
 const QUESTIONS_MAX: usize = 65_536;
 
 /// Most keys in one question to the tables.
-pub const BATCH_MAX: usize = 512;
+const BATCH_MAX: usize = 512;
 
 /// Longest user, and longest name of a certificate with its kind, that tables have.
 const USER_BYTES_MAX: usize = 63;
@@ -435,22 +435,6 @@ impl Catalog {
             lookups.ask(asked).await?;
         }
         Err(CannotTell)
-    }
-
-    /// The same, where the time would tell whether a tenant is there: those who need no look-up
-    /// wait as long as the others.
-    ///
-    /// # Errors
-    ///
-    /// As [`Catalog::with`].
-    pub async fn with_in_step(&self, keys: &[Key]) -> Result<Option<Arc<Self>>, CannotTell> {
-        let began = Instant::now();
-        let found = self.with(keys).await;
-        let until = began + self.pace();
-        if until > Instant::now() {
-            tokio::time::sleep_until(until.into()).await;
-        }
-        found
     }
 
     /// The tenant of this id, looked up if it is not known, and kept for as long as the pin is.

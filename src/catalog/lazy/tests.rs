@@ -1,6 +1,7 @@
 //! Tenants that are looked up: who hears what, when others come, leave and change at that moment.
 
 use super::BATCH_MAX;
+use crate::catalog::credential::CredentialKind;
 use crate::catalog::tests::{build, plan, row, silo, tenant};
 use crate::catalog::*;
 use crate::isolation::Isolation;

@@ -72,7 +72,7 @@ impl Composer {
     }
 
     /// What clusters and tenants of the file take up.
-    pub(super) fn claims_of(file: &Catalog) -> Claims {
+    fn claims_of(file: &Catalog) -> Claims {
         let mut claims = Claims::default();
         for (cluster, conninfo) in Builder::over(&file.words, &file.clusters).defaults {
             if let Some(conninfo) = conninfo {

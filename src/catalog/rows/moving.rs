@@ -226,13 +226,12 @@ impl Tenant {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
     use super::*;
-    use crate::catalog::plan::{CatalogPlan, ClusterPlan, LimitsPlan, NamesPlan, RolePlan};
-    use crate::catalog::{Cluster, Face, Holds, Scope};
+    use crate::catalog::plan::RolePlan;
+    use crate::catalog::tests::{plan, tenant};
+    use crate::catalog::{Face, Holds, Scope};
 
-    fn tenant(state: TenantState, reader: &str) -> Result<Catalog, Vec<String>> {
+    fn reads_by(state: TenantState, reader: &str) -> Result<Catalog, Vec<String>> {
         let role = |user: &str, read_only: bool| RolePlan {
             connection_string: Some(format!("host=127.0.0.1 user={user} dbname=app")),
             role: Some(user.to_uppercase()),
@@ -240,38 +239,14 @@ mod tests {
         };
         let roles = [("editor", role("e", false)), ("viewer", role("v", true))];
         let roles = roles.into_iter().chain([("other", role("o", false))]);
-        let tenant = TenantPlan {
-            isolation: Isolation::Silo,
-            cluster: "main".to_owned(),
-            connection_string: None,
-            role: None,
-            schema: None,
-            tier: None,
+        let acme = TenantPlan {
             state,
-            tokens: Vec::new(),
-            credentials: Vec::new(),
-            allow_from: Vec::new(),
-            limits: LimitsPlan::default(),
-            allow_superuser: false,
-            issuer: None,
             roles: roles.map(|(name, role)| (name.to_owned(), role)).collect(),
             default_role: Some("editor".to_owned()),
             read_only_role: Some(reader.to_owned()),
+            ..tenant(Isolation::Silo)
         };
-        let cluster = ClusterPlan {
-            cluster: Cluster::new("main".to_owned(), 5),
-            connection_string: Some("host=127.0.0.1 user=tg dbname=app".to_owned()),
-            tenant_setting: "app.tenant_id".to_owned(),
-            names: NamesPlan::default(),
-            roles: BTreeMap::new(),
-            default_role: None,
-            read_only_role: None,
-        };
-        let plan = CatalogPlan {
-            clusters: [("main".to_owned(), cluster)].into(),
-            tenants: [("acme".to_owned(), tenant)].into(),
-            ..CatalogPlan::default()
-        };
+        let plan = plan([("acme", acme)]);
         let told = |faults: Vec<crate::catalog::Fault>| {
             faults.into_iter().map(|fault| fault.message).collect()
         };
@@ -281,7 +256,7 @@ mod tests {
     #[test]
     fn the_read_only_role_takes_the_default_ones_place_and_no_other() {
         let user = |state, role: Option<&str>, holds: &Holds| {
-            let catalog = tenant(state, "viewer").unwrap();
+            let catalog = reads_by(state, "viewer").unwrap();
             let face = Face { role: role.map(Box::from), read_only: false };
             let seen = catalog.known("acme").unwrap().seen_under(&face, holds).unwrap();
             (seen.route.conninfo.user.clone(), seen.is_read_only())
@@ -298,7 +273,7 @@ mod tests {
         assert_eq!(user(TenantState::Active, None, free), ("e".to_owned(), false));
         assert_eq!(user(TenantState::Paused, None, free), ("e".to_owned(), false));
         for (reader, why) in [("editor", "is not read_only"), ("lost", "is none of its roles")] {
-            let faults = tenant(TenantState::Active, reader).err().unwrap();
+            let faults = reads_by(TenantState::Active, reader).err().unwrap();
             assert!(faults.len() == 1 && faults[0].contains(why), "{faults:?}");
         }
     }

@@ -75,14 +75,16 @@ impl Checker {
             Sheet::Tenants => self.tenant(row),
             Sheet::Credentials => self.credential(row).into_iter().collect(),
         };
-        match faults.first() {
-            None => Ok(()),
-            Some(RowFault { column, message, hint, .. }) => {
-                let column = if column.is_empty() { "" } else { &format!("{column}: ") };
-                let hint = if hint.is_empty() { "" } else { &format!(" ({hint})") };
-                Err(Wrong { line: row.0, message: format!("{column}{message}{hint}") })
-            }
+        let told = |RowFault { column, message, hint, .. }: &RowFault| {
+            let column = if column.is_empty() { "" } else { &format!("{column}: ") };
+            let hint = if hint.is_empty() { "" } else { &format!(" ({hint})") };
+            format!("{column}{message}{hint}")
+        };
+        if faults.is_empty() {
+            return Ok(());
         }
+        let message = faults.iter().map(told).collect::<Vec<_>>().join("; ");
+        Err(Wrong { line: row.0, message })
     }
 
     fn tenant(&mut self, row: &Row) -> Vec<RowFault> {

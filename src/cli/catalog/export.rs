@@ -30,7 +30,8 @@ impl ExportCommand {
         let rows = self.tables.with(async |client| self.write(client, format).await)?;
         let (path, table) = (self.data.display(), self.tables.table.name());
         // The standard output may be the file.
-        eprintln!("{rows} rows of {table} written to {path}");
+        let rows = if rows == 1 { "1 row".to_owned() } else { format!("{rows} rows") };
+        eprintln!("{rows} of {table} written to {path}");
         Ok(())
     }
 

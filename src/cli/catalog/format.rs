@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use clap::ValueEnum;
 use serde_json::value::RawValue;
 
+use super::ends::{Ends, Found};
 use super::sheet::{Column, Sheet};
 use crate::cli::Failure;
 use crate::spelling;
@@ -94,10 +95,12 @@ pub(super) struct Rows<R> {
     source: Source<R>,
     /// Those of the sheet that the file has.
     pub columns: Vec<Column>,
+    /// On which line it says so.
+    pub names_at: u64,
 }
 
 enum Source<R> {
-    Csv(Box<csv::StringRecordsIntoIter<R>>),
+    Csv(Box<csv::StringRecordsIntoIter<Ends<R>>>, Found),
     Jsonl { lines: Lines<R>, first: Option<(u64, Fields)> },
 }
 
@@ -135,8 +138,12 @@ impl<R: Read> Lines<R> {
                 _ if text.trim().is_empty() => {}
                 _ => {
                     let fields = serde_json::from_str(&text);
-                    let fields =
-                        fields.map_err(|error| wrong(format!("not an object: {error}")))?;
+                    let fields = fields.map_err(|error: serde_json::Error| {
+                        // What was found in the place of an object may be a password.
+                        let why =
+                            if error.is_data() { String::new() } else { format!(": {error}") };
+                        wrong(format!("not an object{why}"))
+                    })?;
                     return Ok(Some((line, fields)));
                 }
             }
@@ -149,10 +156,12 @@ impl<R: Read> Rows<R> {
     /// object.
     pub fn new(source: R, format: Format, sheet: Sheet) -> Result<Self, Wrong> {
         let mut columns: Vec<Column> = Vec::new();
+        let mut names_at = 1;
         let source = match format {
             Format::Csv => {
+                let (source, ends) = Ends::of(source);
                 let mut reader = csv::ReaderBuilder::new().from_reader(source);
-                let wrong = |error: csv::Error| Wrong { line: 1, message: error.to_string() };
+                let wrong = |error: csv::Error| Wrong { line: 1, message: unread(&error) };
                 for name in reader.headers().map_err(wrong)? {
                     let wrong = |message| Wrong { line: 1, message };
                     let name = name.trim_start_matches('\u{feff}');
@@ -162,7 +171,11 @@ impl<R: Read> Rows<R> {
                     }
                     columns.push(column);
                 }
-                Source::Csv(Box::new(reader.into_records()))
+                if columns.is_empty() {
+                    let message = "there is no line of names".to_owned();
+                    return Err(Wrong { line: 1, message });
+                }
+                Source::Csv(Box::new(reader.into_records()), ends)
             }
             Format::Jsonl => {
                 let mut lines = Lines { source: BufReader::new(source), line: 0 };
@@ -170,6 +183,7 @@ impl<R: Read> Rows<R> {
                 // A file without rows says nothing of columns.
                 columns = sheet.columns().to_vec();
                 if let Some((line, fields)) = &first {
+                    names_at = *line;
                     let wrong = |message| Wrong { line: *line, message };
                     let known = fields.keys().map(|name| named(sheet, name).map_err(wrong));
                     known.collect::<Result<Vec<_>, _>>()?;
@@ -178,7 +192,7 @@ impl<R: Read> Rows<R> {
                 Source::Jsonl { lines, first }
             }
         };
-        Ok(Self { sheet, source, columns })
+        Ok(Self { sheet, source, columns, names_at })
     }
 
     /// A line's object, which has what the first one had and nothing else: a key that is left out
@@ -188,13 +202,17 @@ impl<R: Read> Rows<R> {
         for name in fields.keys() {
             named(self.sheet, name).map_err(wrong)?;
             if !self.columns.iter().any(|column| column.name == name) {
-                return Err(wrong(format!("{name}: the first line does not have it")));
+                return Err(wrong(format!(
+                    "{name} is not in the first object; all have the same keys"
+                )));
             }
         }
         let value = |column: &Column| {
             let name = column.name;
             let value = fields.get(name);
-            let value = value.ok_or_else(|| wrong(format!("{name}: the first line has it")))?;
+            let value = value.ok_or_else(|| {
+                wrong(format!("{name} is missing; all objects have the same keys"))
+            })?;
             column.of_json(value).map_err(|unfit| wrong(format!("{name}: {unfit}")))
         };
         Ok((line, self.columns.iter().map(value).collect::<Result<_, _>>()?))
@@ -207,15 +225,18 @@ impl<R: Read> Iterator for Rows<R> {
     fn next(&mut self) -> Option<Self::Item> {
         let columns = &self.columns;
         match &mut self.source {
-            Source::Csv(records) => {
+            Source::Csv(records, ends) => {
+                let place = |position: Option<&csv::Position>| {
+                    position.map_or(0, |it| it.line() + ends.lines_from(it.byte()))
+                };
                 let record = match records.next()? {
                     Ok(record) => record,
                     Err(error) => {
-                        let line = error.position().map_or(0, csv::Position::line);
-                        return Some(Err(Wrong { line, message: error.to_string() }));
+                        let (line, message) = (place(error.position()), unread(&error));
+                        return Some(Err(Wrong { line, message }));
                     }
                 };
-                let line = record.position().map_or(0, csv::Position::line);
+                let line = place(record.position());
                 let value = |(column, text): (&Column, &str)| {
                     let wrong =
                         |unfit| Wrong { line, message: format!("{}: {unfit}", column.name) };
@@ -232,6 +253,17 @@ impl<R: Read> Iterator for Rows<R> {
                 }
             }
         }
+    }
+}
+
+/// What the reader of CSV says, without the place, which stands in front.
+fn unread(error: &csv::Error) -> String {
+    match error.kind() {
+        csv::ErrorKind::UnequalLengths { expected_len, len, .. } => {
+            format!("it has {len} fields, and the line of names {expected_len}")
+        }
+        csv::ErrorKind::Utf8 { .. } => "it is not UTF-8".to_owned(),
+        _ => error.to_string(),
     }
 }
 
@@ -293,15 +325,24 @@ mod tests {
         ));
         assert_eq!(csv("id,id\n"), "1: column \"id\" stands here twice");
         assert_eq!(csv("id,overrides\na,{}\nb,[]\n"), "3: overrides: not a JSON object");
-        assert!(csv("id,cluster\na\n").starts_with("2: "), "{}", csv("id,cluster\na\n"));
+        assert_eq!(csv("id,cluster\na\n"), "2: it has 1 fields, and the line of names 2");
+        let crlf = "id,overrides\r\na,{}\r\n\r\n\r\nb,[]\r\nc,{}\r\n";
+        assert_eq!(csv(crlf), "5: overrides: not a JSON object");
+        let lf = crlf.replace('\r', "");
+        let wrong_lf = wrong(&lf, Format::Csv, Sheet::Tenants);
+        assert_eq!(wrong_lf, "5: overrides: not a JSON object");
+        let quoted = "id,overrides\r\n\"a\r\nb\",{}\r\nb,[]";
+        assert_eq!(csv(quoted), "4: overrides: not a JSON object");
+        assert_eq!(csv("id,overrides\r\na,{}\r\nb"), "3: it has 1 fields, and the line of names 2");
+        assert_eq!(csv(""), "1: there is no line of names");
         let json = |text| wrong(text, Format::Jsonl, Sheet::Credentials);
         assert_eq!(json("\n{\"kind\": 1}"), "2: kind: not a text");
         assert_eq!(json("{\"read_only\": \"yes\"}"), "1: read_only: not true or false");
         assert_eq!(json("{\"acts_for\": [1]}"), "1: acts_for: not a JSON array of texts");
         let less = "{\"kind\": \"token\", \"name\": \"a\"}\n{\"kind\": \"token\"}";
-        assert_eq!(json(less), "2: name: the first line has it");
+        assert_eq!(json(less), "2: name is missing; all objects have the same keys");
         let more = "{\"kind\": \"token\"}\n{\"kind\": \"token\", \"name\": \"a\"}";
-        assert_eq!(json(more), "2: name: the first line does not have it");
+        assert_eq!(json(more), "2: name is not in the first object; all have the same keys");
         assert!(json("[]").starts_with("1: not an object"));
         assert!(json("{\"id\": 1}").contains("has no column \"id\""));
     }

@@ -14,7 +14,7 @@ use tokio_postgres::{Client, CopyInSink};
 use super::check::Checker;
 use super::diff::{Counts, Diff};
 use super::format::{Format, Row, Rows, Wrong};
-use super::sheet::{Column, Sheet};
+use super::sheet::{Column, Sheet, wanted};
 use super::{Tables, progress};
 use crate::cli::install::lost;
 use crate::cli::{Failure, print};
@@ -56,6 +56,11 @@ impl ImportCommand {
         let bar = progress(ProgressBar::new(length), "bytes");
         let rows = Rows::new(bar.wrap_read(file), format, self.tables.table);
         let rows = rows.map_err(|wrong| self.refused(&[wrong]))?;
+        let first = self.tables.table.first();
+        if !rows.columns.iter().any(|column| column.name == first) {
+            let message = format!("there is no column {first}");
+            return Err(self.refused(&[Wrong { line: rows.names_at, message }]));
+        }
         let checker = Checker::new(self.tables.file.load()?, self.tables.table, &rows.columns);
         self.tables.with(async |client| self.bring_in(client, rows, checker, &bar).await)
     }
@@ -180,8 +185,11 @@ impl ImportCommand {
         let mut digits = place.split(|c: char| !c.is_ascii_digit()).filter(|it| !it.is_empty());
         let number = digits.next().and_then(|digits| digits.parse::<usize>().ok());
         let line = number.and_then(|number| lines.get(number.checked_sub(1)?));
-        let message = match said.constraint() {
-            Some(constraint) => format!("it violates {constraint} of the table"),
+        let message = match said.constraint().map(|name| (name, wanted(name))) {
+            Some((_, Some((column, allowed)))) => {
+                format!("{column} is not valid, allowed: {allowed}")
+            }
+            Some((constraint, None)) => format!("it violates {constraint} of the table"),
             None => format!("PostgreSQL cannot take a value of it ({})", said.code().code()),
         };
         match line {

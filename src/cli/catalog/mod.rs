@@ -2,6 +2,7 @@
 
 mod check;
 mod diff;
+mod ends;
 mod export;
 mod format;
 mod import;
@@ -9,6 +10,7 @@ mod sheet;
 
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use clap::{Args, Subcommand};
 use indicatif::{ProgressBar, ProgressStyle};
@@ -17,8 +19,8 @@ use tokio_postgres::Client;
 use self::format::Format;
 use self::sheet::Sheet;
 use super::install::{self, TablesCommand, no_table};
-use super::{Failure, File, moves, print};
-use crate::catalog::RowFault;
+use super::{Failure, File, hint, moves, print};
+use crate::catalog::{Catalog, RowFault, TableSettings};
 use crate::config::{self, Config};
 use crate::gate;
 
@@ -30,8 +32,8 @@ pub(super) enum CatalogCommand {
     Check {
         #[command(flatten)]
         file: File,
-        /// Show whose data would be looked for elsewhere than by these settings
-        #[arg(long, value_name = "FILE")]
+        /// Show whose data would be looked for elsewhere than by the settings in OLD
+        #[arg(long, value_name = "OLD")]
         moves: Option<PathBuf>,
     },
     /// Write a table to a file
@@ -95,22 +97,40 @@ pub(super) fn run(command: &CatalogCommand) -> Result<(), Failure> {
 fn run_moves(file: &File, old: &Path) -> Result<(), Failure> {
     let config = file.load()?;
     let table = config.table.as_ref().ok_or_else(|| no_table(&file.path))?;
-    let old = gate::look(table, config::load(old)?.catalog)?;
-    print(&moves::table(&old, &*gate::look(table, config.catalog.clone())?))
+    let old = look(table, config::load(old)?.catalog)?;
+    print(&moves::table(&old, &*look(table, config.catalog.clone())?))
+}
+
+/// The catalog with the tables as they are now.
+fn look(table: &TableSettings, file: Catalog) -> Result<Arc<Catalog>, Failure> {
+    gate::look(table, file).map_err(|error| {
+        let text = format!("{error:#}");
+        let hint = hint(&text, &table.conninfo.dbname);
+        Failure::Ran(format!("{text}{hint}"))
+    })
 }
 
 fn run_check(file: &File) -> Result<(), Failure> {
     let config = file.load()?;
     let table = config.table.as_ref().ok_or_else(|| no_table(&file.path))?;
-    let catalog = gate::look(table, config.catalog.clone())?;
+    let catalog = look(table, config.catalog.clone())?;
     let config = Config { catalog: (*catalog).clone(), ..config };
-    print(&super::check::table(&config))?;
+    let (table, counts) = super::check::facts_of_all(&config);
+    let good = if catalog.faults().len() == 0 { "good: " } else { "" };
+    print(&format!("{table}{good}{counts}"))?;
     let mut text = String::new();
     for (id, faults) in catalog.faults() {
         for RowFault { row, column, message, hint } in faults {
+            let who = match id {
+                "" => "credentials without a tenant".to_owned(),
+                id => format!("tenant {}", id.escape_debug()),
+            };
+            let comma = if column.is_empty() { "" } else { ", " };
             // Writing to a String cannot fail.
-            let _ = writeln!(text, "tenant {} at {row} {column}: {message}", id.escape_debug());
-            let _ = writeln!(text, "  {hint}");
+            let _ = writeln!(text, "{who} ({row}{comma}{column}): {message}");
+            if !hint.is_empty() {
+                let _ = writeln!(text, "  {hint}");
+            }
         }
     }
     match catalog.faults().len() {

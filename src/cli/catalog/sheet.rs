@@ -101,6 +101,14 @@ impl Sheet {
         }
     }
 
+    /// The column that no file can do without.
+    pub fn first(self) -> &'static str {
+        match self {
+            Self::Tenants => "id",
+            Self::Credentials => "kind",
+        }
+    }
+
     /// What tells rows apart, in SQL, of a row with this alias. The number of a credential is
     /// another one in every database, so it is what it is proved with that counts.
     pub fn key(self, alias: &str) -> String {
@@ -113,6 +121,35 @@ impl Sheet {
             ),
         }
     }
+}
+
+/// The column that a constraint of the tables is about, and what it wants there.
+pub(super) fn wanted(constraint: &str) -> Option<(&'static str, &'static str)> {
+    Some(match constraint {
+        "tenants_id_form" => ("id", "up to 63 letters, digits, \"_\", \".\" and \"-\""),
+        "tenants_id_not_the_console" => ("id", "another name than the console's database has"),
+        "tenants_isolation" => ("isolation", "row, schema, silo"),
+        "tenants_connection_string" => ("connection_string", "16384 bytes at most"),
+        "tenants_schema" => ("schema", "63 bytes at most"),
+        "tenants_role" => ("role", "63 bytes at most"),
+        "tenants_state" => ("state", "active, read_only, paused, disabled"),
+        "tenants_overrides" => ("overrides", "a JSON object of 16384 bytes at most"),
+        "tenants_attributes" => ("attributes", "a JSON object"),
+        "credentials_kind" => ("kind", "token, scram, certificate"),
+        "credentials_name" => ("name", "63 bytes at most"),
+        "credentials_hash" => ("hash", "ID:sha256:HASH, as tenantgate token new prints it"),
+        "credentials_scram_verifier" => {
+            ("scram_verifier", "SCRAM-SHA-256$…, as tenantgate token scram prints it")
+        }
+        "credentials_cert_name" => ("cert_name", "san:NAME or cn:NAME"),
+        "credentials_options" => ("options", "a JSON object"),
+        "credentials_one_proof" => (
+            "kind",
+            "token with hash, scram with name and scram_verifier, or certificate with cert_name",
+        ),
+        "credentials_acts_for" => ("acts_for", "nothing beside a tenant"),
+        _ => return None,
+    })
 }
 
 impl Column {

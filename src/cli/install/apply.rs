@@ -164,7 +164,22 @@ pub(in crate::cli) fn lost(error: &tokio_postgres::Error) -> Failure {
 /// The administrator's connection to one database.
 pub(in crate::cli) async fn connect(admin: &Conninfo, dbname: &str) -> Result<Client, Failure> {
     let opened = connect_as(admin, dbname).await;
-    opened.map_err(|e| Failure::Ran(format!("cannot connect to database {dbname}: {e:#}")))
+    opened.map_err(|error| {
+        let hosts: Vec<String> = admin.hosts.iter().map(ToString::to_string).collect();
+        let (hosts, why) = (hosts.join(", "), once(&error));
+        Failure::Ran(format!("cannot connect to database {dbname} at {hosts} (--admin): {why}"))
+    })
+}
+
+/// An error and its causes; one that only repeats another is left out.
+fn once(error: &anyhow::Error) -> String {
+    let mut told: Vec<String> = Vec::new();
+    for cause in error.chain().map(ToString::to_string) {
+        if !told.iter().any(|before| before.contains(&cause)) {
+            told.push(cause);
+        }
+    }
+    told.join(": ")
 }
 
 async fn connect_as(admin: &Conninfo, dbname: &str) -> anyhow::Result<Client> {

@@ -9,14 +9,18 @@ mod step;
 mod steps;
 mod tables;
 
+use std::collections::BTreeSet;
 use std::fmt::Write;
+use std::io::{Write as _, stderr};
 use std::path::Path;
+use std::sync::Arc;
 
 use clap::Args;
 
-use super::{Failure, File, print, token};
-use crate::catalog::{Tenant, TenantId};
+use super::{Failure, File, print, tables as rows, token};
+use crate::catalog::{Catalog, Tenant, TenantId};
 use crate::config::Config;
+use crate::gate::Sample;
 use crate::isolation::{Isolation, Level, Seal, StoredKey, quote};
 use crate::server::Conninfo;
 use crate::spelling;
@@ -75,6 +79,18 @@ struct Pair {
     role: String,
 }
 
+impl Pair {
+    fn of(tenant: &Tenant) -> Self {
+        let role = tenant.context.value("role").unwrap_or(APP_ROLE_DEFAULT);
+        Self { login: tenant.route.conninfo.user.clone(), role: role.to_owned() }
+    }
+}
+
+/// Whether a tenant names no role, and so has no rights.
+fn is_bare(tenant: &Tenant) -> bool {
+    tenant.context.value("role").is_none()
+}
+
 impl Place {
     /// Logins and roles.
     fn roles(&self) -> impl Iterator<Item = &str> {
@@ -85,6 +101,7 @@ impl Place {
 /// Does what the command line says.
 pub(super) fn run(command: &InstallCommand) -> Result<(), Failure> {
     let config = command.file.load()?;
+    let config = with_tables(config, &command.cluster, command.tenant.as_ref())?;
     if let Some(tenant) = own::find(&config, &command.cluster, command.tenant.as_ref()) {
         return run_for(command, tenant);
     }
@@ -98,6 +115,27 @@ pub(super) fn run(command: &InstallCommand) -> Result<(), Failure> {
     }
     let admin = admin(command.admin.as_deref().unwrap_or_default())?;
     runtime()?.block_on(apply::apply(&admin, &places, command.uninstall))
+}
+
+/// The settings with those of the tables' tenants that make a difference: one for each login and
+/// role of row tenants in a database, or the one that is named.
+fn with_tables(config: Config, cluster: &str, only: Option<&TenantId>) -> Result<Config, Failure> {
+    let mut known = BTreeSet::new();
+    let keep = |tenant: &Arc<Tenant>| {
+        let is_one = match only {
+            Some(id) => tenant.id == *id,
+            None => tenant.isolation == Isolation::Row,
+        };
+        let way = || (tenant.route.conninfo.dbname.clone(), Pair::of(tenant), is_bare(tenant));
+        tenant.route.cluster.name == cluster && is_one && known.insert(way())
+    };
+    let Sample { catalog, faulty } = rows::sample(&config, "install", keep)?;
+    if faulty > 0 {
+        let text = format!("{faulty} rows of the tables are at fault and not prepared for");
+        // With nobody left to read it there is nothing to be done.
+        let _ = writeln!(stderr(), "install: {text}: tenantgate catalog check names them");
+    }
+    Ok(Config { catalog: Catalog::clone(&catalog), ..config })
 }
 
 /// The same for a schema tenant.
@@ -148,7 +186,10 @@ pub(super) fn places(
     }
     if places.is_empty() {
         let message = match only {
-            None => format!("cluster \"{cluster}\" has no row tenant, so there is nothing to do"),
+            None => format!(
+                "cluster \"{cluster}\" has no row tenant, so there is nothing to do; \
+                 schema tenants' logins are made with --tenant ID"
+            ),
             Some(id) => {
                 format!("there is no row or schema tenant \"{id}\" on cluster \"{cluster}\"")
             }
@@ -176,11 +217,9 @@ pub(super) fn places(
 
 fn add(places: &mut Vec<Place>, tenant: &Tenant) {
     let (conninfo, cluster) = (&tenant.route.conninfo, &tenant.route.cluster);
-    let named = tenant.context.value("role");
-    let (login, role) = (conninfo.user.clone(), named.unwrap_or(APP_ROLE_DEFAULT).to_owned());
-    let pair = Pair { login, role };
+    let (pair, is_bare) = (Pair::of(tenant), is_bare(tenant));
     if let Some(place) = places.iter_mut().find(|place| place.dbname == conninfo.dbname) {
-        place.bare |= named.is_none();
+        place.bare |= is_bare;
         if !place.logins.contains(&pair) {
             place.logins.push(pair);
             place.logins.sort();
@@ -196,7 +235,7 @@ fn add(places: &mut Vec<Place>, tenant: &Tenant) {
         tenant_setting: cluster.tenant_setting.clone(),
         keys: keys.map(|keys| keys.stored(&conninfo.dbname)).unwrap_or_default(),
         seal: keys.and_then(|keys| keys.seal(&conninfo.dbname)),
-        bare: named.is_none(),
+        bare: is_bare,
     });
 }
 

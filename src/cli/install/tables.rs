@@ -15,8 +15,29 @@ use crate::server::Conninfo;
 /// The whole of it, with names in place of `@…@`.
 const SQL: &str = include_str!("tables.sql");
 
-/// What makes the login that moves tenants.
-const MOVER_SQL: &str = include_str!("mover.sql");
+/// What makes one of its logins, and lets it into the schema.
+const LOGIN_SQL: &str = include_str!("login.sql");
+
+/// What a login is for.
+struct Purpose {
+    said: &'static str,
+    /// Ends an error about a login that may do more.
+    task: &'static str,
+    /// Where the settings name it.
+    key: &'static str,
+}
+
+const READER: Purpose = Purpose {
+    said: "The login of the gate: it reads what a route and a login need, and nothing else.",
+    task: "read the catalog, may do more than read",
+    key: "connection_string",
+};
+
+const MOVER: Purpose = Purpose {
+    said: "The login that moves tenants: it may call one function, and read nothing.",
+    task: "move tenants, may do more than that",
+    key: "mover_connection_string",
+};
 
 #[derive(Args)]
 #[command(group = clap::ArgGroup::new("how").required(true).args(["print", "admin"]))]
@@ -48,17 +69,19 @@ impl TablesCommand {
         }
         let admin = admin(self.admin.as_deref().unwrap_or_default())?;
         runtime()?.block_on(async {
-            let client = apply::connect(&admin, dbname).await?;
+            let client = apply::connect(&admin, dbname).await.map_err(|failure| match failure {
+                Failure::Ran(text) if text.contains("3D000") => {
+                    Failure::Ran(format!("{text}\n  Make it first: createdb {dbname}."))
+                }
+                failure => failure,
+            })?;
             let text = format!("BEGIN;\n{text}COMMIT");
             client.batch_execute(&text).await.map_err(|error| apply::lost(&error))?;
             print(&format!("database {dbname}"))?;
             print(&apply::line("schema tenantgate_catalog", "in place"))?;
             print(&apply::line(&format!("login {reader}, which reads it"), "in place"))?;
             let mover = table.mover.as_ref().map(|mover| {
-                print(&apply::line(
-                    &format!("login {}, which moves tenants", mover.user),
-                    "in place",
-                ))
+                print(&apply::line(&format!("login {}, which moves", mover.user), "in place"))
             });
             mover.unwrap_or(Ok(()))
         })
@@ -84,26 +107,30 @@ fn statements(table: &TableSettings) -> Result<String, Failure> {
                        carry";
         return Err(Failure::Usage(message.to_owned()));
     }
-    let login = quote::identifier(reader);
-    // As PostgreSQL keeps it, with a new salt each time; without one it is left as it is.
-    let password = |conninfo: &Conninfo| {
-        let login = quote::identifier(&conninfo.user);
-        let verifier = conninfo.password.as_ref().map(verifier);
-        let sql = |verifier: String| {
-            format!("ALTER ROLE {login} PASSWORD {};\n", quote::literal(&verifier))
-        };
-        verifier.map(sql).unwrap_or_default()
-    };
     let mover = mover.map(|mover| {
-        MOVER_SQL
-            .replace("@MOVER_TEXT@", &quote::literal(&mover.user))
-            .replace("@MOVER@", &quote::identifier(&mover.user))
-            .replace("@MOVER_PASSWORD@", &password(mover))
+        let (sql, user) = (login(&MOVER, mover), quote::identifier(&mover.user));
+        let function = "tenantgate_catalog.move_tenant(text, jsonb, jsonb)";
+        format!("{sql}GRANT EXECUTE ON FUNCTION {function} TO {user};\n")
     });
     Ok(SQL
-        .replace("@MOVER_SQL@", mover.as_deref().unwrap_or_default())
-        .replace("@READER_TEXT@", &quote::literal(reader))
-        .replace("@READER@", &login)
-        .replace("@DATABASE@", &quote::identifier(dbname))
-        .replace("@PASSWORD@", &password(conninfo)))
+        .replace("@READER_LOGIN@", &login(&READER, conninfo))
+        .replace("@READER@", &quote::identifier(reader))
+        .replace("@MOVER_LOGIN@", &mover.unwrap_or_default()))
+}
+
+fn login(purpose: &Purpose, conninfo: &Conninfo) -> String {
+    let login = quote::identifier(&conninfo.user);
+    // As PostgreSQL keeps it, with a new salt each time; without one it is left as it is.
+    let password = conninfo.password.as_ref().map(|password| {
+        let verifier = quote::literal(&verifier(password));
+        format!("ALTER ROLE {login} PASSWORD {verifier};\n")
+    });
+    LOGIN_SQL
+        .replace("@PURPOSE@", purpose.said)
+        .replace("@TASK@", purpose.task)
+        .replace("@KEY@", purpose.key)
+        .replace("@NAME@", &quote::literal(&conninfo.user))
+        .replace("@LOGIN@", &login)
+        .replace("@DATABASE@", &quote::identifier(&conninfo.dbname))
+        .replace("@PASSWORD@", &password.unwrap_or_default())
 }

@@ -118,6 +118,19 @@ CREATE TABLE IF NOT EXISTS tenantgate_catalog.credentials (
     AND (kind <> 'scram' OR name IS NOT NULL)),
   CONSTRAINT credentials_acts_for CHECK (tenant IS NULL OR acts_for IS NULL)
 );
+-- What psql's \d+ says of them.
+COMMENT ON COLUMN tenantgate_catalog.tenants.isolation IS 'row, schema or silo';
+COMMENT ON COLUMN tenantgate_catalog.tenants.cluster IS
+  'NAME of [clusters.NAME] or [spreads.NAME] in the settings';
+COMMENT ON COLUMN tenantgate_catalog.tenants.tier IS 'NAME of [tiers.NAME] in the settings';
+COMMENT ON COLUMN tenantgate_catalog.tenants.state IS 'active, read_only, paused or disabled';
+COMMENT ON COLUMN tenantgate_catalog.tenants.overrides IS 'limits, as {"clients": 5}';
+COMMENT ON COLUMN tenantgate_catalog.credentials.kind IS 'token, scram or certificate';
+COMMENT ON COLUMN tenantgate_catalog.credentials.hash IS
+  'ID:sha256:HASH, as tenantgate token new prints it';
+COMMENT ON COLUMN tenantgate_catalog.credentials.scram_verifier IS
+  'as tenantgate token scram prints it';
+COMMENT ON COLUMN tenantgate_catalog.credentials.cert_name IS 'san:NAME or cn:NAME';
 CREATE INDEX IF NOT EXISTS credentials_tenant ON tenantgate_catalog.credentials (tenant);
 CREATE UNIQUE INDEX IF NOT EXISTS credentials_token
   ON tenantgate_catalog.credentials (split_part(hash, ':', 1)) WHERE hash IS NOT NULL;
@@ -278,31 +291,9 @@ CREATE OR REPLACE VIEW tenantgate_catalog.overview WITH (security_barrier) AS
   FROM tenantgate_catalog.tenants t
     LEFT JOIN tenantgate_catalog.credentials c ON c.tenant = t.id
   GROUP BY t.id;
-
--- The login of the gate: it reads what a route and a login need, and nothing else.
-DO $do$ BEGIN
-  IF NOT EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = @READER_TEXT@) THEN
-    CREATE ROLE @READER@ LOGIN NOINHERIT;
-  END IF;
-  IF EXISTS (SELECT FROM pg_catalog.pg_roles
-    WHERE rolname = @READER_TEXT@ AND (rolsuper OR rolcreaterole OR rolcreatedb
-      OR rolreplication OR rolbypassrls)) THEN
-    RAISE EXCEPTION 'role %, which is to read the catalog, may do more than read',
-      pg_catalog.quote_ident(@READER_TEXT@)
-      USING HINT = 'Name a login without such rights in [catalog] connection_string.';
-  END IF;
-  IF EXISTS (SELECT FROM pg_catalog.pg_auth_members m JOIN pg_catalog.pg_roles r
-    ON r.oid = m.member WHERE r.rolname = @READER_TEXT@) THEN
-    RAISE EXCEPTION 'role %, which is to read the catalog, may do more than read',
-      pg_catalog.quote_ident(@READER_TEXT@)
-      USING HINT = 'Name a login that is a member of no role in [catalog] connection_string.';
-  END IF;
-END $do$;
-@PASSWORD@GRANT CONNECT ON DATABASE @DATABASE@ TO @READER@;
-GRANT USAGE ON SCHEMA tenantgate_catalog TO @READER@;
-GRANT SELECT ON tenantgate_catalog.version, tenantgate_catalog.changes TO @READER@;
+@READER_LOGIN@GRANT SELECT ON tenantgate_catalog.version, tenantgate_catalog.changes TO @READER@;
 GRANT SELECT (id, isolation, cluster, connection_string, schema, role, tier, state, overrides,
   region, placed) ON tenantgate_catalog.tenants TO @READER@;
 GRANT SELECT (id, kind, tenant, name, hash, scram_verifier, cert_name, role, read_only, acts_for,
   options, expires_at, revoked_at) ON tenantgate_catalog.credentials TO @READER@;
-@MOVER_SQL@
+@MOVER_LOGIN@

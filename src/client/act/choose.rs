@@ -8,12 +8,14 @@ use std::time::SystemTime;
 use crate::auth::{Denied, Identity};
 use crate::catalog::{Face, Pin, TOKEN_PREFIX, Tenant, TenantId, TenantState};
 use crate::client::act::deed::{Answer, Choice, Deed};
+use crate::client::act::rights::heeding;
 use crate::client::act::{Block, Chosen, answer, deed};
 use crate::client::carry::carried::is_owned;
 use crate::client::carry::{caps, idle, without};
 use crate::client::refuse;
 use crate::client::session::Session;
 use crate::client::session::settle::STATEMENTS_MAX;
+use crate::client::talk::Talk;
 use crate::error::Error;
 use crate::guard::{Denial, Key, Mark};
 use crate::pool::Lease;
@@ -125,7 +127,7 @@ impl Session {
     }
 
     /// The transaction for which a tenant was chosen is over.
-    pub(super) fn leave_local(&mut self) {
+    fn leave_local(&mut self) {
         if self.talk.act.as_ref().is_some_and(|act| act.is_local()) {
             self.leave();
         }
@@ -147,7 +149,8 @@ impl Session {
         match value {
             Some(value) => {
                 self.may_choose().await?;
-                let meant = self.look_up(key, &value).await?;
+                let Self { talk, client, .. } = self;
+                let meant = heeding(talk, client, talk.look_up(key, &value)).await?;
                 if !local {
                     self.leave();
                 }
@@ -167,97 +170,6 @@ impl Session {
         Ok(())
     }
 
-    /// Whom a choice means, if the service may act for it. Whatever is wrong, the client hears the
-    /// same.
-    async fn look_up(&self, key: Key, value: &str) -> Result<Meant, Error> {
-        let reception = &self.talk.env.reception;
-        let catalog = reception.catalog.load();
-        let act = self.talk.act.as_ref().ok_or(Error::Internal)?;
-        let own = act.home.clone();
-        let service = own.service.as_deref().ok_or(Error::Internal)?;
-        let (mut pin, mut was_compared) = (None, true);
-        let found = match key {
-            Key::Token => {
-                let authenticator = reception.authenticator.load();
-                let (token, now) = (value.as_bytes(), SystemTime::now());
-                let proved = authenticator.authenticate(&catalog, token, &[], now).await;
-                was_compared = !matches!(proved, Err(Denied::CannotTell(_)));
-                let proved = proved.map_err(|denied| denied.to_string());
-                // Whoever was looked up is in the catalog of now.
-                let (now, holds) = (reception.catalog.load(), reception.holds.load());
-                proved.map(|identity| (identity.seen_under(&now, &holds), Some(identity)))
-            }
-            Key::Tenant => match catalog.seek(value).await {
-                Ok(Some((tenant, found))) if act.login.may_name(service, &tenant) => {
-                    let seen = tenant.seen_under(&Face::default(), &reception.holds.load());
-                    pin = found;
-                    seen.map(|tenant| (tenant, None)).ok_or("the tenant has no such role".into())
-                }
-                Ok(_) => Err("unknown tenant, or not in the service's list".to_owned()),
-                Err(cannot_tell) => {
-                    was_compared = false;
-                    Err(cannot_tell.to_string())
-                }
-            },
-        };
-        let (catalog, holds) = (reception.catalog.load(), reception.holds.load());
-        let named = found.as_ref().ok().map(|(tenant, _)| tenant.id.to_string());
-        let checked = found.and_then(|(tenant, identity)| {
-            let held = holds.disabled.covers(&tenant);
-            let comes = catalog.credentials().may_come(&tenant.id, &act.peer);
-            match () {
-                () if !comes => Err("not from where the tenant's clients may come".to_owned()),
-                () if tenant.service.is_some() => Err("the token is a service's".to_owned()),
-                () if held || tenant.state == TenantState::Disabled => {
-                    Err("tenant is disabled".to_owned())
-                }
-                () => Ok((tenant, identity)),
-            }
-        });
-        let (tenant, identity) = checked.map_err(|reason| {
-            let (session, service) = (self.talk.id, &service.name);
-            if was_compared {
-                self.note_denial();
-            }
-            tracing::warn!(session, service, reason, "choice of a tenant denied");
-            let event = Event::new(What::ActFor).session(session).reason(&reason);
-            let event = event.credential(&format!("service {service}"));
-            // A token in the wrong place is still a secret.
-            let is_id = TenantId::new(value).is_some() && !value.starts_with(TOKEN_PREFIX);
-            let tenant = named.or((key == Key::Tenant && is_id).then(|| value.to_owned()));
-            self.talk.env.audit.record(&match tenant {
-                Some(tenant) => event.tenant(&tenant),
-                None => event,
-            });
-            Error::ActDenied
-        })?;
-        if !service.reaches(&own, &tenant) {
-            let what = "acting for a tenant in another database".into();
-            let hint = "Set across_databases for the service, if its driver keeps no type numbers.";
-            return Err(Error::NotSupported { what, hint });
-        }
-        self.keeps_caps(&tenant)?;
-        Ok(Meant { tenant, identity, pin })
-    }
-
-    /// Whether the settings that the session brings along are within the tenant's caps.
-    pub(super) fn keeps_caps(&self, tenant: &Tenant) -> Result<(), Error> {
-        let cap = Denial::SettingCap;
-        let capped = cap.is_for(tenant.watch()) && !tenant.report_only.contains(cap);
-        let over = |(name, value): (&str, &str)| !caps::is_within(name, Some(value));
-        // A session-wide choice starts from where the one before it did.
-        let before = self.talk.act.as_ref().and_then(|act| act.chosen.as_ref());
-        let (start, now) = match before {
-            Some(chosen) => (&chosen.start, &chosen.now),
-            None => (&self.talk.start, &self.talk.now),
-        };
-        let carried = now.iter().chain(start.iter());
-        if capped && carried.into_iter().any(over) {
-            return Err(refuse::denied(cap));
-        }
-        Ok(())
-    }
-
     /// From here on everything the session does is the tenant's, and booked on it.
     fn become_tenant(&mut self, meant: Meant, local: bool) {
         let Meant { tenant, identity, pin } = meant;
@@ -271,11 +183,10 @@ impl Session {
         let shown = credential.map(|shown| format!("service {service}, {shown}"));
         talk.env.audit.record(&event.credential(&shown.unwrap_or(format!("service {service}"))));
         let identity = identity.map(Rc::new);
-        *talk.shared.shows.borrow_mut() = identity.clone();
         act.chosen = Some(Chosen {
             local,
             begun: false,
-            identity,
+            identity: identity.clone(),
             _pin: pin,
             start: talk.start.clone(),
             now: talk.now.clone(),
@@ -288,7 +199,7 @@ impl Session {
         talk.account = reception.accounts.of(id);
         let waits = reception.holds.load().wait(&tenant);
         talk.shared.pause(waits || tenant.state == TenantState::Paused);
-        *talk.shared.acts_for.borrow_mut() = Some(tenant.clone());
+        talk.shared.act_for(tenant.clone(), identity);
         self.pool = talk.env.pools.of(&tenant);
         talk.tenant = tenant;
         talk.audience += 1;
@@ -313,8 +224,7 @@ impl Session {
         talk.account = act.account.clone();
         let reception = &talk.env.reception;
         talk.shared.pause(reception.holds.load().wait(&talk.tenant));
-        *talk.shared.acts_for.borrow_mut() = None;
-        *talk.shared.shows.borrow_mut() = None;
+        talk.shared.act_for_nobody();
         self.pool = talk.env.pools.of(&talk.tenant);
         talk.start = start;
         talk.return_to(now, Some(reported), &mut self.client.output);
@@ -388,7 +298,7 @@ impl Session {
     /// The transaction a tenant was chosen for is over: gives the server back, and leaves.
     pub(in crate::client) fn give_back_and_leave(&mut self, mut lease: Box<Lease>, stays: bool) {
         self.talk.notice_told();
-        let touched = !std::mem::take(&mut self.talk.touched).is_empty();
+        let touched = !self.talk.touched.take().is_empty();
         let mut stays = stays && !touched;
         if let Some(bound) = lease.bound() {
             bound.heard.clear();
@@ -425,7 +335,114 @@ const DRIVERS_READ: [&str; 6] = [
     "server_encoding",
 ];
 
-impl crate::client::talk::Talk {
+impl Talk {
+    /// Whom a choice means, if the service may act for it. Whatever is wrong, the client hears the
+    /// same, unless it cannot be known.
+    async fn look_up(&self, key: Key, value: &str) -> Result<Meant, Error> {
+        let reception = &self.env.reception;
+        let catalog = reception.catalog.load();
+        let act = self.act.as_ref().ok_or(Error::Internal)?;
+        let own = act.home.clone();
+        let service = own.service.as_deref().ok_or(Error::Internal)?;
+        let (mut pin, mut was_compared) = (None, true);
+        let listed = key == Key::Token || act.login.identity.may_list(service, value);
+        let found = match key {
+            Key::Token => {
+                let authenticator = reception.authenticator.load();
+                let (token, now) = (value.as_bytes(), SystemTime::now());
+                let proved = authenticator.authenticate(&catalog, token, &[], now).await;
+                was_compared = !matches!(proved, Err(Denied::CannotTell(_)));
+                let proved = proved.map_err(|denied| denied.to_string());
+                // Whoever was looked up is in the catalog of now.
+                let (now, holds) = (reception.catalog.load(), reception.holds.load());
+                proved.map(|identity| (identity.seen_under(&now, &holds), Some(identity)))
+            }
+            // Nobody is looked up for a service that may not act for whoever it is.
+            Key::Tenant if !listed => Err("not in the service's list".to_owned()),
+            Key::Tenant => match catalog.seek(value).await {
+                Ok(Some((tenant, found))) if act.login.identity.may_name(service, &tenant) => {
+                    let seen = tenant.seen_under(&Face::default(), &reception.holds.load());
+                    pin = found;
+                    seen.map(|tenant| (tenant, None)).ok_or("the tenant has no such role".into())
+                }
+                Ok(_) => {
+                    Err("unknown tenant, or one that the service's issuer may not name".to_owned())
+                }
+                Err(cannot_tell) => {
+                    was_compared = false;
+                    Err(cannot_tell.to_string())
+                }
+            },
+        };
+        let (catalog, holds) = (reception.catalog.load(), reception.holds.load());
+        let named = found.as_ref().ok().map(|(tenant, _)| tenant.id.to_string());
+        let checked = found.and_then(|(tenant, identity)| {
+            let held = holds.disabled.covers(&tenant);
+            let comes = catalog.credentials().may_come(&tenant.id, &act.peer);
+            match () {
+                () if !comes => Err("not from where the tenant's clients may come".to_owned()),
+                () if tenant.service.is_some() => Err("the token is a service's".to_owned()),
+                () if held || tenant.state == TenantState::Disabled => {
+                    Err("tenant is disabled".to_owned())
+                }
+                () => Ok((tenant, identity)),
+            }
+        });
+        let (tenant, identity) = checked.map_err(|reason| {
+            if was_compared {
+                self.note_denial();
+            }
+            self.record_denial(key, value, named.as_deref(), &reason);
+            // Who is refused while nobody can tell who is known is not told which it was, unless
+            // the service's own list says enough.
+            match listed && (!was_compared || catalog.cannot_tell()) {
+                true => Error::ActUnavailable,
+                false => Error::ActDenied,
+            }
+        })?;
+        if !service.reaches(&own, &tenant) {
+            let what = "acting for a tenant in another database".into();
+            let hint = "Set across_databases for the service, if its driver keeps no type numbers.";
+            return Err(Error::NotSupported { what, hint });
+        }
+        self.keeps_caps(&tenant)?;
+        Ok(Meant { tenant, identity, pin })
+    }
+
+    /// Writes the true reason down, and the tenant, if it was found or `value` is its id.
+    fn record_denial(&self, key: Key, value: &str, found: Option<&str>, reason: &str) {
+        let Some(service) = self.act.as_ref().and_then(|act| act.service()) else { return };
+        let (session, service) = (self.id, &service.name);
+        tracing::warn!(session, service, reason, "choice of a tenant denied");
+        let event = Event::new(What::ActFor).session(session).reason(reason);
+        let event = event.credential(&format!("service {service}"));
+        // A token in the wrong place is still a secret.
+        let is_id = TenantId::new(value).is_some() && !value.starts_with(TOKEN_PREFIX);
+        let tenant = found.or((key == Key::Tenant && is_id).then_some(value));
+        self.env.audit.record(&match tenant {
+            Some(tenant) => event.tenant(tenant),
+            None => event,
+        });
+    }
+
+    /// Whether the settings that the session brings along are within the tenant's caps.
+    pub(super) fn keeps_caps(&self, tenant: &Tenant) -> Result<(), Error> {
+        let cap = Denial::SettingCap;
+        let capped = cap.is_for(tenant.watch()) && !tenant.report_only.contains(cap);
+        let over = |(name, value): (&str, &str)| !caps::is_within(name, Some(value));
+        // A session-wide choice starts from where the one before it did.
+        let before = self.act.as_ref().and_then(|act| act.chosen.as_ref());
+        let (start, now) = match before {
+            Some(chosen) => (&chosen.start, &chosen.now),
+            None => (&self.start, &self.now),
+        };
+        let carried = now.iter().chain(start.iter());
+        if capped && carried.into_iter().any(over) {
+            return Err(refuse::denied(cap));
+        }
+        Ok(())
+    }
+
     /// Settings go back to what they were; the client is told of those it heard of. Without
     /// `reported` that is what it was told at its login.
     fn return_to(
@@ -444,7 +461,7 @@ impl crate::client::talk::Talk {
             let told = before.iter().chain(self.greeting.iter()).find(|(known, _)| *known == name);
             if let Some((_, old)) = told.filter(|(_, old)| *old != value) {
                 if name == "application_name" {
-                    self.shared.application_name.borrow_mut().clone_from(old);
+                    *self.shared.application_name.borrow_mut() = Some(old.as_str().into());
                 }
                 backend::put_parameter_status(out, &name, old);
             }

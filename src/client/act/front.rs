@@ -3,7 +3,7 @@
 
 use crate::client::act::deed::{self, Deed, Portal, is_show, known, parameter_types, resets};
 use crate::client::act::{Acting, PORTALS_MAX, answer};
-use crate::client::prepared::{self, Known};
+use crate::client::prepared::Known;
 use crate::client::session::Session;
 use crate::client::session::front::{Look, NAMES_BYTES_MAX};
 use crate::error::Error;
@@ -263,9 +263,7 @@ impl Session {
             if self.talk.prepared.find(message.name).is_some() {
                 return Err(Error::DuplicateStatement { name });
             }
-            if self.talk.prepared.is_full(1, message.text.len()) {
-                return Err(prepared::too_many());
-            }
+            self.talk.prepared.check_room(1, message.text.len())?;
         }
         let known = known(act, message, &self.talk);
         let name = self.talk.prepared.name(message.name);

@@ -21,6 +21,7 @@ use crate::budget::{Account, Accounts};
 use crate::catalog::{Catalog, Holds, Live, Pin, Service, Tenant};
 use crate::client::act::deed::Portal;
 pub use crate::client::act::deed::Said;
+use crate::client::login::Papers;
 use crate::error::{Ending, Error};
 use crate::net::Peer;
 use crate::server::Settings;
@@ -43,7 +44,7 @@ pub struct Acting {
     account: Arc<Account>,
     peer: Peer,
     /// What it logged in with: it may say for whom the service acts.
-    login: Box<Identity>,
+    login: Rc<Papers>,
     block: Block,
     chosen: Option<Chosen>,
     portals: Vec<Portal>,
@@ -103,13 +104,14 @@ impl Acting {
     }
 
     /// A session of a service that has just arrived; `None` for one of a tenant.
-    pub fn of(identity: &Identity, account: &Arc<Account>, peer: Peer) -> Option<Box<Self>> {
-        identity.tenant.service.as_ref()?;
+    pub fn of(papers: &Rc<Papers>, account: &Arc<Account>, peer: Peer) -> Option<Box<Self>> {
+        let tenant = &papers.identity.tenant;
+        tenant.service.as_ref()?;
         Some(Box::new(Self {
-            home: identity.tenant.clone(),
+            home: tenant.clone(),
             account: account.clone(),
             peer,
-            login: Box::new(identity.clone()),
+            login: papers.clone(),
             block: Block::None,
             chosen: None,
             portals: Vec::new(),

@@ -31,35 +31,19 @@ impl Session {
             let Some(retry_after) = over.retry_after.filter(fits) else {
                 return Err(refusal(&over, home.id.as_str(), limits));
             };
-            talk.shared.cancel_wanted.set(false);
-            talk.shared.phase.set(Phase::Waiting);
-            let rested = rest(talk, client, retry_after).await;
-            talk.shared.phase.set(Phase::Idle);
-            rested?;
+            let rest = async {
+                env.clock.sleep(retry_after).await;
+                Ok(())
+            };
+            heeding(talk, client, rest).await?;
         }
         let env = &self.talk.env;
-        let Some((knocker, limits)) = self.knocker() else { return Err(Error::Internal) };
+        let Some((knocker, limits)) = self.talk.knocker() else { return Err(Error::Internal) };
         let (throttle, now) = (&env.reception.throttle, Instant::now());
         // It proved who it is: what it gets wrong is counted apart from those who did not.
         throttle.succeeded(&knocker, limits, now);
         let checked = throttle.check(&knocker, limits, now);
         checked.map_err(|retry_after| Error::TooManyDenied { retry_after })
-    }
-
-    pub(super) fn note_denial(&self) {
-        if let Some((knocker, limits)) = self.knocker() {
-            self.talk.env.reception.throttle.failed(&knocker, limits, Instant::now());
-        }
-    }
-
-    /// The service, as one who may be guessing. It speaks for many, so it may fail as often as a
-    /// tenant's clients together.
-    fn knocker(&self) -> Option<(Knocker, GuessLimits)> {
-        let act = self.talk.act.as_ref()?;
-        let name = act.home.id.to_string();
-        let GuessLimits { per_tenant, .. } = self.talk.env.settings.borrow().guesses;
-        let knocker = Knocker { address: act.peer.ip(), name, target: None };
-        Some((knocker, GuessLimits { per_address: per_tenant, per_tenant }))
     }
 
     /// Takes over what became of the tenant it acts for, as long as nothing has begun. Whether the
@@ -75,7 +59,7 @@ impl Session {
         let Some(known) = known.filter(|it| !out(it)) else { return };
         let Some(tenant) = known.seen_under(&face, &holds) else { return };
         let same = tenant.version == talk.tenant.version && tenant.binds_as(&talk.tenant);
-        if same || self.keeps_caps(&tenant).is_err() {
+        if same || self.talk.keeps_caps(&tenant).is_err() {
             return;
         }
         let waits = holds.wait(&tenant) || tenant.state == TenantState::Paused;
@@ -87,7 +71,7 @@ impl Session {
         let owned = |name: &str| name != idle::OWN && is_owned(name, &tenant);
         talk.start = without(&talk.start, owned);
         talk.now = without(&talk.now, owned);
-        *talk.shared.acts_for.borrow_mut() = Some(tenant.clone());
+        talk.shared.go_on_for(tenant.clone());
         self.pool = talk.env.pools.of(&tenant);
         talk.tenant = tenant;
         talk.audience += 1;
@@ -110,7 +94,7 @@ impl Session {
         let own = own.filter(|own| own.state == TenantState::Active && !held(own));
         let may = own.is_some_and(|own| {
             let lasts = chosen.local || own.service.as_ref().is_some_and(|it| it.session_wide);
-            lasts && act.login.may_act_for(own, tenant, chosen.identity.as_deref())
+            lasts && act.login.identity.may_act_for(own, tenant, chosen.identity.as_deref())
         });
         let shown = chosen.identity.as_ref().is_none_or(|identity| {
             let authenticator = reception.authenticator.load();
@@ -148,14 +132,21 @@ impl Session {
     }
 }
 
-/// Waits for so long, unless the client cancels or hangs up, or the session has to end: whoever
-/// looks next sees which. Nothing is sent meanwhile, since half an answer may be written.
-async fn rest(talk: &Talk, client: &mut Connection, time: Duration) -> Result<(), Error> {
+/// Does some work, unless the client cancels or hangs up, or the session has to end: whoever looks
+/// next sees which. Nothing is sent meanwhile, since half an answer may be written.
+pub(super) async fn heeding<T>(
+    talk: &Talk,
+    client: &mut Connection,
+    work: impl Future<Output = Result<T, Error>>,
+) -> Result<T, Error> {
     let shared = &talk.shared;
-    let mut sleep = pin!(talk.env.clock.sleep(time));
-    let rested = poll_fn(|cx| {
-        if sleep.as_mut().poll(cx).is_ready() {
-            return Poll::Ready(Ok(()));
+    // A cancel is for what it finds waiting, never for what comes later.
+    shared.cancel_wanted.set(false);
+    shared.phase.set(Phase::Waiting);
+    let mut work = pin!(work);
+    let heeded = poll_fn(|cx| {
+        if let Poll::Ready(done) = work.as_mut().poll(cx) {
+            return Poll::Ready(done);
         }
         shared.wake_with(cx);
         if shared.cancel_wanted.take() || shared.ending.borrow().is_some() {
@@ -171,10 +162,28 @@ async fn rest(talk: &Talk, client: &mut Connection, time: Duration) -> Result<()
         }
         Poll::Pending
     });
-    rested.await
+    let done = heeded.await;
+    shared.phase.set(Phase::Idle);
+    done
 }
 
 impl Talk {
+    pub(super) fn note_denial(&self) {
+        if let Some((knocker, limits)) = self.knocker() {
+            self.env.reception.throttle.failed(&knocker, limits, Instant::now());
+        }
+    }
+
+    /// The service, as one who may be guessing. It speaks for many, so it may fail as often as a
+    /// tenant's clients together.
+    fn knocker(&self) -> Option<(Knocker, GuessLimits)> {
+        let act = self.act.as_ref()?;
+        let name = act.home.id.to_string();
+        let GuessLimits { per_tenant, .. } = self.env.settings.borrow().guesses;
+        let knocker = Knocker { network: act.peer.network(), name, target: None };
+        Some((knocker, GuessLimits { per_address: per_tenant, per_tenant }))
+    }
+
     /// When what was shown for the tenant has been past its time for the whole grace.
     pub(in crate::client) fn shown_until(&self) -> Option<Instant> {
         let ends = self.act.as_ref()?.expires_at()?;

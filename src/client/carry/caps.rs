@@ -4,7 +4,7 @@
 /// A setting, its cap, and how many bytes a bare number of it stands for (1 for those that count).
 /// The caps are some ten times PostgreSQL's defaults: room for an honest report, and not enough to
 /// take a machine's memory with a few connections.
-pub const CAPS: [(&str, &str, u64); 9] = [
+const CAPS: [(&str, &str, u64); 9] = [
     ("from_collapse_limit", "12", 1),
     ("geqo_threshold", "12", 1),
     ("hash_mem_multiplier", "4", 1),

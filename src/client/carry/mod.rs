@@ -7,4 +7,4 @@ pub mod idle;
 pub mod resets;
 mod touched;
 
-pub use touched::{ENCODING, STRINGS, Touched, decides_reading, without};
+pub use touched::{ENCODING, Noted, STRINGS, Touched, decides_reading, without};

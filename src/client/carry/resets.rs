@@ -3,8 +3,10 @@
 //! server next gets it scrubbed. Inside of one, RESET ALL is each of the session's settings by
 //! itself, so that the transaction can undo it, and DISCARD ALL fails as it does on a server.
 
+use std::collections::BTreeSet;
+
 use crate::catalog::Tenant;
-use crate::client::carry::idle;
+use crate::client::carry::{Touched, idle};
 use crate::client::due::{Due, Effect, Step};
 use crate::client::forward::{Went, bench};
 use crate::client::judge::{Bench, NOTHING, Outcome, Plan, nothing, reset};
@@ -81,9 +83,15 @@ pub fn reset_all(company: Company, bench: Bench<'_>, plan: &mut Plan) -> Outcome
         let (tag, effect) = (Some("RESET"), Some(Effect::ResetAll));
         return Ok((Step { tag, effect, ..Step::default() }, Some(NOTHING.to_owned())));
     }
-    let mut each = each(bench, &plan.steps)?;
+    if plan.just_reset {
+        return Ok(nothing("RESET"));
+    }
+    check_known(bench, &plan.touched)?;
+    let names = plan.to_reset.get_or_insert_with(|| names(bench, &plan.touched));
+    let mut each = each(bench, names)?;
     let texts: Vec<String> = each.iter().map(|(_, text)| text.clone()).collect();
     let Some((last, _)) = each.pop() else { return Ok(nothing("RESET")) };
+    plan.check_count(each.len())?;
     let silent = |(step, _)| Step { silent: true, tag: None, ..step };
     plan.steps.extend(each.into_iter().map(silent));
     Ok((Step { tag: Some("RESET"), ..last }, Some(texts.join("; "))))
@@ -100,27 +108,32 @@ pub fn discard_all(company: Company, bench: Bench<'_>) -> (Step, Option<String>)
     (Step { fails, ..Step::default() }, Some(FAILING.to_owned()))
 }
 
-/// What puts back each setting that the session has, or its transaction may have changed.
-fn each(bench: Bench<'_>, earlier: &[Step]) -> Result<Vec<(Step, String)>, Error> {
-    let talk = bench.talk;
-    let changed = || earlier.iter().map(|step| &step.touched).chain([&talk.touched]);
-    if changed().any(|touched| touched.unknown) {
-        let what = "RESET ALL in a transaction that set a setting by a computed name".into();
-        let hint = "Send it when the transaction is over.";
-        return Err(Error::NotSupported { what, hint });
+/// Refuses where a setting was changed that cannot be told.
+fn check_known(bench: Bench<'_>, earlier: &Touched) -> Result<(), Error> {
+    if !earlier.unknown && !bench.talk.touched.is_unknown() {
+        return Ok(());
     }
+    let what = "RESET ALL in a transaction that set a setting by a computed name".into();
+    Err(Error::NotSupported { what, hint: "Send it when the transaction is over." })
+}
+
+/// Each setting that the session has, or its transaction may have changed.
+fn names(bench: Bench<'_>, earlier: &Touched) -> BTreeSet<String> {
+    let talk = bench.talk;
     let own = talk.now.iter().filter(|(name, value)| talk.start.get(name) != Some(value));
     let gone = talk.start.iter().filter(|(name, _)| talk.now.get(name).is_none());
-    let mut names: Vec<&str> = own.chain(gone).map(|(name, _)| name).collect();
-    names.extend(changed().flat_map(|touched| touched.all_names()));
-    names.sort_unstable();
-    names.dedup();
-    let back = |name: &str| {
+    let changed = talk.touched.all_names().chain(earlier.all_names());
+    own.chain(gone).map(|(name, _)| name).chain(changed).map(str::to_owned).collect()
+}
+
+/// What puts each of them back.
+fn each(bench: Bench<'_>, names: &BTreeSet<String>) -> Result<Vec<(Step, String)>, Error> {
+    let back = |name: &String| {
         let name = if name == idle::OWN { idle::NAME } else { name };
         let (step, text) = reset(name, "RESET", false, bench)?;
         Ok((step, text.unwrap_or_else(|| format!("RESET {}", name_sql(name)))))
     };
-    names.into_iter().map(back).collect()
+    names.iter().map(back).collect()
 }
 
 impl Exchange<'_> {
@@ -143,7 +156,10 @@ impl Exchange<'_> {
             self.send_frame(header, Due::Execute(Some(step)));
             return Ok(Went::Next);
         }
-        let each = match each(bench(self.talk, &self.relay, None), &[]) {
+        let bench = bench(self.talk, &self.relay, None);
+        let earlier = Touched::default();
+        let known = check_known(bench, &earlier);
+        let each = match known.and_then(|()| each(bench, &names(bench, &earlier))) {
             Ok(each) => each,
             Err(error) => return Ok(self.refuse_in_batch(header, error)),
         };

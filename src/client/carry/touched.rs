@@ -1,6 +1,7 @@
 //! Settings that a session's statements may have changed: noted when a statement has succeeded, and
 //! read back from the server at the end of the transaction, whatever the transaction made of them.
 
+use std::collections::BTreeSet;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -17,13 +18,13 @@ use crate::server::{Question, Settings};
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Touched {
     /// In lower case.
-    pub names: Vec<String>,
+    pub names: BTreeSet<String>,
     /// Some whose names nobody could read from a text: all that the server knows are asked for.
     pub unknown: bool,
     /// Values that may be names of such as no module has defined: those the server does not list.
     pub guessed: Vec<String>,
     /// Those of `names` that were only reset to the server's own value.
-    pub reset: Vec<String>,
+    pub reset: BTreeSet<String>,
     /// Some that go back with the transaction.
     pub passing: Vec<String>,
 }
@@ -34,7 +35,7 @@ impl Touched {
     }
 
     pub fn contains(&self, name: &str) -> bool {
-        self.names.iter().any(|known| known == name)
+        self.names.contains(name)
     }
 
     /// Takes in what another has.
@@ -56,17 +57,17 @@ impl Touched {
 
     pub fn add(&mut self, name: &str) {
         if !self.contains(name) {
-            self.names.push(name.to_owned());
+            self.names.insert(name.to_owned());
         }
-        self.reset.retain(|known| known != name);
+        self.reset.remove(name);
     }
 
     /// It goes back to the server's own value. A custom one is there from then on, and empty.
     pub fn resets(&mut self, name: &str) {
-        let known = self.contains(name) && !self.reset.iter().any(|own| own == name);
+        let known = self.contains(name) && !self.reset.contains(name);
         self.add(name);
         if !known && name != STRINGS && !name.contains('.') {
-            self.reset.push(name.to_owned());
+            self.reset.insert(name.to_owned());
         }
     }
 
@@ -80,6 +81,55 @@ impl Touched {
     /// All that can be named, also what goes back with the transaction.
     pub fn all_names(&self) -> impl Iterator<Item = &str> {
         self.names.iter().chain(&self.passing).map(String::as_str)
+    }
+}
+
+/// The touched settings of a session. It nearly always has none, and then no room for them.
+#[derive(Debug, Default)]
+pub struct Noted(Option<Box<Touched>>);
+
+impl Noted {
+    pub fn get(&self) -> Option<&Touched> {
+        self.0.as_deref()
+    }
+
+    #[inline]
+    pub fn is_empty(&self) -> bool {
+        self.get().is_none_or(Touched::is_empty)
+    }
+
+    /// In lower case.
+    pub fn names(&self) -> &BTreeSet<String> {
+        const NONE: &BTreeSet<String> = &BTreeSet::new();
+        self.get().map_or(NONE, |touched| &touched.names)
+    }
+
+    /// Whether there are some whose names nobody could read.
+    pub fn is_unknown(&self) -> bool {
+        self.get().is_some_and(|touched| touched.unknown)
+    }
+
+    /// All that can be named, also what goes back with the transaction.
+    pub fn all_names(&self) -> impl Iterator<Item = &str> {
+        self.get().into_iter().flat_map(Touched::all_names)
+    }
+
+    pub fn contains(&self, name: &str) -> bool {
+        self.get().is_some_and(|touched| touched.contains(name))
+    }
+
+    pub fn add(&mut self, name: &str) {
+        self.0.get_or_insert_default().add(name);
+    }
+
+    pub fn extend(&mut self, other: &Touched) {
+        if *other != Touched::default() {
+            self.0.get_or_insert_default().extend(other);
+        }
+    }
+
+    pub fn take(&mut self) -> Touched {
+        self.0.take().map(|touched| *touched).unwrap_or_default()
     }
 }
 
@@ -107,12 +157,29 @@ impl Talk {
 
     /// Whether one more setting, of so many bytes, may be carried.
     pub fn has_room(&self, name: &str, bytes: usize) -> bool {
-        let fresh = self.touched.names.iter().filter(|it| self.now.get(it).is_none()).count();
         let known = self.now.get(name).is_some() || self.touched.contains(name);
-        let count = self.now.count() + fresh + usize::from(!known);
+        let count = self.now.count() + self.fresh(self.touched.names()) + usize::from(!known);
         // PostgreSQL itself cuts or checks the values of its own settings.
         let bytes = if name.contains('.') { name.len() + bytes } else { 0 };
         count <= SETTINGS_MAX && self.now.bytes() + bytes <= SETTINGS_BYTES_MAX
+    }
+
+    /// Whether all of these may be carried.
+    pub fn has_room_for(&self, names: &BTreeSet<String>) -> bool {
+        let fresh = self.fresh(names) + self.fresh(self.touched.names());
+        let both = names.intersection(self.touched.names());
+        let both = both.filter(|name| self.now.get(name).is_none()).count();
+        self.now.count() + fresh - both <= SETTINGS_MAX
+    }
+
+    /// How many of these the session does not have. Both lists are in order.
+    fn fresh(&self, names: &BTreeSet<String>) -> usize {
+        let mut now = self.now.iter().map(|(name, _)| name).peekable();
+        let is_fresh = |name: &&String| {
+            while now.next_if(|known| *known < name.as_str()).is_some() {}
+            now.peek() != Some(&name.as_str())
+        };
+        names.iter().filter(is_fresh).count()
     }
 
     /// The server told the client of values that are not the session's: something that cannot be
@@ -143,7 +210,8 @@ impl Talk {
     /// Asks the server what the touched settings are now, so that they can follow the session.
     pub async fn read_back(&mut self, lease: &mut Lease, limit: Duration) -> Result<(), Error> {
         let bound = lease.bound().ok_or(Error::StateLost)?;
-        let Touched { names, unknown, guessed, reset, .. } = std::mem::take(&mut self.touched);
+        let Touched { names, unknown, guessed, reset, .. } = self.touched.take();
+        let names = Vec::from_iter(names);
         let question = Question { names: &names, all: unknown, guessed: &guessed };
         let values = bound.read_back(question, limit).await.map_err(|error| {
             tracing::warn!(tenant = %self.tenant.id, %error, "could not read settings back");

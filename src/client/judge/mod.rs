@@ -4,7 +4,7 @@
 pub(super) mod verdict;
 
 use std::cell::{Cell, RefCell};
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::ops::Range;
 use std::rc::Rc;
 
@@ -15,12 +15,13 @@ use crate::client::carry::carried;
 use crate::client::carry::resets::{self, Company};
 use crate::client::carry::{Touched, caps, decides_reading, idle};
 use crate::client::due::{Effect, Executes, Step};
-use crate::client::prepared::{self, Known, Need, Needs};
+use crate::client::prepared::{Known, Need, Needs};
 use crate::client::refuse;
 use crate::client::talk::Talk;
 use crate::error::Error;
 use crate::guard::{
-    self, Command, Denial, Denials, Part, ReadOptions, Reading, SetValue, Suspicion, Touch,
+    self, Command, Denial, Denials, Part, ReadOptions, Reading, STATEMENTS_MAX, SetValue,
+    Suspicion, Touch,
 };
 use crate::isolation::{Isolation, quote, set_sql};
 use crate::server::Statement;
@@ -52,6 +53,12 @@ pub struct Plan {
     met: HashSet<Rc<[u8]>, RandomState>,
     /// How many statements it prepares, up to here, and of how many bytes.
     prepares: (usize, usize),
+    /// What its statements may change, up to here.
+    pub(super) touched: Touched,
+    /// What RESET ALL puts back, up to here, if it has one.
+    pub(super) to_reset: Option<BTreeSet<String>>,
+    /// RESET ALL is the statement before.
+    pub(super) just_reset: bool,
     /// Rules of level guard that would have refused it, were they not only reported.
     pub would_refuse: Denials,
 }
@@ -69,6 +76,31 @@ impl Plan {
             self.needs.names.push((name.clone(), need));
         }
         Ok(name)
+    }
+
+    /// Takes in what one more statement comes to.
+    fn add(&mut self, step: Step, talk: &Talk) -> Result<(), Error> {
+        let before = self.touched.names.len();
+        self.touched.extend(&step.touched);
+        // Each of them alone may have found room.
+        if self.touched.names.len() > before && !talk.has_room_for(&self.touched.names) {
+            return Err(carried::too_many());
+        }
+        if let Some(names) = &mut self.to_reset {
+            names.extend(step.touched.all_names().map(str::to_owned));
+        }
+        self.steps.push(step);
+        self.check_count(0)
+    }
+
+    /// Refuses so many more statements, if they are too many.
+    pub(super) fn check_count(&self, more: usize) -> Result<(), Error> {
+        if self.steps.len() + more <= STATEMENTS_MAX {
+            return Ok(());
+        }
+        let what = format!("RESET ALL that comes to more than {STATEMENTS_MAX} statements").into();
+        let hint = "Send it in a message of its own, and once.";
+        Err(Error::NotSupported { what, hint })
     }
 
     /// Whether success changes the session's own books, so that nothing may be sent behind it
@@ -116,8 +148,8 @@ pub fn judge(text: &[u8], reading: Reading, bench: Bench<'_>) -> Judged {
 
 fn plan(text: &[u8], parts: &[Part], bench: Bench<'_>) -> Result<Plan, Error> {
     let mut plan = Plan { harmless: true, ..Plan::default() };
-    let mut spliced = Vec::new();
-    let mut copied = 0;
+    let bytes_max = bench.talk.env.settings.borrow().statement_bytes;
+    let mut splice = Splice::new(text, bytes_max);
     let company = Company::of(parts);
     for part in parts {
         part.denied.iter().try_for_each(|rule| deny(rule, bench, &mut plan))?;
@@ -140,22 +172,16 @@ fn plan(text: &[u8], parts: &[Part], bench: Bench<'_>) -> Result<Plan, Error> {
             }
             other => command(other, bench, &mut plan)?,
         };
-        plan.steps.push(step);
+        plan.just_reset = matches!(part.command, Command::ResetAll);
+        plan.add(step, bench.talk)?;
         if let Some(replacement) = replacement {
-            spliced.extend_from_slice(text.get(copied..part.range.start).unwrap_or_default());
-            spliced.extend_from_slice(replacement.as_bytes());
-            copied = part.range.end;
+            splice.put(part.range.clone(), replacement.as_bytes())?;
         }
         for call in calls {
-            spliced.extend_from_slice(text.get(copied..call.start).unwrap_or_default());
-            spliced.extend_from_slice(STAND_IN);
-            copied = call.end;
+            splice.put(call, STAND_IN)?;
         }
     }
-    if copied > 0 {
-        spliced.extend_from_slice(text.get(copied..).unwrap_or_default());
-        plan.text = Some(spliced);
-    }
+    plan.text = splice.finish()?;
     for step in &mut plan.steps {
         if plan.suspicion == Suspicion::Lock && matches!(step.effect, Some(Effect::UnlockAll)) {
             // Which came first is not looked at.
@@ -163,6 +189,48 @@ fn plan(text: &[u8], parts: &[Part], bench: Bench<'_>) -> Result<Plan, Error> {
         }
     }
     Ok(plan)
+}
+
+/// A text with others in the place of its pieces. What a tenant has put into its session comes
+/// back with every RESET of it, so the length has a bound of its own.
+struct Splice<'text> {
+    text: &'text [u8],
+    out: Vec<u8>,
+    /// Up to where the text was copied.
+    copied: usize,
+    bytes_max: usize,
+}
+
+impl<'text> Splice<'text> {
+    fn new(text: &'text [u8], bytes_max: usize) -> Self {
+        Self { text, out: Vec::new(), copied: 0, bytes_max }
+    }
+
+    /// Puts something in the place of a piece, which lies behind those before it.
+    fn put(&mut self, piece: Range<usize>, instead: &[u8]) -> Result<(), Error> {
+        let between = self.text.get(self.copied..piece.start).unwrap_or_default();
+        self.copied = piece.end;
+        self.extend(between)?;
+        self.extend(instead)
+    }
+
+    fn extend(&mut self, bytes: &[u8]) -> Result<(), Error> {
+        if self.out.len() + bytes.len() > self.bytes_max {
+            return Err(Error::StatementTooLong { bytes_max: self.bytes_max });
+        }
+        self.out.extend_from_slice(bytes);
+        Ok(())
+    }
+
+    /// The whole, if it is another than the text.
+    fn finish(mut self) -> Result<Option<Vec<u8>>, Error> {
+        if self.copied == 0 {
+            return Ok(None);
+        }
+        let rest = self.text.get(self.copied..).unwrap_or_default();
+        self.extend(rest)?;
+        Ok(Some(self.out))
+    }
 }
 
 /// Where a statement calls `set_config`, if another function stands in for it.
@@ -296,9 +364,8 @@ fn prepare(name: &str, inner: Inner<'_>, bench: Bench<'_>, plan: &mut Plan) -> R
     let Inner { text, asked, runs, suspicion, alone } = inner;
     let Ran { touched, harmless, lists } = run(runs, bench, plan)?;
     plan.prepares = (plan.prepares.0 + 1, plan.prepares.1 + text.len());
-    if bench.talk.prepared.is_full(plan.prepares.0, plan.prepares.1) {
-        return Err(prepared::too_many());
-    }
+    let (count, bytes) = plan.prepares;
+    bench.talk.prepared.check_room(count, bytes)?;
     let name = plan.need(name, Need::Any, bench)?;
     // What stands behind it may execute it.
     plan.needs.all |= lists && !alone;

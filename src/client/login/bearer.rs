@@ -26,7 +26,7 @@ pub async fn prove_bearer(
     stream: &mut Stream,
     asking: Asking<'_>,
 ) -> Result<Result<Identity, Turned>, Ended> {
-    let Asking { authenticator, catalog, wishes, settings, may_try } = asking;
+    let Asking { authenticator, catalog, wishes, settings, may_try, .. } = asking;
     let mut out = Vec::new();
     backend::put_sasl(&mut out, [MECHANISM].into_iter());
     stream.write_all(&out).await?;
@@ -45,7 +45,7 @@ pub async fn prove_bearer(
         None => return malformed(),
     };
     let Some(token) = token else { return malformed() };
-    if let Err(error) = may_try() {
+    if let Err(error) = may_try(token) {
         return Ok(Err(error.into()));
     }
     let (named, now) = (&wishes.tenants, std::time::SystemTime::now());
@@ -59,7 +59,7 @@ pub async fn prove_bearer(
     stream.flush().await?;
     // RFC 7628, 3.2.3: the client answers with a separator alone, and is refused then.
     match answer(stream, 1).await? {
-        Ok(body) if body == [SEPARATOR] => Ok(Err(Turned::denied(denied))),
+        Ok(body) if body == [SEPARATOR] => Ok(Err(Turned::denied(denied).showing(token))),
         Ok(_) => malformed(),
         Err(error) => Ok(Err(error.into())),
     }

@@ -2,6 +2,7 @@
 //! client gave, the settings it wants to start with.
 
 mod bearer;
+mod papers;
 mod scram;
 
 use std::io;
@@ -9,8 +10,9 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::time::Sleep;
 
-use crate::auth::{Authenticator, Denied, Identity};
+use crate::auth::{self, Authenticator, Denied, Identity};
 use crate::catalog::{Catalog, Tenant, TenantName};
 use crate::client::carry::{caps, carried, idle};
 use crate::client::refuse;
@@ -24,6 +26,7 @@ use crate::wire::backend;
 use crate::wire::startup::Startup;
 
 pub use bearer::prove_bearer;
+pub use papers::Papers;
 pub use scram::{Proven, prove_scram};
 
 /// What the start-up packet asks for, apart from proof.
@@ -187,6 +190,8 @@ fn words(text: &str) -> Vec<String> {
 pub struct Turned {
     pub error: Error,
     pub reason: String,
+    /// What it showed, proved or not: a token's id, a token's issuer.
+    pub credential: Option<String>,
 }
 
 impl Turned {
@@ -197,16 +202,24 @@ impl Turned {
             Denied::CannotTell(_) => Error::CatalogUnavailable,
             _ => Error::AuthenticationFailed,
         };
-        Self { error, reason: denied.to_string() }
+        Self { error, reason: denied.to_string(), credential: None }
+    }
+
+    /// The same, with what the client showed.
+    pub fn showing(self, password: &[u8]) -> Self {
+        Self { credential: auth::shown(password), ..self }
     }
 }
 
 impl From<Error> for Turned {
     fn from(error: Error) -> Self {
         let reason = error.message().into_owned();
-        Self { error, reason }
+        Self { error, reason, credential: None }
     }
 }
+
+/// Asks whether a token may be tried.
+pub type MayTry<'asking> = dyn Fn(&[u8]) -> Result<(), Error> + 'asking;
 
 /// What a client is asked with.
 #[derive(Clone, Copy)]
@@ -215,8 +228,12 @@ pub struct Asking<'asking> {
     pub catalog: &'asking Catalog,
     pub wishes: &'asking Wishes,
     pub settings: &'asking ClientSettings,
-    /// Whether the client may try what it has sent; asked right before it is looked at.
-    pub may_try: &'asking dyn Fn() -> Result<(), Error>,
+    /// Whether the client may try what it has sent, which may be a token; asked right before it is
+    /// looked at.
+    pub may_try: &'asking MayTry<'asking>,
+    /// What to wait for behind a look-up whose time would tell whether somebody is there: those
+    /// who need none wait as long as the others.
+    pub in_step: &'asking dyn Fn() -> Sleep,
 }
 
 /// Asks for the password and proves whose it is. The same text and the same steps for every kind
@@ -225,7 +242,7 @@ pub async fn authenticate(
     stream: &mut Stream,
     asking: Asking<'_>,
 ) -> Result<Result<Identity, Turned>, Ended> {
-    let Asking { authenticator, catalog, wishes, settings, may_try } = asking;
+    let Asking { authenticator, catalog, wishes, settings, may_try, .. } = asking;
     let mut out = Vec::new();
     backend::put_cleartext_request(&mut out);
     stream.write_all(&out).await?;
@@ -234,12 +251,12 @@ pub async fn authenticate(
         Ok(password) => password,
         Err(error) => return Ok(Err(error.into())),
     };
-    if let Err(error) = may_try() {
+    if let Err(error) = may_try(&password) {
         return Ok(Err(error.into()));
     }
     let (named, now) = (&wishes.tenants, SystemTime::now());
     let proof = authenticator.authenticate(catalog, &password, named, now).await;
-    Ok(proof.map_err(Turned::denied))
+    Ok(proof.map_err(|denied| Turned::denied(denied).showing(&password)))
 }
 
 /// Reads a password, which ends with a zero and has none in it.

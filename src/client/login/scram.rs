@@ -37,7 +37,7 @@ pub async fn prove_scram(
     asking: Asking<'_>,
     binding: Binding<'_>,
 ) -> Result<Result<Proven, Turned>, Ended> {
-    let Asking { authenticator, catalog, wishes, may_try, .. } = asking;
+    let Asking { authenticator, catalog, wishes, may_try, in_step, .. } = asking;
     let mechanisms = offered(binding);
     let names = mechanisms.iter().map(|mechanism| mechanism.name());
     put(stream, |out| backend::put_sasl(out, names)).await?;
@@ -52,10 +52,11 @@ pub async fn prove_scram(
         return Ok(Err(Error::Protocol { what }.into()));
     };
     // Before anything of a verifier is told, too.
-    if let Err(error) = may_try() {
+    if let Err(error) = may_try(b"") {
         return Ok(Err(error.into()));
     }
-    let fresh = catalog.with_in_step(&keys(wishes)).await;
+    let fresh = catalog.with(&keys(wishes)).await;
+    in_step().await;
     let (fresh, cannot_tell) = match fresh {
         Ok(fresh) => (fresh, None),
         Err(cannot_tell) => (None, Some(cannot_tell)),
@@ -79,7 +80,7 @@ pub async fn prove_scram(
         Ok(last) => last,
         Err(error) => return Ok(Err(error.into())),
     };
-    if let Err(error) = may_try() {
+    if let Err(error) = may_try(b"") {
         return Ok(Err(error.into()));
     }
     let verdict = match exchange.finish(&last) {

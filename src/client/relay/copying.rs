@@ -39,14 +39,12 @@ impl Exchange<'_> {
     /// The copy's end (CopyDone or CopyFail) is on its way, or what looks like one.
     pub(in crate::client) fn send_copy_end(&mut self) {
         self.relay.copy_in = false;
-        if !self.relay.due.is_empty() {
-            self.relay.due.push(Due::CopyEnd);
-        }
+        self.relay.due.push_copy_end();
     }
 
     /// A Sync among copy data: answered only if the copy has failed before the server reads it.
     pub(in crate::client) fn send_copy_sync(&mut self) {
-        self.relay.due.push(Due::CopySync);
+        self.relay.due.push_copy_sync();
         self.relay.doubts = true;
     }
 

@@ -18,6 +18,7 @@ use crate::client::due::Queue;
 use crate::client::prepared::Known;
 use crate::client::relay::budget::{Free, Term};
 use crate::client::relay::stand_in::Trial;
+use crate::client::session::FAREWELL_BYTES_MAX;
 use crate::client::session::pin::Left;
 use crate::client::session::timer::Timer;
 use crate::client::talk::Talk;
@@ -205,6 +206,12 @@ impl Relays {
 }
 
 impl Relay {
+    /// Whether something waits for answers. While the server reads copy data, or skips up to a
+    /// Sync, what it waits for is the client's to send.
+    pub fn is_barred(&self) -> bool {
+        self.barrier && !self.copy_in && !self.skipping
+    }
+
     /// A Sync went out: the batch is closed.
     pub fn end_batch(&mut self) {
         self.batch_open = false;
@@ -355,14 +362,17 @@ impl Exchange<'_> {
     }
 
     fn fill_from_client(&mut self, cx: &mut Context<'_>) -> Result<bool, Ended> {
-        let waits = self.relay.to_server > 0 || self.relay.goodbye || self.relay.hung_up;
-        let Some(bound) = self.lease.bound() else { return Err(Ended::ServerGone) };
-        let full = bound.connection().output.len() > WAITING_BYTES_MAX;
-        // While something holds the client back, one buffer of what it sends ahead is enough; it
-        // is read at all to notice when the client hangs up.
-        let ahead = !self.relay.starved && self.client.input.len() > WAITING_BYTES_MAX;
-        if waits || full || ahead {
+        if self.relay.goodbye || self.relay.hung_up {
             return Ok(false);
+        }
+        if self.is_client_unread()? {
+            if !self.client.has_ended() {
+                return Ok(false);
+            }
+            // The rest decides whether it said goodbye.
+            if self.client.input.len() > FAREWELL_BYTES_MAX {
+                return Err(Ended::ClientGone);
+            }
         }
         match self.client.poll_fill(cx) {
             Poll::Pending => Ok(false),
@@ -377,6 +387,24 @@ impl Exchange<'_> {
             }
             Poll::Ready(Ok(_) | Err(_)) => Err(Ended::ClientGone),
         }
+    }
+
+    /// Whether there is enough of what the client sends ahead: one buffer, while something holds it
+    /// back.
+    fn is_client_unread(&mut self) -> Result<bool, Ended> {
+        let Some(bound) = self.lease.bound() else { return Err(Ended::ServerGone) };
+        let full = bound.connection().output.len() > WAITING_BYTES_MAX;
+        let ahead = !self.relay.starved && self.client.input.len() > WAITING_BYTES_MAX;
+        Ok(self.relay.to_server > 0 || full || ahead)
+    }
+
+    /// Whether a client that is not read has hung up: who has must not keep its server for as long
+    /// as it takes to come to the end of what it sent.
+    fn notices_end(&mut self, cx: &mut Context<'_>) -> bool {
+        let listens = !(self.relay.goodbye || self.relay.hung_up || self.client.has_ended());
+        listens
+            && matches!(self.is_client_unread(), Ok(true))
+            && self.client.poll_ended(cx).is_ready()
     }
 
     /// Whether the lease may end: everything answered and handed on, no transaction, no cancel on
@@ -415,6 +443,10 @@ impl Exchange<'_> {
         }
         if self.is_abandoned() {
             return Poll::Ready(Ended::ClientGone);
+        }
+        if self.notices_end(cx) {
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
         }
         let relay = &self.relay;
         let begun = relay.client_left + relay.client_drop > 0 || !self.client.input.is_empty();

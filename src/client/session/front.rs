@@ -1,7 +1,6 @@
 //! A session between two transactions: read until there is a request that needs a server. What
 //! needs none (an empty batch, a refusal, goodbye) is dealt with here.
 
-use std::future::poll_fn;
 use std::task::{Context, Poll};
 use std::time::Instant;
 
@@ -9,6 +8,7 @@ use crate::client::forward::control;
 use crate::client::judge::{Bench, Judged, judge};
 use crate::client::prepared::key;
 use crate::client::refuse;
+use crate::client::session::life::Job;
 use crate::client::session::{End, Patience, Session};
 use crate::error::{Budget, Ending, Error, Severity};
 use crate::guard::Reading;
@@ -52,16 +52,18 @@ pub(in crate::client) enum Look {
 
 impl Session {
     /// Waits for a request.
-    pub(in crate::client) async fn next_request(&mut self) -> Front {
-        let mut stalled_since = None;
-        poll_fn(|cx| self.poll_request(cx, &mut stalled_since)).await
+    #[inline]
+    pub(super) fn poll_job(&mut self, cx: &mut Context<'_>) -> Poll<Job> {
+        self.poll_request(cx).map(|front| match front {
+            Front::Request(request) => Job::Serve(request),
+            Front::Act(header) => Job::Act(header),
+            Front::Gone => Job::Close(End::ClientGone),
+            Front::ServerGone => Job::Close(End::ServerEnded),
+            Front::End(error) => Job::Close(End::Told(error)),
+        })
     }
 
-    fn poll_request(
-        &mut self,
-        cx: &mut Context<'_>,
-        stalled_since: &mut Option<Instant>,
-    ) -> Poll<Front> {
+    fn poll_request(&mut self, cx: &mut Context<'_>) -> Poll<Front> {
         loop {
             self.adopt_news();
             let lost = self.lost_tenant();
@@ -77,12 +79,12 @@ impl Session {
             }
             if self.client.output.len() > WAITING_BYTES_MAX {
                 // Whoever does not read its answers is not asked for more questions.
-                match self.poll_send(cx, stalled_since) {
+                match self.poll_send(cx) {
                     Poll::Ready(Ok(())) => {}
                     Poll::Ready(Err(_)) => return Poll::Ready(Front::Gone),
                     Poll::Pending => {
                         self.talk.shared.wake_with(cx);
-                        return self.poll_stall(cx, stalled_since);
+                        return self.poll_stall(cx);
                     }
                 }
             }
@@ -96,49 +98,47 @@ impl Session {
                 Look::Done => continue,
                 Look::More => {}
             }
-            if !self.client.is_sent() && self.poll_send(cx, stalled_since).is_ready_err() {
+            if !self.client.is_sent() && self.poll_send(cx).is_ready_err() {
                 return Poll::Ready(Front::Gone);
             }
             match self.client.poll_fill(cx) {
-                Poll::Ready(Ok(1..)) => *stalled_since = None,
+                Poll::Ready(Ok(1..)) => self.stalled_since = None,
                 Poll::Ready(Ok(_) | Err(_)) => return Poll::Ready(Front::Gone),
                 Poll::Pending => {
                     self.talk.shared.wake_with(cx);
-                    return self.poll_stall(cx, stalled_since);
+                    return self.poll_stall(cx);
                 }
             }
         }
     }
 
     /// Sends what waits; whoever takes some of it has not stalled.
-    fn poll_send(
-        &mut self,
-        cx: &mut Context<'_>,
-        stalled_since: &mut Option<Instant>,
-    ) -> Poll<std::io::Result<()>> {
+    fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
         let before = self.client.transmitted;
         let sent = self.client.poll_send(cx);
-        if self.client.transmitted > before {
-            *stalled_since = None;
+        let stalled = self.client.transmitted > before && self.stalled_since.take().is_some();
+        if stalled && self.pinned.is_none() {
+            // Every greeting waits a moment, until the runtime knows that its socket takes it.
+            self.timer.let_go();
+            self.client.rest();
         }
         sent
     }
 
     /// An idle client may be silent for as long as its tenant's limit lets it, but not for long in
     /// the middle of a message.
-    fn poll_stall(
-        &mut self,
-        cx: &mut Context<'_>,
-        stalled_since: &mut Option<Instant>,
-    ) -> Poll<Front> {
+    fn poll_stall(&mut self, cx: &mut Context<'_>) -> Poll<Front> {
         let idle = self.client.input.is_empty() && self.client.is_sent() && self.dropping == 0;
         let own = self.talk.limits().client_idle;
         let limit = match idle {
             true => [own, self.talk.idle].into_iter().flatten().min(),
             false => Some(self.talk.env.settings.borrow().stall_timeout),
         };
-        let Some(limit) = limit else { return Poll::Pending };
-        let since = *stalled_since.get_or_insert_with(Instant::now);
+        let Some(limit) = limit else {
+            self.timer.let_go_if_over();
+            return Poll::Pending;
+        };
+        let since = *self.stalled_since.get_or_insert_with(Instant::now);
         self.timer.poll_until(since + limit, &self.talk.env.clock, cx).map(|()| {
             Front::End(match idle {
                 true if own == Some(limit) => {

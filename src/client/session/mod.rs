@@ -1,8 +1,10 @@
-//! [`Session`]: the life of a client that is logged in. [`Session::run`] is its story; the life of
-//! one request is [`Session::serve`].
+//! [`Session`]: the life of a client that is logged in. [`Life`] is its story; the life of one
+//! request is [`Session::serve`].
 
 mod admit;
 pub(super) mod front;
+mod greeting;
+mod life;
 pub(super) mod pin;
 pub(super) mod sender;
 pub(super) mod settle;
@@ -20,13 +22,14 @@ use crate::budget::{ClientSlot, Permit};
 use crate::catalog::{Pooling, Tenant};
 use crate::client::act::Acting;
 use crate::client::carry::carried::is_owned;
-use crate::client::carry::{Touched, idle, without};
-use crate::client::login::{Arrival, Wishes};
+use crate::client::carry::{Noted, idle, without};
+use crate::client::login::{Arrival, Papers};
 use crate::client::prepared::Prepared;
 use crate::client::registry::Entry;
 use crate::client::relay::{Exchange, Relay};
 pub use crate::client::session::admit::Patience;
-use crate::client::session::front::{Front, Request};
+use crate::client::session::front::Request;
+pub use crate::client::session::life::{Life, Workplaces};
 use crate::client::session::settle::Unsettled;
 use crate::client::session::timer::Timer;
 use crate::client::session::wanted::{refused, want};
@@ -60,11 +63,10 @@ pub struct Session {
     /// The server the session keeps while it is idle: see `pin.rs`.
     pub(super) pinned: Option<Box<Lease>>,
     pub(super) entry: Entry,
-    /// What it asked for; of no use once it is welcome.
-    wishes: Option<Box<Wishes>>,
+    papers: Rc<Papers>,
     slot: ClientSlot,
-    /// From then on its credential opens nothing any more.
-    pub(super) expires_at: Option<SystemTime>,
+    /// Since when the client, between two requests, has neither said nor taken anything.
+    stalled_since: Option<Instant>,
 }
 
 /// How a session ended.
@@ -76,23 +78,32 @@ pub enum End {
 }
 
 impl Session {
-    /// Takes over a client that a door let in.
-    pub fn new(arrival: Arrival, peer: Peer, env: &Rc<Env>) -> std::io::Result<Box<Self>> {
+    /// Takes over a client that a door let in. `file` gives back what others may have already.
+    ///
+    /// # Errors
+    ///
+    /// Its socket cannot be registered with this thread's runtime.
+    pub fn new(
+        arrival: Arrival,
+        peer: Peer,
+        env: &Rc<Env>,
+        file: impl FnOnce(Papers) -> Rc<Papers>,
+    ) -> std::io::Result<Box<Self>> {
         let Arrival { mut stream, identity, account, slot, wishes, entry } = arrival;
-        let expires_at = identity.expires_at;
-        let tenant = identity.tenant.clone();
         stream.attach()?;
+        let papers = file(Papers::new(identity, wishes));
+        let tenant = papers.identity.tenant.clone();
         let talk = Talk {
             id: entry.session,
-            act: Acting::of(&identity, &account, peer),
+            act: Acting::of(&papers, &account, peer),
+            prepared: Prepared::new(env.no_name.clone(), account.clone()),
             account,
             start: Rc::default(),
             now: Rc::default(),
             idle: None,
             in_doubt: false,
-            touched: Touched::default(),
+            touched: Noted::default(),
             told: false,
-            prepared: Prepared::default(),
             audience: 0,
             pin: None,
             locked: false,
@@ -117,9 +128,9 @@ impl Session {
             pool: env.pools.of(&tenant),
             pinned: None,
             entry,
-            wishes: Some(Box::new(wishes)),
+            papers,
             slot,
-            expires_at,
+            stalled_since: None,
         }))
     }
 
@@ -128,38 +139,24 @@ impl Session {
         self.talk.shared.clone()
     }
 
-    /// From the welcome to the end. Boxed, so that the session is not held twice: as what the task
-    /// was given and as what it works on.
-    pub async fn run(mut self: Box<Self>) -> End {
-        let end = match Box::pin(self.welcome()).await {
-            Ok(()) => self.requests().await,
-            Err(error) => End::Told(error),
-        };
-        Box::pin(self.close(end)).await
+    /// What it showed and asked for at its login.
+    pub fn papers(&self) -> Rc<Papers> {
+        self.papers.clone()
     }
 
-    async fn requests(&mut self) -> End {
-        loop {
-            match self.next_request().await {
-                Front::Request(mut request) => {
-                    if let Err(end) = self.serve(&mut request).await {
-                        return end;
-                    }
-                }
-                Front::Act(header) => {
-                    self.talk.patience = Patience::default();
-                    Box::pin(self.act(header)).await;
-                }
-                Front::Gone => return End::ClientGone,
-                Front::ServerGone => return End::ServerEnded,
-                Front::End(error) => return End::Told(error),
-            }
-        }
+    /// From the welcome to the end.
+    pub fn run(self: Box<Self>) -> Life {
+        Life::begin(self)
+    }
+
+    /// From then on its credential opens nothing any more.
+    pub(super) fn expires_at(&self) -> Option<SystemTime> {
+        self.papers.identity.expires_at
     }
 
     /// The life of a request, or of all requests up to the end of their transaction.
     async fn serve(&mut self, request: &mut Request) -> Result<(), End> {
-        if self.expires_at.is_some_and(|end| end <= SystemTime::now()) {
+        if self.expires_at().is_some_and(|end| end <= SystemTime::now()) {
             return Err(End::Told(Error::Ended(Ending::CredentialExpired)));
         }
         // A cancel is for the request that it finds waiting, never for a later one.
@@ -400,34 +397,23 @@ impl Session {
     /// Start-up settings are tried on a server before the client is told that it is in; what the
     /// server reports is remembered for the next client with the same wishes.
     async fn welcome(&mut self) -> Result<(), Error> {
-        let Some(wishes) = self.wishes.take() else { return Err(Error::Internal) };
-        let Wishes { user, settings: mut start, .. } = *wishes;
-        let application_name = start.get("application_name").map(str::to_owned);
-        let mut key = start.clone();
+        let papers = self.papers.clone();
+        let mut start = papers.settings.clone();
+        let application_name = papers.settings.get("application_name");
+        let mut key = (*start).clone();
         key.remove("application_name");
         // A session that has its server for life asks that one.
         let whole = self.talk.tenant.pooling == Pooling::Session;
         let greeting = match self.pool.greeting(&key).filter(|_| !whole) {
             Some(greeting) => greeting,
             None => {
-                self.talk.now = Rc::new(start.clone());
+                self.talk.now = start.clone();
                 let mut lease = self.first_lease().await?;
                 if whole {
                     self.renew(&mut lease).await?;
                 }
                 let bound = lease.bound().ok_or(Error::ServerLost)?;
-                let mut greeting = bound.facts().greeting.clone();
-                // The application's name is this client's alone.
-                let context = &self.talk.tenant.context;
-                let own = |name: &str| self.talk.act.is_some() && context.owns(name);
-                let common =
-                    |(name, _): &&(String, String)| name != "application_name" && !own(name);
-                for (name, value) in bound.reported.iter().filter(common) {
-                    match greeting.iter_mut().find(|(key, _)| key == name) {
-                        Some(entry) => entry.1 = value.clone(),
-                        None => greeting.push((name.clone(), value.clone())),
-                    }
-                }
+                let greeting = greeting::of_server(bound);
                 if whole {
                     self.keep_for_life(lease);
                     Rc::new(greeting)
@@ -437,24 +423,22 @@ impl Session {
                 }
             }
         };
-        if let Some(name) = &application_name {
-            *self.talk.shared.application_name.borrow_mut() = name.clone();
-            if name.is_empty() {
-                start.remove("application_name");
-            }
+        if application_name == Some("") {
+            Rc::make_mut(&mut start).remove("application_name");
         }
         let (tenant, moved) = (&self.talk.tenant, self.talk.audience > 0);
         let owned = |name: &str| moved && name != idle::OWN && is_owned(name, tenant);
-        self.talk.start = without(&Rc::new(start), owned);
+        self.talk.start = without(&start, owned);
         self.talk.now = self.talk.start.clone();
         self.talk.idle = idle::limit(&self.talk.now);
+        let greeting = self.talk.greeting_with_context(greeting);
         self.talk.greeting = greeting.clone();
         let out = &mut self.client.output;
         backend::put_authentication_ok(out);
         for (name, value) in greeting.iter() {
             let value = match name.as_str() {
-                "session_authorization" => user.as_str(),
-                "application_name" => application_name.as_deref().unwrap_or(value),
+                "session_authorization" => &papers.user,
+                "application_name" => application_name.unwrap_or(value),
                 "role" => continue,
                 "search_path" if self.talk.tenant.context.owns(name) => continue,
                 _ => value,
@@ -463,8 +447,6 @@ impl Session {
         }
         backend::put_backend_key(out, self.entry.pid, &self.entry.secret());
         backend::put_ready(out, b'I');
-        // Nothing as long comes again soon: what the kernel does not take now waits in its place.
-        poll_fn(|cx| self.client.poll_send_last(cx)).await;
         Ok(())
     }
 
@@ -512,8 +494,8 @@ impl Session {
 }
 
 /// Waits for something while the client may cancel or hang up and the session may have to end:
-/// nothing of the request has run yet. Not while a server is being bound: that is short, and a
-/// server left in the middle of it would have to be closed.
+/// nothing of the request has run yet. Not while a server is being bound, unless it must end now:
+/// that is short, and a server left in the middle of it would have to be closed.
 async fn attended<T>(
     talk: &Talk,
     client: &mut Connection,
@@ -525,6 +507,9 @@ async fn attended<T>(
             return Poll::Ready(done.map_err(Err));
         }
         shared.wake_with(cx);
+        if let Some(error) = shared.must_end() {
+            return Poll::Ready(Err(Ok(End::Told(error))));
+        }
         if shared.binding.get() {
             return Poll::Pending;
         }
@@ -540,7 +525,15 @@ async fn attended<T>(
         if let Some(error) = shared.ending.borrow().as_deref().cloned() {
             return Poll::Ready(Err(Ok(End::Told(error))));
         }
-        while client.input.len() < AHEAD_BYTES_MAX {
+        loop {
+            let full = client.input.len() >= AHEAD_BYTES_MAX;
+            if full && client.poll_ended(cx).is_pending() {
+                break;
+            }
+            // The rest decides whether it said goodbye.
+            if full && client.input.len() > FAREWELL_BYTES_MAX {
+                return Poll::Ready(Err(Ok(End::ClientGone)));
+            }
             match client.poll_fill(cx) {
                 Poll::Ready(Ok(1..)) => {}
                 Poll::Ready(Ok(0)) if client.ends_in_goodbye() => break,
@@ -550,12 +543,18 @@ async fn attended<T>(
         }
         Poll::Pending
     });
-    waiting.await
+    let done = waiting.await;
+    client.unwatch();
+    done
 }
 
 /// While a session waits for a server, this much of what its client sends ahead is read, to notice
 /// when it hangs up.
 pub(super) const AHEAD_BYTES_MAX: usize = 64 * 1024;
+
+/// Of a client that has hung up, this much is read to see whether it said goodbye: more than
+/// sockets hold.
+pub(super) const FAREWELL_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 /// What comes of `work`, or nothing if the tenant is paused or changes first. Not while a server is
 /// being bound.

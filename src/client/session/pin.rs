@@ -310,7 +310,7 @@ impl Session {
         let Some(lease) = &self.pinned else { return Poll::Pending };
         let idle = self.talk.limits().pin_idle.map(|limit| (lease.since() + limit, Some(limit)));
         let shown = self.talk.act.as_ref().and_then(|act| act.expires_at());
-        let expires = self.expires_at.into_iter().chain(shown).min().map(|at| {
+        let expires = self.expires_at().into_iter().chain(shown).min().map(|at| {
             let rest = at.duration_since(SystemTime::now()).unwrap_or(Duration::ZERO);
             (Instant::now() + rest, None)
         });

@@ -29,6 +29,7 @@ impl Session {
         let (dismiss, left) = (relay.dismiss, std::mem::take(&mut relay.left));
         self.talk.env.relays.put_back(relay);
         self.talk.in_doubt = false;
+        self.client.unwatch();
         let shared = &self.talk.shared;
         *shared.server.borrow_mut() = None;
         shared.busy.set(false);

@@ -16,19 +16,15 @@ pub use crate::gate::act::moves::Moves;
 use crate::catalog::{Holds, Scope, Tenant, TenantState};
 use crate::console::{Act, Done, Fault, Target, Wait};
 use crate::gate::desk::{Desk, Stop};
-use crate::gate::errand::{self, Errand, KILL_WAIT};
 use crate::gate::holds::{look_up, resolve};
-use crate::gate::worker::{Order, Worker};
+use crate::gate::worker::{self, Errand, KILL_WAIT, Order, Worker};
 
 impl Desk {
     /// Carries an order out and answers. `Some` if the process is to end now.
     pub async fn act(&self, act: Act, reply: oneshot::Sender<Done>) -> Option<Stop> {
         look_up(&act, &self.common).await;
         let done = match act {
-            Act::Reload => self.reload().await.map(|fixed| match fixed.is_empty() {
-                true => Vec::new(),
-                false => vec![format!("only a restart applies: {}", fixed.join(", "))],
-            }),
+            Act::Reload => self.reload().await.map(|fixed| self.notices(&fixed)),
             Act::Pause(target) => return self.pause(&target, reply),
             Act::Kill(target) => return self.kill(&target, reply),
             Act::KillClient(id) => return self.kill_client(id, reply),
@@ -50,6 +46,19 @@ impl Desk {
         // The one who asked may have hung up, here and below.
         let _ = reply.send(done);
         None
+    }
+
+    /// What a reload could not do.
+    fn notices(&self, fixed: &[String]) -> Vec<String> {
+        let mut notices = Vec::new();
+        if !fixed.is_empty() {
+            notices.push(format!("only a restart applies: {}", fixed.join(", ")));
+        }
+        if self.table.as_ref().is_some_and(|table| !table.state.figures().connected) {
+            let notice = "the catalog's tables are away: they are read when they are back";
+            notices.push(notice.to_owned());
+        }
+        notices
     }
 
     fn scope(&self, target: &Target) -> Result<Scope, Fault> {
@@ -77,7 +86,7 @@ impl Desk {
                 self.replace_holds(|holds| holds.paused.add(&scope));
                 let held = self.hold();
                 tokio::spawn(async move {
-                    errand::all(held).await;
+                    worker::all(held).await;
                     let _ = reply.send(Ok(Vec::new()));
                 });
             }
@@ -94,7 +103,7 @@ impl Desk {
                 let killed = ask(&self.workers, |done| Errand::Kill(scope.clone(), done));
                 let held = self.hold();
                 tokio::spawn(async move {
-                    let all = async { tokio::join!(errand::all(killed), errand::all(held)) };
+                    let all = async { tokio::join!(worker::all(killed), worker::all(held)) };
                     let gone = tokio::time::timeout(KILL_WAIT, all).await;
                     let mut notices = vec!["requests wait until RESUME".to_owned()];
                     if gone.is_err() {
@@ -110,7 +119,7 @@ impl Desk {
 
     async fn reconnect(&self, target: &Target) -> Done {
         let scope = self.scope(target)?;
-        errand::all(ask(&self.workers, |done| Errand::Reconnect(scope.clone(), done))).await;
+        worker::all(ask(&self.workers, |done| Errand::Reconnect(scope.clone(), done))).await;
         Ok(Vec::new())
     }
 
@@ -153,7 +162,13 @@ impl Desk {
         drop(self.hold());
         match resumed {
             true => Ok(Vec::new()),
-            false => Err(Fault::OutOfPlace { what: format!("nothing is paused under{target}") }),
+            false => {
+                let what = match subject(target, &scope) {
+                    Some(subject) => format!("{subject} is not paused"),
+                    None => "nothing is paused".to_owned(),
+                };
+                Err(Fault::OutOfPlace { what })
+            }
         }
     }
 
@@ -172,7 +187,8 @@ impl Desk {
                 Err(Fault::OutOfPlace { what })
             }
             (false, false) => {
-                Err(Fault::OutOfPlace { what: format!("nothing is disabled under{target}") })
+                let subject = subject(target, &scope).unwrap_or_default();
+                Err(Fault::OutOfPlace { what: format!("{subject} is not disabled") })
             }
         }
     }
@@ -192,7 +208,8 @@ impl Desk {
             (true, ..) | (false, true, false) => Ok(Vec::new()),
             (false, true, true) => Ok(vec!["the settings still have it read-only".to_owned()]),
             (false, false, _) => {
-                let what = format!("READ_ONLY was not said of{target}");
+                let subject = subject(target, &scope).unwrap_or_default();
+                let what = format!("READ_ONLY was not said of {subject}");
                 Err(Fault::OutOfPlace { what })
             }
         }
@@ -204,7 +221,7 @@ impl Desk {
         self.ready.store(false, Ordering::Relaxed);
         let empty = ask(&self.workers, Errand::Drain);
         tokio::spawn(async move {
-            errand::all(empty).await;
+            worker::all(empty).await;
             let _ = reply.send(Ok(Vec::new()));
         });
         None
@@ -223,7 +240,7 @@ impl Desk {
                 let empty = ask(&self.workers, Errand::Empty);
                 let stops = self.stops.clone();
                 tokio::spawn(async move {
-                    errand::all(empty).await;
+                    worker::all(empty).await;
                     // A desk that is gone has stopped already.
                     let _ = stops.send(Stop { limit: Duration::ZERO }).await;
                 });
@@ -231,6 +248,15 @@ impl Desk {
             }
         }
     }
+}
+
+/// The target in words; `None` if it is everything.
+fn subject(target: &Target, scope: &Scope) -> Option<String> {
+    let (Target::Named(name) | Target::Tenant(name) | Target::Database(name)) = target else {
+        return None;
+    };
+    let kind = if matches!(scope, Scope::Tenant(_)) { "tenant" } else { "database" };
+    Some(format!("{kind} \"{}\"", name.escape_debug()))
 }
 
 fn send(workers: &Arc<Vec<Worker>>, errand: impl Fn() -> Errand) {

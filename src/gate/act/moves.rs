@@ -15,14 +15,13 @@ use tokio_util::sync::CancellationToken;
 
 use crate::catalog::{Holds, Pin, Relocated, RoutePlan, Scope, Tenant};
 use crate::config::{self, Config};
-use crate::console::{Done, Fault, MoveOrder, NewRoute};
+use crate::console::{Done, Fault, MoveOrder, NewRoute, Target};
 use crate::gate::Common;
 use crate::gate::act::ask;
 use crate::gate::act::changes::place;
 use crate::gate::desk::{Desk, Stop};
-use crate::gate::errand::{self, Errand};
 use crate::gate::table::{MoveError, Table, write};
-use crate::gate::worker::{Order, Worker};
+use crate::gate::worker::{self, Errand, Order, Worker};
 use crate::isolation::Isolation;
 use crate::net::OwnPlaces;
 use crate::server::Conninfo;
@@ -229,7 +228,9 @@ impl Ground {
         let in_doubt = AtomicBool::new(false);
         let catalog = common.catalog.load();
         let found = catalog.seek(&id).await.map_err(|error| failed(error.to_string()))?;
-        let Some((_, pin)) = found else { return Err(Fault::UnknownTarget { name: id }) };
+        let Some((_, pin)) = found else {
+            return Err(Fault::UnknownTarget { target: Target::Tenant(id), other: false });
+        };
         let (tenant, source) = if let Some(route) = route {
             let new = plan_of(route).map_err(failed)?;
             let (tenant, former) = common.composer.lock().on_route(&id, &new).map_err(failed)?;
@@ -281,7 +282,7 @@ impl Move {
         let rest = ask(&self.workers, |done| Errand::Rest(self.tenant.now.clone(), done));
         let rested = tokio::select! {
             () = self.off.cancelled() => return Err(called_off()),
-            rested = tokio::time::timeout(self.within, errand::each(rest)) => rested,
+            rested = tokio::time::timeout(self.within, worker::each(rest)) => rested,
         };
         match rested {
             Ok(true) => {}
@@ -450,14 +451,9 @@ impl Move {
 
 fn plan_of(route: NewRoute) -> Result<RoutePlan, String> {
     let NewRoute { isolation, cluster, connection_string, schema, role } = route;
-    let isolation = match isolation.as_str() {
-        "row" => Isolation::Row,
-        "schema" => Isolation::Schema,
-        "silo" => Isolation::Silo,
-        other => {
-            let other = other.escape_debug();
-            return Err(format!("\"{other}\" is no isolation: row, schema, silo"));
-        }
+    let Some(isolation) = Isolation::named(&isolation) else {
+        let other = isolation.escape_debug();
+        return Err(format!("\"{other}\" is no isolation: row, schema, silo"));
     };
     let named = [&connection_string, &schema, &role].into_iter().flatten();
     if named.chain([&cluster]).any(|text| text.chars().any(char::is_control)) {

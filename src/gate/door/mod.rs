@@ -1,20 +1,23 @@
 //! The door: accept, shake hands, authenticate, and send each client to the worker of its tenant.
 //! [`serve`] is the life of a connection up to there.
 
+mod lobby;
 mod prove;
 mod proxied;
+mod refused;
 
 use std::cell::Cell;
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::runtime::Builder;
+use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -29,13 +32,9 @@ use crate::gate::{Common, ConsoleArrival};
 use crate::net::{LoginRule, Peer, Socket, Stream};
 use crate::telemetry::{Event, What};
 use crate::wire::startup::Startup;
+use lobby::Guest;
+pub use lobby::Lobby;
 use prove::Proving;
-
-/// How long to rest after an accept that failed for want of something (descriptors, memory).
-const ACCEPT_REST: Duration = Duration::from_millis(100);
-
-/// Most connections beyond the limit of clients; a further one is closed without a word.
-const STRANGERS_MAX: usize = 256;
 
 /// How long a refused client may take to read why.
 const GOODBYE: Duration = Duration::from_secs(5);
@@ -51,8 +50,7 @@ struct Door {
     common: Arc<Common>,
     workers: Arc<Vec<Worker>>,
     consoles: mpsc::Sender<ConsoleArrival>,
-    /// Connections beyond the limit of clients, at all doors: they may cancel, or be told why not.
-    strangers: Arc<AtomicUsize>,
+    lobby: Lobby,
     /// Connections on their way in.
     inside: TaskTracker,
     /// They have had their time: the process ends.
@@ -69,7 +67,7 @@ pub struct Doors {
     pub workers: Arc<Vec<Worker>>,
     pub consoles: mpsc::Sender<ConsoleArrival>,
     pub closing: Closing,
-    pub strangers: Arc<AtomicUsize>,
+    pub lobby: Lobby,
 }
 
 /// Closes all doors.
@@ -94,7 +92,7 @@ impl Closing {
 impl Doors {
     /// Starts a door's thread; returns when it is ready to work.
     pub fn start(&self, index: usize) -> io::Result<JoinHandle<()>> {
-        let Self { listeners, common, workers, consoles, closing, strangers } = self.clone();
+        let Self { listeners, common, workers, consoles, closing, lobby } = self.clone();
         let (ready, started) = oneshot::channel();
         let thread = thread::Builder::new().name(format!("door-{index}")).spawn(move || {
             let builder = &mut Builder::new_current_thread();
@@ -108,7 +106,7 @@ impl Doors {
             let _ = ready.send(Ok(()));
             let (inside, late) = (TaskTracker::new(), CancellationToken::new());
             let turn = Cell::new(index);
-            let door = Rc::new(Door { common, workers, consoles, strangers, inside, late, turn });
+            let door = Rc::new(Door { common, workers, consoles, lobby, inside, late, turn });
             runtime.block_on(open(listeners, door, closing));
         })?;
         let ended = || io::Error::other("the thread ended at once");
@@ -117,43 +115,47 @@ impl Doors {
 }
 
 async fn open(listeners: Vec<Arc<Listener>>, door: Rc<Door>, closing: Closing) {
-    for listener in listeners {
-        let door = door.clone();
-        let wanted = closing.wanted.clone();
-        tokio::task::spawn_local(closing.accepting.track_future(async move {
-            if let Err(error) = wanted.run_until_cancelled(accept(listener, door)).await.transpose()
-            {
-                tracing::error!(%error, "a listener ended");
-            }
-        }));
+    let Closing { wanted, accepting } = closing;
+    // Counted before anything is awaited: whoever closes the doors waits for all of them.
+    let accepts: Vec<_> = listeners
+        .into_iter()
+        .map(|listener| accepting.track_future(accept(listener, door.clone(), wanted.clone())))
+        .collect();
+    outlast(accepts, &door.inside, &door.late, CLOSING).await;
+}
+
+/// Until those who accept have ended, and then those whom they let in, however late. Nobody may be
+/// counted as gone before nobody can come any more: one who comes in the same moment would be cut
+/// off with the runtime. Those who are in are let through or told why not.
+async fn outlast<A>(accepts: Vec<A>, inside: &TaskTracker, late: &CancellationToken, time: Duration)
+where
+    A: Future<Output = ()> + 'static,
+{
+    let accepting: Vec<_> = accepts.into_iter().map(tokio::task::spawn_local).collect();
+    for accept in accepting {
+        // A panic in it was logged where it happened.
+        let _ = accept.await;
     }
-    closing.wanted.cancelled().await;
-    // Those who are in are let through or told why not; a silent end would look like a crash.
-    door.inside.close();
-    if tokio::time::timeout(CLOSING, door.inside.wait()).await.is_err() {
-        let connections = door.inside.len();
+    inside.close();
+    if tokio::time::timeout(time, inside.wait()).await.is_err() {
+        let connections = inside.len();
         tracing::info!(connections, "the door closes on those who are still on their way in");
-        door.late.cancel();
-        let _ = tokio::time::timeout(CLOSING, door.inside.wait()).await;
+        late.cancel();
+        let _ = tokio::time::timeout(time, inside.wait()).await;
     }
 }
 
-/// Lets in one connection after the other. Ends only with an error of the listener itself.
-async fn accept(listener: Arc<Listener>, door: Rc<Door>) -> io::Result<()> {
-    let incoming = listener.incoming()?;
-    loop {
-        match incoming.accept().await {
-            Ok((socket, peer)) => {
-                let (door, listener) = (door.clone(), listener.clone());
-                let inside = door.inside.clone();
-                let entering = async move { enter(socket, peer, &listener, &door).await };
-                tokio::task::spawn_local(inside.track_future(entering));
-            }
-            Err(error) => {
-                tracing::warn!(%error, "could not accept a connection");
-                tokio::time::sleep(ACCEPT_REST).await;
-            }
-        }
+/// Lets in one connection after the other, until the door is to close.
+async fn accept(listener: Arc<Listener>, door: Rc<Door>, wanted: CancellationToken) {
+    let let_in = |socket, peer| {
+        // Not with the listener itself, which closes when nobody accepts any more.
+        let (door, terms) = (door.clone(), listener.terms.load());
+        let inside = door.inside.clone();
+        let entering = async move { enter(socket, peer, terms, &door).await };
+        tokio::task::spawn_local(inside.track_future(entering));
+    };
+    if let Err(error) = listener.accept(&wanted, let_in).await {
+        tracing::error!(%error, "a listener ended");
     }
 }
 
@@ -175,24 +177,23 @@ impl Drop for Slot {
     }
 }
 
-async fn enter(socket: Socket, peer: Peer, listener: &Listener, door: &Door) {
-    let slot = Slot::take(&door.common);
+async fn enter(socket: Socket, peer: Peer, terms: Arc<Terms>, door: &Door) {
     if let Err(error) = prepare(&socket) {
         tracing::debug!(%peer, %error, "a connection was gone before it was served");
         return;
     }
-    let strange = usize::from(slot.is_none());
-    if strange > 0 && door.strangers.load(Ordering::Relaxed) >= STRANGERS_MAX {
-        return;
+    let mut guest = door.lobby.enter(&peer);
+    let out = guest.out();
+    let received = out.run_until_cancelled(receive(socket, peer, terms, door, &mut guest));
+    if received.await.is_none() {
+        door.common.metrics.login_failure("crowded");
+        tracing::debug!(%peer, "a client at the door had to go for others");
     }
-    door.strangers.fetch_add(strange, Ordering::Relaxed);
-    receive(socket, peer, listener, door, slot).await;
-    door.strangers.fetch_sub(strange, Ordering::Relaxed);
 }
 
-async fn receive(socket: Socket, peer: Peer, listener: &Listener, door: &Door, slot: Option<Slot>) {
+async fn receive(socket: Socket, peer: Peer, terms: Arc<Terms>, door: &Door, guest: &mut Guest) {
     let limit = door.common.client.load().login_timeout;
-    match tokio::time::timeout(limit, serve(socket, peer, listener, door, slot)).await {
+    match tokio::time::timeout(limit, serve(socket, peer, terms, door, guest)).await {
         Ok(Ok(())) => {}
         Ok(Err(Ended::Gone(error))) => tracing::debug!(%peer, %error, "a client left at the door"),
         Ok(Err(Ended::Refused(stream, error))) => turn_away(*stream, &error, door).await,
@@ -218,17 +219,25 @@ fn prepare(socket: &Socket) -> io::Result<()> {
 async fn serve(
     mut socket: Socket,
     mut peer: Peer,
-    listener: &Listener,
+    terms: Arc<Terms>,
     door: &Door,
-    slot: Option<Slot>,
+    guest: &mut Guest,
 ) -> Result<(), Ended> {
     let common = &door.common;
-    let (terms, settings) = (listener.terms.load(), common.client.load());
-    if terms.proxies.include(&peer) {
-        peer = proxied::peer(&mut socket, peer).await?;
-    }
-    let hello = client::negotiate(socket, &terms.tls, &settings);
-    let Some(hello) = door.late.run_until_cancelled(hello).await.transpose()? else {
+    let settings = common.client.load();
+    let hello = async {
+        if terms.proxies.include(&peer) {
+            peer = proxied::peer(&mut socket, peer).await?;
+            guest.is_from(&peer);
+        }
+        client::negotiate(socket, &terms.tls, &settings).await
+    };
+    let hello = door.late.run_until_cancelled(hello).await.transpose();
+    let hello = hello.inspect_err(|ended| match ended {
+        Ended::Refused(_, error) => refused::unheard(common, None, peer, error),
+        Ended::Gone(_) => {}
+    });
+    let Some(hello) = hello? else {
         // It has not asked for anything yet.
         return Ok(());
     };
@@ -244,29 +253,23 @@ async fn serve(
     if startup.parameter("database") == Some(console::DATABASE) {
         return to_console(stream, startup, peer, door).await;
     }
-    let refuse = |stream, error| Err(Ended::Refused(Box::new(stream), error));
-    let Some(slot) = slot else { return refuse(stream, Error::TooManyClients) };
+    let refuse = |stream, error| {
+        refused::unheard(common, Some(&startup), peer, &error);
+        Err(Ended::Refused(Box::new(stream), error))
+    };
     if common.stopping.load(Ordering::Relaxed) {
         return refuse(stream, Error::ShuttingDown);
     }
-    let user = startup.parameter("user").unwrap_or_default();
     let read = Wishes::read(&startup).and_then(|mut wishes| {
         wishes.tenants.extend(terms.tenant_of(&stream));
         Ok((terms.rule(&wishes, &stream, peer)?, wishes))
     });
     let (rule, wishes) = match read {
         Ok(read) => read,
-        Err(error) => {
-            if matches!(error, Error::LoginRejected | Error::CertificateRequired) {
-                let database = startup.parameter("database").unwrap_or_default();
-                let event = Event::new(What::Refusal).login(user, database).peer(&peer);
-                common.audit.record(&event.reason(&error.message()));
-            }
-            return refuse(stream, error);
-        }
+        Err(error) => return refuse(stream, error),
     };
     let knock = Knock { wishes, long_key: startup.takes_long_keys(), peer, terms, rule };
-    login(stream, knock, door, slot).await
+    login(stream, knock, door).await
 }
 
 /// Who knocks, and how.
@@ -280,12 +283,13 @@ struct Knock {
 }
 
 /// From wishes to a session on its worker.
-async fn login(mut stream: Stream, knock: Knock, door: &Door, slot: Slot) -> Result<(), Ended> {
+async fn login(mut stream: Stream, knock: Knock, door: &Door) -> Result<(), Ended> {
     let Knock { wishes, long_key, peer, terms, rule } = knock;
     let common = &door.common;
     let refuse = |stream, error| Err(Ended::Refused(Box::new(stream), error));
     if !common.audit.lets_in() {
-        return refuse(stream, denied(door, &wishes, peer, Error::AuditUnavailable.into()));
+        let error = Error::AuditUnavailable.into();
+        return refuse(stream, refused::denied(common, &wishes, peer, error));
     }
     let (authenticator, catalog) = (common.authenticator.load(), common.catalog.load());
     let settings = common.client.load();
@@ -298,7 +302,7 @@ async fn login(mut stream: Stream, knock: Knock, door: &Door, slot: Slot) -> Res
     let Proven { identity, farewell } = match proof.and_then(|proven| held(common, proven)) {
         Ok(proven) => proven,
         Err(turned) => {
-            let error = denied(door, &wishes, peer, turned);
+            let error = refused::denied(common, &wishes, peer, turned);
             if !matches!(error, Error::AuthenticationFailed | Error::CatalogUnavailable) {
                 return refuse(stream, error);
             }
@@ -312,13 +316,17 @@ async fn login(mut stream: Stream, knock: Knock, door: &Door, slot: Slot) -> Res
         stream.flush().await?;
     }
     let tenant = &identity.tenant;
-    if let Err(error) = wishes.check(tenant) {
-        return refuse(stream, error);
-    }
     let account = common.accounts.of(tenant.id.as_str());
-    let client_slot = match budgets::let_in(&account, tenant, common.epoch.elapsed()) {
-        Ok(slot) => slot,
-        Err(error) => return refuse(stream, error),
+    let let_in = || {
+        let slot = Slot::take(common).ok_or(Error::TooManyClients)?;
+        Ok((slot, budgets::let_in(&account, tenant, common.epoch.elapsed())?))
+    };
+    let (slot, client_slot) = match wishes.check(tenant).and_then(|()| let_in()) {
+        Ok(slots) => slots,
+        Err(error) => {
+            refused::proved(common, &wishes, peer, &identity, &error);
+            return refuse(stream, error);
+        }
     };
     let index = match &tenant.service {
         // It acts for tenants of any worker, with that worker's own servers.
@@ -350,28 +358,11 @@ fn held(common: &Common, mut proven: Proven) -> Result<Proven, Turned> {
     let holds = common.holds.load();
     if holds.disabled.covers(&proven.identity.tenant) {
         let reason = "disabled in the console".to_owned();
-        return Err(Turned { error: Error::AuthenticationFailed, reason });
+        let credential = Some(proven.identity.credential);
+        return Err(Turned { error: Error::AuthenticationFailed, reason, credential });
     }
     proven.identity.tenant = proven.identity.seen_under(&common.catalog.load(), &holds);
     Ok(proven)
-}
-
-/// Notes a login that was denied, with its true reason; gives back what the client is told.
-fn denied(door: &Door, wishes: &Wishes, peer: Peer, turned: Turned) -> Error {
-    let Turned { error, mut reason } = turned;
-    let user = wishes.user.as_str();
-    door.common.metrics.login_failure("denied");
-    if matches!(error, Error::TooManyFailures { .. }) {
-        match door.common.throttle.turned_away(Instant::now()) {
-            Some(1) => {}
-            Some(count) => reason = format!("{reason}, {count} logins since this was last said"),
-            None => return error,
-        }
-    }
-    tracing::warn!(user, reason, "login denied");
-    let event = Event::new(What::Refusal).login(user, &wishes.database);
-    door.common.audit.record(&event.peer(&peer).reason(&reason));
-    error
 }
 
 /// The worker a tenant lives on: always the same one, so that its clients share servers.
@@ -410,9 +401,15 @@ async fn to_console(
     }
     stream.detach()?;
     let arrival = ConsoleArrival { stream, startup, peer };
-    // A full desk refuses by closing: the console must not hold the door up.
-    let _ = door.consoles.try_send(arrival);
-    Ok(())
+    // The console must not hold the door up.
+    let (back, error) = match door.consoles.try_send(arrival) {
+        Ok(()) => return Ok(()),
+        Err(TrySendError::Full(back)) => (back, Error::TooManyClients),
+        Err(TrySendError::Closed(back)) => (back, Error::ShuttingDown),
+    };
+    stream = back.stream;
+    stream.attach()?;
+    Err(Ended::Refused(Box::new(stream), error))
 }
 
 async fn turn_away(mut stream: Stream, error: &Error, door: &Door) {
@@ -437,6 +434,36 @@ async fn turn_away(mut stream: Stream, error: &Error, door: &Door) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_door_outlasts_whoever_comes_while_the_last_one_goes() {
+        let builder = &mut Builder::new_current_thread();
+        let runtime = builder.enable_all().build_local(Default::default()).unwrap();
+        let served = Rc::new(Cell::new(false));
+        runtime.block_on(async {
+            let (inside, wanted) = (TaskTracker::new(), CancellationToken::new());
+            let leaves = wanted.clone();
+            tokio::task::spawn_local(
+                inside.track_future(async move { leaves.cancelled_owned().await }),
+            );
+            // Both have heard that the door closes, and somebody was accepted before that.
+            let (tracker, told, mark) = (inside.clone(), wanted.clone(), served.clone());
+            let accept = async move {
+                told.cancelled().await;
+                tokio::task::yield_now().await;
+                tokio::task::spawn_local(tracker.track_future(async move {
+                    for _ in 0..10 {
+                        tokio::task::yield_now().await;
+                    }
+                    mark.set(true);
+                }));
+            };
+            let closes = wanted.clone();
+            tokio::task::spawn_local(async move { closes.cancel() });
+            outlast(vec![accept], &inside, &CancellationToken::new(), CLOSING).await;
+        });
+        assert!(served.get());
+    }
 
     #[test]
     fn a_tenant_always_lives_on_the_same_worker() {

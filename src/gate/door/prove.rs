@@ -1,13 +1,16 @@
 //! How a client proves who it is at a listener: by the first rule that is for its user, whether or
 //! not such a user exists.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::time::{Duration, Instant};
 
-use crate::auth::{Authenticator, Denied, Identity, Knocker, Throttle};
+use tokio::time::Sleep;
+
+use crate::auth::{self, Authenticator, Denied, Identity, Knocker, Throttle};
 use crate::catalog::{Catalog, TenantName};
 use crate::client::{
-    Asking, ClientSettings, Ended, Proven, Turned, Wishes, authenticate, prove_bearer, prove_scram,
+    Asking, ClientSettings, Ended, MayTry, Proven, Turned, Wishes, authenticate, prove_bearer,
+    prove_scram,
 };
 use crate::error::Error;
 use crate::gate::listen::Terms;
@@ -79,11 +82,15 @@ impl Proving<'_> {
         stream: &mut Stream,
         wishes: &Wishes,
     ) -> Result<Result<Proven, Turned>, Ended> {
-        let (knocker, limits) = (self.knocker(wishes), self.settings.guesses);
+        let (knocker, limits) = (RefCell::new(self.knocker(wishes)), self.settings.guesses);
         let unproved = Unproved { proving: self, knocker: &knocker, counts: Cell::new(false) };
-        let may_try = || {
+        let may_try = |token: &[u8]| {
             self.tried.set(Instant::now());
-            let checked = self.throttle.check(&knocker, limits, Instant::now());
+            // Behind one address each token that got in is known by itself: nobody who shows wrong
+            // ones locks it out.
+            let shown = auth::shown(token).unwrap_or_default();
+            knocker.borrow_mut().name.push_str(&shown);
+            let checked = self.throttle.check(&knocker.borrow(), limits, Instant::now());
             // A challenge follows, which tells something already, or a look-up, which costs.
             let costs = self.rule.method == LoginMethod::ScramSha256 || self.catalog.is_partial();
             unproved.counts.set(costs && checked.is_ok());
@@ -93,7 +100,7 @@ impl Proving<'_> {
         match &proven {
             Ok(_) => {
                 unproved.counts.set(false);
-                self.throttle.succeeded(&knocker, limits, Instant::now());
+                self.throttle.succeeded(&knocker.borrow(), limits, Instant::now());
             }
             // Nothing was compared with anything.
             Err(turned) if turned.error == Error::CatalogUnavailable => unproved.counts.set(false),
@@ -108,8 +115,12 @@ impl Proving<'_> {
     /// Waits until a refused proof may be answered.
     pub async fn pause(&self) {
         // Who needed no look-up waits as long as those who did.
-        let pause = REFUSAL_PAUSE.max(self.catalog.pace());
-        tokio::time::sleep_until((self.tried.get() + pause).into()).await;
+        self.after_trying(REFUSAL_PAUSE.max(self.catalog.pace())).await;
+    }
+
+    /// Until so long after the client's proof was there.
+    fn after_trying(&self, time: Duration) -> Sleep {
+        tokio::time::sleep_until((self.tried.get() + time).into())
     }
 
     /// Who tries. Only a password that people make up can be guessed: where tokens and
@@ -122,17 +133,19 @@ impl Proving<'_> {
         };
         let target = (self.rule.method == LoginMethod::ScramSha256).then(target);
         let name = format!("{} {}", wishes.user, tenant.unwrap_or_default());
-        Knocker { address: self.peer.ip(), name, target }
+        Knocker { network: self.peer.network(), name, target }
     }
 
     async fn ask(
         &self,
         stream: &mut Stream,
         wishes: &Wishes,
-        may_try: &dyn Fn() -> Result<(), Error>,
+        may_try: &MayTry<'_>,
     ) -> Result<Result<Proven, Turned>, Ended> {
         let Self { terms, rule, authenticator, catalog, settings, .. } = *self;
-        let asking = Asking { authenticator, catalog, wishes, settings, may_try };
+        let in_step = || self.after_trying(catalog.pace());
+        let in_step: &dyn Fn() -> Sleep = &in_step;
+        let asking = Asking { authenticator, catalog, wishes, settings, may_try, in_step };
         let proven = match rule.method {
             LoginMethod::Password => authenticate(stream, asking).await?.map(Proven::from),
             LoginMethod::Oauth => prove_bearer(stream, asking).await?.map(Proven::from),
@@ -144,7 +157,7 @@ impl Proving<'_> {
                 prove_scram(stream, asking, binding).await?
             }
             LoginMethod::Cert => {
-                if let Err(error) = may_try() {
+                if let Err(error) = may_try(b"") {
                     return Ok(Err(error.into()));
                 }
                 let shown = certificate(stream).unwrap_or_default();
@@ -159,7 +172,8 @@ impl Proving<'_> {
         };
         if !catalog.credentials().may_come(&identity.tenant.id, &self.peer) {
             let reason = "not from where the tenant's clients may come".to_owned();
-            return Ok(Err(Turned { error: Error::AuthenticationFailed, reason }));
+            let (error, credential) = (Error::AuthenticationFailed, Some(identity.credential));
+            return Ok(Err(Turned { error, reason, credential }));
         }
         let agrees = self.certificate_agrees(stream, identity).await;
         Ok(agrees.map(|identity| Proven { identity, farewell }).map_err(Turned::denied))
@@ -186,7 +200,7 @@ impl Proving<'_> {
 /// challenge of a password, or is too slow to answer it, or had somebody looked up.
 struct Unproved<'door, 'proving> {
     proving: &'door Proving<'proving>,
-    knocker: &'door Knocker,
+    knocker: &'door RefCell<Knocker>,
     counts: Cell<bool>,
 }
 
@@ -194,7 +208,7 @@ impl Drop for Unproved<'_, '_> {
     fn drop(&mut self) {
         if self.counts.get() {
             let Proving { throttle, settings, .. } = self.proving;
-            throttle.failed(self.knocker, settings.guesses, Instant::now());
+            throttle.failed(&self.knocker.borrow(), settings.guesses, Instant::now());
         }
     }
 }

@@ -95,6 +95,7 @@ impl Follower {
             self.catch_up(&link).await?;
             *pause = PAUSE_MIN;
             if self.settled {
+                // Nobody may be waiting any more.
                 let _ = self.first.try_send(());
                 self.copy.keep(&self.books, &self.about, self.lineage.as_ref());
             }
@@ -138,22 +139,24 @@ impl Follower {
         let known = self.version.unwrap_or(version);
         let changes = if known < version { link.since(known).await? } else { Some(Vec::new()) };
         link.end().await?;
-        let Some(changes) = changes else { return self.want_all() };
+        let Some(changes) = changes else {
+            self.want_all();
+            return Ok(());
+        };
         self.copy.stale |= !changes.is_empty();
         match known == version || self.books.change(changes, version) {
             true => self.stands_at(version),
             // The file was read again meanwhile.
-            false => return self.want_all(),
+            false => self.want_all(),
         }
         Ok(())
     }
 
     /// Has all rows read.
-    fn want_all(&mut self) -> Result<(), ReadError> {
+    fn want_all(&mut self) {
         self.settled = false;
         self.again.wanted.store(true, Ordering::Release);
         self.again.told.notify_one();
-        Ok(())
     }
 
     /// Reads all rows where all may be kept. Else they are read beside, for what they take up,
@@ -169,7 +172,7 @@ impl Follower {
             link.end().await?;
             match self.books.replace(records, version) {
                 true => self.stands_at(version),
-                false => return self.want_all(),
+                false => self.want_all(),
             }
             return Ok(());
         }
@@ -217,7 +220,7 @@ impl Follower {
         let taken = changes.is_some_and(|changes| self.books.survey(read, changes, version));
         match taken {
             true => self.stands_at(version),
-            false => return self.want_all(),
+            false => self.want_all(),
         }
         Ok(())
     }
@@ -228,7 +231,7 @@ impl Follower {
         let composer = self.books.common.composer.lock();
         if !self.books.state.figures().connected {
             let tenants = composer.rows();
-            tracing::info!(tenants, version, "follows the catalog's tables");
+            tracing::info!(tenants, table_version = version, "follows the catalog's tables");
         }
         drop(composer);
         self.about.version = version;

@@ -10,6 +10,7 @@ mod lookup;
 mod moving;
 mod read;
 mod records;
+mod sample;
 mod state;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -20,6 +21,7 @@ use std::sync::mpsc::{RecvTimeoutError, sync_channel};
 use std::thread;
 use std::time::Duration;
 
+use anyhow::Context;
 use parking_lot::Mutex;
 use tokio::runtime::Builder;
 use tokio::sync::Notify;
@@ -34,6 +36,7 @@ use follow::Surveyed;
 pub use moving::{MoveError, write};
 use records::TenantRecord;
 pub use records::{CredentialColumns, TenantColumns};
+pub use sample::{Sample, sample};
 pub use state::{TableFigures, TableState, shown};
 
 /// How long the start waits for the tables. Without them the gate serves what the file of the last
@@ -114,11 +117,13 @@ impl Table {
 /// The tables cannot be read.
 pub fn look(settings: &TableSettings, file: Catalog) -> anyhow::Result<Arc<Catalog>> {
     let runtime = Builder::new_current_thread().enable_all().build()?;
+    let conninfo = &settings.conninfo;
     let records = runtime.block_on(async {
-        let link = read::Link::open(&settings.conninfo).await?;
+        let link = read::Link::open(conninfo).await?;
         link.begin().await?;
         link.all().await
-    })?;
+    });
+    let records = records.with_context(|| sample::unreadable(settings))?;
     let mut composer = Composer::new(file);
     composer.apply(records.values().map(|record| Change::Put(record.row())).collect());
     Ok(composer.catalog())
@@ -255,7 +260,7 @@ impl Books {
         common.metrics.catalog_faults.set(catalog.faulty() as f64);
         let (changed, version) = (moved.len(), catalog.version());
         if version != former {
-            tracing::info!(changed, tenants, version, "took changes of the catalog's tables over");
+            tracing::info!(changed, tenants, version, "took over changes of the catalog's tables");
         }
         if !moved.is_empty() {
             let moved: Arc<[_]> = moved.into();

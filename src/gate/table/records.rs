@@ -1,7 +1,6 @@
 //! [`TenantRecord`]: a row of `tenants` with its `credentials`, as text, and what it says in the
 //! catalog's words. Whatever stands in a row, the worst it does is to be at fault.
 
-use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
@@ -83,8 +82,8 @@ impl TenantRecord {
     /// What it says, in the catalog's words.
     pub(super) fn row(&self) -> Row {
         let Some(columns) = &self.tenant else {
-            let hint = "Give them a tenant, or wait for a release that knows services.";
-            let message = "services (credentials without a tenant) are not supported yet";
+            let hint = "Name its tenant. A service is written at [services.NAME] of the file.";
+            let message = "credentials of services stand in the settings file, not here";
             let fault = fault("credentials", "tenant", message, hint);
             return Row { id: self.id.clone(), rank: 0, plan: Err(vec![fault]), faults: vec![] };
         };
@@ -114,25 +113,15 @@ impl TenantColumns {
             let message = format!("\"{}\" is not known here", text.escape_debug());
             faults.push(fault("tenants", column, &message, &format!("Known: {known}.")));
         };
-        let isolation = match self.isolation.as_str() {
-            "row" => Isolation::Row,
-            "schema" => Isolation::Schema,
-            "silo" => Isolation::Silo,
-            other => {
-                unknown("isolation", other, "row, schema, silo");
-                Isolation::Row
-            }
-        };
-        let state = match self.state.as_str() {
-            "active" => TenantState::Active,
-            "read_only" => TenantState::ReadOnly,
-            "paused" => TenantState::Paused,
-            "disabled" => TenantState::Disabled,
-            other => {
-                unknown("state", other, "active, read_only, paused, disabled");
-                TenantState::Disabled
-            }
-        };
+        // A row with a fault makes no tenant, whatever stands here instead.
+        let isolation = Isolation::named(&self.isolation).unwrap_or_else(|| {
+            unknown("isolation", &self.isolation, "row, schema, silo");
+            Isolation::Row
+        });
+        let state = TenantState::named(&self.state).unwrap_or_else(|| {
+            unknown("state", &self.state, "active, read_only, paused, disabled");
+            TenantState::Disabled
+        });
         let limits = config::overrides(&self.overrides).unwrap_or_else(|error| {
             let hint = "Keys and values are those of limits in the settings file.";
             faults.push(fault("tenants", "overrides", &error, hint));
@@ -148,22 +137,13 @@ impl TenantColumns {
             return Err(faults);
         }
         Ok(TenantPlan {
-            isolation,
-            cluster: self.cluster.clone(),
             connection_string: self.connection_string.clone(),
             role: self.role.clone(),
             schema: self.schema.clone(),
             tier: self.tier.clone(),
             state,
-            tokens: Vec::new(),
-            credentials: Vec::new(),
-            allow_from: Vec::new(),
             limits,
-            allow_superuser: false,
-            issuer: None,
-            roles: BTreeMap::new(),
-            default_role: None,
-            read_only_role: None,
+            ..TenantPlan::new(isolation, self.cluster.clone())
         })
     }
 }

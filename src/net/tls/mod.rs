@@ -19,7 +19,7 @@ use tokio_rustls::TlsConnector;
 
 pub use accept::{AcceptPlan, Acceptor};
 pub use cached::Connectors;
-pub use names::{Names, names, server_end_point};
+pub use names::{names, server_end_point};
 pub use pin::Pin;
 use verify::verifier;
 

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use foldhash::fast::RandomState;
 
-use crate::budget::{Account, Share};
+use crate::budget::{Account, ClusterNumber, Share};
 use crate::pool::arbiter::rank::{All, Claims, InUse, Rank, Standing, Ticket};
 use crate::pool::arbiter::{LaneId, TenantKey};
 use crate::server::ConnectPlan;
@@ -28,6 +28,7 @@ const RECHECKED: usize = 32;
 
 #[derive(Debug)]
 pub struct Book {
+    cluster: ClusterNumber,
     pub places: usize,
     pub taken: usize,
     pub seats: Vec<Seat>,
@@ -86,8 +87,9 @@ struct Lane {
 }
 
 impl Book {
-    pub fn new(places: usize, workers: usize) -> Self {
+    pub fn new(cluster: ClusterNumber, places: usize, workers: usize) -> Self {
         Self {
+            cluster,
             places,
             taken: 0,
             seats: (0..workers).map(|_| Seat::default()).collect(),
@@ -120,9 +122,9 @@ impl Book {
         // At the end, except for one who may wait again after its tenant had all it may have.
         let at = lane.tickets.partition_point(|known| *known < ticket);
         lane.tickets.insert(at, ticket);
-        let now = self.now;
+        let (cluster, now) = (self.cluster, self.now);
         let standing = self.standings.entry(id.tenant);
-        let standing = standing.or_insert_with(|| Standing::new(account, share, now));
+        let standing = standing.or_insert_with(|| Standing::new(account, cluster, share, now));
         standing.settle(now);
         standing.share = share;
         if !standing.wants_places() {
@@ -240,9 +242,10 @@ impl Book {
         !rank.is_below_minimum() && self.in_use.is_kept(self.places) && has_much()
     }
 
-    /// Whether the first of a lane has less than its tenant may claim, while others have much.
-    pub fn is_due(&self, id: LaneId) -> bool {
-        self.in_use.has_much() && self.front(id).is_some_and(Rank::is_due)
+    /// Whether the first of a lane is of a tenant that has nothing, while others have much.
+    pub fn is_urgent(&self, id: LaneId) -> bool {
+        let standing = self.standings.get(&id.tenant);
+        self.in_use.has_much() && standing.is_some_and(|it| !it.uses_any() && it.pledged == 0)
     }
 
     /// Notes that a worker leaves something idle that is kept for others.

@@ -18,9 +18,9 @@ fn light_beside_heavy(book: &mut Book, [light, heavy]: [&Arc<Account>; 2], start
 
 #[test]
 fn who_finds_its_own_server_idle_each_time_is_not_forgotten() {
-    let (mut book, start) = (Book::new(8, 3), Instant::now());
+    let (mut book, start) = (Book::new(1, 8, 3), Instant::now());
     let [light, heavy] = [(); 2].map(|()| Arc::new(Account::default()));
-    let _slots = [(); 7].map(|()| heavy.lease(&Limits::default()).unwrap());
+    let _slots = [(); 7].map(|()| heavy.lease(&Limits::default(), 1).unwrap());
     light_beside_heavy(&mut book, [&light, &heavy], start);
     for millis in (10..3000).step_by(10) {
         let now = start + Duration::from_millis(millis);
@@ -33,23 +33,48 @@ fn who_finds_its_own_server_idle_each_time_is_not_forgotten() {
 }
 
 #[test]
-fn what_a_tenant_has_of_another_cluster_holds_it_back_in_none() {
-    let (mut book, start) = (Book::new(8, 3), Instant::now());
+fn what_a_tenant_has_and_had_of_another_cluster_counts_in_none() {
+    let (mut book, start) = (Book::new(1, 8, 3), Instant::now());
     let [light, heavy] = [(); 2].map(|()| Arc::new(Account::default()));
-    let slots = [(); 20].map(|()| heavy.lease(&Limits::default()).unwrap());
-    heavy.uses(1);
+    let of = |cluster| heavy.lease(&Limits::default(), cluster).unwrap();
+    let elsewhere = [(); 20].map(|()| of(2));
     light_beside_heavy(&mut book, [&light, &heavy], start);
-    assert!(book.next(None).is_none(), "all that are known are of this one");
-    heavy.uses(2);
-    assert_eq!(book.next(None).unwrap().1, lane(0, &heavy));
-    drop(slots);
+    elsewhere[0].book(60_000_000);
+    let (rank, first) = book.next(None).unwrap();
+    assert_eq!((first, rank.spent()), (lane(0, &heavy), 0), "it has nothing here");
+    let _here = [(); 7].map(|()| of(1));
+    assert!(book.next(None).is_none() && book.holds_back, "and now it has much");
+}
+
+#[test]
+fn what_one_with_little_had_a_moment_ago_is_kept_for_it() {
+    let (mut book, plan, start) = (Book::new(1, 8, 3), plan(), Instant::now());
+    let [light, heavy] = [(); 2].map(|()| Arc::new(Account::default()));
+    let share = Share { weight: Share::WHOLE, minimum: 0 };
+    let lease = |account: &Arc<Account>| account.lease(&Limits::default(), 1).unwrap();
+    let at = |millis| start + Duration::from_millis(millis);
+    let _most = [(); 5].map(|()| lease(&heavy));
+    let (own, gone) = (lease(&light), [lease(&light), lease(&light)]);
+    light_beside_heavy(&mut book, [&light, &heavy], start);
+    drop(gone);
+    // One of eight would be kept without it; two are, and not three.
+    for (millis, more, kept) in [(1, 0, false), (1, 1, true), (90, 1, true), (150, 1, false)] {
+        let _more = (0..more).map(|_| lease(&heavy)).collect::<Vec<_>>();
+        [&light, &heavy].into_iter().for_each(|it| book.recheck(tenant_key(it), at(millis)));
+        assert_eq!(book.next(None).is_none(), kept, "{more} more after {millis} ms");
+    }
+    // Who waits for more than it has is served.
+    let ticket = Ticket { since: at(150), number: 3, worker: 0 };
+    book.join(lane(0, &light), &plan, ticket, (&light, share));
+    assert_eq!(book.next(None).unwrap().1, lane(0, &light));
+    drop(own);
 }
 
 #[test]
 fn one_for_whom_something_comes_is_looked_at_once_though_time_goes_on() {
-    let (mut book, plan, start) = (Book::new(4, 3), plan(), Instant::now());
+    let (mut book, plan, start) = (Book::new(1, 4, 3), plan(), Instant::now());
     let (account, share) = (Arc::default(), Share { weight: Share::WHOLE, minimum: 0 });
-    let _slot = Account::lease(&account, &Limits::default()).unwrap();
+    let _slot = Account::lease(&account, &Limits::default(), 1).unwrap();
     let ticket = Ticket { since: start, number: 1, worker: 0 };
     book.join(lane(0, &account), &plan, ticket, (&account, share));
     assert!(book.pledge(lane(0, &account)));
@@ -69,9 +94,9 @@ fn one_for_whom_something_comes_is_looked_at_once_though_time_goes_on() {
 
 #[test]
 fn what_was_promised_is_not_kept_for_others() {
-    let (mut book, start) = (Book::new(8, 3), Instant::now());
+    let (mut book, start) = (Book::new(1, 8, 3), Instant::now());
     let [light, heavy] = [(); 2].map(|()| Arc::new(Account::default()));
-    let _slots = [(); 6].map(|()| heavy.lease(&Limits::default()).unwrap());
+    let _slots = [(); 6].map(|()| heavy.lease(&Limits::default(), 1).unwrap());
     light_beside_heavy(&mut book, [&light, &heavy], start);
     assert!(book.pledge(lane(0, &heavy)));
     assert_eq!(book.turn(0, None, true).map(|(_, id)| id), Some(lane(0, &heavy)));
@@ -79,9 +104,9 @@ fn what_was_promised_is_not_kept_for_others() {
 
 #[test]
 fn a_worker_that_left_something_idle_is_told_when_nothing_is_kept_any_more() {
-    let (mut book, start) = (Book::new(8, 3), Instant::now());
+    let (mut book, start) = (Book::new(1, 8, 3), Instant::now());
     let [light, heavy] = [(); 2].map(|()| Arc::new(Account::default()));
-    let mut slots = Vec::from([(); 7].map(|()| heavy.lease(&Limits::default()).unwrap()));
+    let mut slots = Vec::from([(); 7].map(|()| heavy.lease(&Limits::default(), 1).unwrap()));
     light_beside_heavy(&mut book, [&light, &heavy], start);
     assert!(book.turn(0, None, false).is_none() && book.holds_back);
     book.hold_back(0);

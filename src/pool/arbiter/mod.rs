@@ -22,7 +22,7 @@ use tokio::sync::mpsc;
 
 pub use rank::{Claims, HEAD_START, Rank, Ticket};
 
-use crate::budget::{Account, Share};
+use crate::budget::{Account, ClusterNumber, Share};
 use crate::catalog::Cluster;
 use crate::pool::arbiter::book::Book;
 use crate::pool::gift::Gift;
@@ -82,9 +82,11 @@ impl Arbiters {
     /// The arbiter of a cluster; made when first asked for.
     pub fn of(&self, cluster: &Cluster) -> Arc<Arbiter> {
         let mut clusters = self.clusters.lock();
+        // None is ever taken out.
+        let number = clusters.len() as ClusterNumber + 1;
         let made = clusters
             .entry(cluster.name.clone())
-            .or_insert_with(|| Arc::new(Arbiter::new(cluster, self.mail.clone())));
+            .or_insert_with(|| Arc::new(Arbiter::new(cluster, number, self.mail.clone())));
         made.clone()
     }
 
@@ -119,6 +121,8 @@ impl Arbiters {
 #[derive(Debug)]
 pub struct Arbiter {
     cluster: Arc<str>,
+    /// What accounts know the cluster by.
+    pub number: ClusterNumber,
     mail: Arc<[mpsc::UnboundedSender<Post>]>,
     book: Mutex<Book>,
     /// Which of its hosts answer.
@@ -156,7 +160,8 @@ pub enum Take {
     /// There is a place, and it is for somebody on another worker, whose turn it is.
     Later,
     /// Nothing. `at_once`: its own worker is not to be waited for, because it has no server of the
-    /// cluster at all, or because others have more than their share while this one has less.
+    /// cluster at all, or because its tenant has none while others have more than their share. One
+    /// that has some gets those back sooner than another could be scrubbed, moved and bound.
     Full { at_once: bool },
 }
 
@@ -178,11 +183,15 @@ pub enum Claim {
 }
 
 impl Arbiter {
-    fn new(cluster: &Cluster, mail: Arc<[mpsc::UnboundedSender<Post>]>) -> Self {
-        let book = Mutex::new(Book::new(cluster.capacity, mail.len()));
+    fn new(
+        cluster: &Cluster,
+        number: ClusterNumber,
+        mail: Arc<[mpsc::UnboundedSender<Post>]>,
+    ) -> Self {
+        let book = Mutex::new(Book::new(number, cluster.capacity, mail.len()));
         let cluster: Arc<str> = cluster.name.as_str().into();
         let health = Arc::new(Health::new(cluster.clone(), mail.clone()));
-        Self { cluster, mail, book, health, pinned: AtomicUsize::new(0) }
+        Self { cluster, number, mail, book, health, pinned: AtomicUsize::new(0) }
     }
 
     /// Changes how many places there are; what is taken above that comes back by itself.
@@ -282,7 +291,7 @@ impl Arbiter {
         }
         let alone = book.seats.get(worker).is_none_or(|seat| seat.held == 0);
         if book.taken >= book.places {
-            return Take::Full { at_once: alone || book.is_due(lane) };
+            return Take::Full { at_once: alone || book.is_urgent(lane) };
         }
         if book.front(lane).is_some_and(|own| book.must_wait(own, lane.tenant)) {
             book.hold_back(worker);

@@ -5,10 +5,9 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use crate::budget::{Account, Share};
+use crate::budget::{Account, ClusterNumber, Share};
 use crate::pool::arbiter::{LaneId, TenantKey, tenant_key};
 
 /// How much earlier somebody elsewhere must have come to be served before those of a worker's own,
@@ -59,6 +58,11 @@ impl Rank {
         !matches!(self.class, Class::Over(_))
     }
 
+    #[cfg(test)]
+    pub fn spent(self) -> u64 {
+        self.spent
+    }
+
     /// Whether this one, on another worker, is served before one who waits here.
     pub fn goes_before(self, own: Self) -> bool {
         if self.class != own.class {
@@ -106,6 +110,11 @@ impl All {
 const KEPT: usize = 8;
 const FEW: usize = 4;
 
+/// So much longer than a request takes is kept what tenants that have little had at once, up to
+/// twice the places above: they may want it again. To take a server from one and to bring it back
+/// costs two scrubs, moves and binds.
+const LATELY: Duration = Duration::from_millis(100);
+
 /// Servers in use, or on their way, of the tenants that wait or did a moment ago. Here all of those
 /// claim a share: who asks often and briefly is rarely seen waiting.
 #[derive(Clone, Copy, Debug, Default)]
@@ -113,8 +122,9 @@ pub struct InUse {
     weights: u64,
     /// By tenants that have their share of that, or more.
     much: u64,
-    /// By all others.
+    /// By all others, now, and at most of a moment ago.
     little: u64,
+    lately: u64,
     /// How many tenants these are, without those that wait.
     gone: usize,
     /// And those that wait.
@@ -126,6 +136,7 @@ pub struct InUse {
 pub struct Counted {
     weight: u64,
     used: u64,
+    lately: u64,
     pub much: bool,
     waits: bool,
 }
@@ -136,13 +147,14 @@ impl InUse {
         let add = |sum: u64, by: u64| sum.saturating_add(by);
         let less = |sum: u64, by: u64| sum.saturating_sub(by);
         for (it, change) in [(old, less as fn(u64, u64) -> u64), (new, add)] {
-            let Some(Counted { weight, used, much, waits }) = it else { continue };
+            let Some(Counted { weight, used, lately, much, waits }) = it else { continue };
             self.weights = change(self.weights, weight);
             if much {
                 self.much = change(self.much, used);
                 continue;
             }
             self.little = change(self.little, used);
+            self.lately = change(self.lately, lately);
             let tenants = if waits { &mut self.waiting } else { &mut self.gone };
             *tenants = change(*tenants as u64, 1) as usize;
         }
@@ -164,8 +176,10 @@ impl InUse {
         if places < FEW || self.waiting > 0 {
             return false;
         }
-        let kept = (places / KEPT).max(1).min(self.gone) as u64;
-        kept > 0 && self.much + 1 + kept.max(self.little) > places as u64
+        let part = (places / KEPT).max(1);
+        let kept = part.min(self.gone) as u64;
+        let lately = self.lately.min(2 * part as u64);
+        kept > 0 && self.much + 1 + kept.max(self.little).max(lately) > places as u64
     }
 }
 
@@ -192,6 +206,7 @@ impl Claims {
 #[derive(Debug)]
 pub struct Standing {
     pub account: Arc<Account>,
+    cluster: ClusterNumber,
     pub share: Share,
     /// Server time since it began to wait, in microseconds divided by its weight, from where the
     /// one was who had least: nobody saves up, and nobody pays for what nobody else wanted.
@@ -202,6 +217,8 @@ pub struct Standing {
     ahead_us: u64,
     /// When that was counted last, and how many servers were in use then.
     settled: (Instant, u32),
+    /// The most that were, of a moment ago, and when.
+    lately: (Instant, u32),
     /// Places that are being opened or moved for it.
     pub pledged: usize,
     /// Where it waits, for a place or for a host, or something comes for it.
@@ -219,14 +236,17 @@ pub struct Standing {
 }
 
 impl Standing {
-    pub fn new(account: &Arc<Account>, share: Share, now: Instant) -> Self {
+    pub fn new(account: &Arc<Account>, cluster: ClusterNumber, share: Share, now: Instant) -> Self {
+        let (in_use, had_us) = account.in_cluster(cluster);
         Self {
             account: account.clone(),
+            cluster,
             share,
             spent: 0,
-            counted_us: account.totals.server_time_us.load(Ordering::Relaxed),
+            counted_us: had_us,
             ahead_us: 0,
-            settled: (now, account.in_use().2),
+            settled: (now, in_use),
+            lately: (now, in_use),
             pledged: 0,
             lanes: Vec::new(),
             waiting: 0,
@@ -242,21 +262,28 @@ impl Standing {
         self.waiting > 0 || self.pledged > 0
     }
 
+    fn in_use(&self) -> u32 {
+        self.account.in_cluster(self.cluster).0
+    }
+
     /// Whether it has any server.
     pub fn uses_any(&self) -> bool {
-        self.account.in_use().2 > 0
+        self.in_use() > 0
     }
 
     /// Counts the server time up to now, of what still runs as well: a long transaction is paid for
     /// while it lasts. What the account says at its end makes that exact.
     pub fn settle(&mut self, now: Instant) {
         let (since, were) = self.settled;
-        let in_use = self.account.in_use().2;
+        let (in_use, all) = self.account.in_cluster(self.cluster);
         self.settled = (now.max(since), in_use);
+        let (then, most) = self.lately;
+        if in_use >= most || now.saturating_duration_since(then) >= LATELY {
+            self.lately = self.settled;
+        }
         let passed = now.saturating_duration_since(since).as_micros() as u64;
         let running = passed.saturating_mul(u64::from(were));
         self.ahead_us = self.ahead_us.saturating_add(running);
-        let all = self.account.totals.server_time_us.load(Ordering::Relaxed);
         let fresh = all.saturating_sub(self.counted_us);
         self.counted_us = all;
         let known = fresh.min(self.ahead_us);
@@ -279,17 +306,13 @@ impl Standing {
         if !self.lanes.is_empty() && !self.wants_places() && !self.uses_any() {
             return None;
         }
-        // How many of its servers are of this cluster nobody knows of one that uses two: it is held
-        // back for nobody, and nobody for it.
-        let used = match self.account.is_wide() {
-            true => 0,
-            false => u64::from(self.settled.1) + self.pledged as u64,
-        };
+        let used = u64::from(self.settled.1) + self.pledged as u64;
         let weight = self.share.weight.max(1);
         let known = all.weights.saturating_sub(self.used.map_or(0, |it| it.weight)) + weight;
         let part = (places as u64).saturating_mul(weight);
         let much = used > 0 && used.saturating_mul(known) >= part;
-        Some(Counted { weight, used, much, waits: self.waiting > 0 })
+        let lately = u64::from(self.lately.1);
+        Some(Counted { weight, used, lately, much, waits: self.waiting > 0 })
     }
 
     /// The rank of one of its own if so many more places were in use.
@@ -299,8 +322,7 @@ impl Standing {
     }
 
     fn class(&self, more: usize, places: usize, all: All) -> Class {
-        let (_, _, servers) = self.account.in_use();
-        let used = u64::from(servers).saturating_add(more as u64);
+        let used = u64::from(self.in_use()).saturating_add(more as u64);
         let weight = self.share.weight.max(1);
         let part = (places as u64).saturating_mul(weight);
         if used < all.minimum_of(self.share, places) {

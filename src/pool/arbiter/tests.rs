@@ -17,6 +17,11 @@ fn desk(places: usize) -> (Arc<Arbiter>, Vec<Mail>, Arc<ConnectPlan>) {
     (arbiters.of(&Cluster::new("main".to_owned(), places)), mail, plan())
 }
 
+/// Books time that a tenant had a server of the first cluster.
+pub(super) fn serve(account: &Arc<Account>, micros: u64) {
+    account.lease(&Limits::default(), 1).unwrap().book(micros);
+}
+
 /// Where those of one tenant wait on a worker.
 pub(super) fn lane(worker: usize, account: &Arc<Account>) -> LaneId {
     LaneId { pool: PoolId { worker, number: 1 }, tenant: tenant_key(account) }
@@ -171,7 +176,7 @@ fn a_tenant_whose_servers_end_without_a_word_is_ranked_anew() {
             drop(place.take_pledge());
             place
         });
-        let slots = [&heavy, &heavy, &light].map(|it| it.lease(&Limits::default()).unwrap());
+        let slots = [&heavy, &heavy, &light].map(|it| it.lease(&Limits::default(), 1).unwrap());
         for (worker, account) in [(1, &light), (2, &heavy)] {
             let ticket = ticket(start, worker, 10);
             arbiter.join(lane(worker, account), &plan, ticket, (account, EQUAL));
@@ -200,7 +205,7 @@ fn one_with_less_than_its_share_does_not_wait_for_its_own_worker_first() {
         let (worker, ticket) = (number as usize % 2, ticket(start, number as usize % 2, number));
         arbiter.join(lane(worker, &heavy), &plan, ticket, (&heavy, EQUAL));
         let mut held = place(arbiter.take(lane(worker, &heavy), ticket));
-        slots.push(heavy.lease(&Limits::default()).unwrap());
+        slots.push(heavy.lease(&Limits::default(), 1).unwrap());
         arbiter.leave(lane(worker, &heavy), ticket, true);
         drop(held.take_pledge());
         places.push(held);

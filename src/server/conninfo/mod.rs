@@ -99,11 +99,6 @@ impl Conninfo {
             && self.guarded == other.guarded
             && self.own == other.own
     }
-
-    /// Whether every host is on this machine: a Unix socket, `localhost`, a loopback address.
-    pub fn is_local(&self) -> bool {
-        self.hosts.iter().all(Host::is_local)
-    }
 }
 
 /// Whether an address is one that no PostgreSQL has and that machines keep things at which are not
@@ -174,6 +169,17 @@ impl fmt::Display for Host {
 }
 
 impl Host {
+    /// Whether both are the same but for the port.
+    pub fn is_beside(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Tcp { name, address, .. }, Self::Tcp { name: other, address: at, .. }) => {
+                name == other && address == at
+            }
+            (Self::Unix { folder, .. }, Self::Unix { folder: other, .. }) => folder == other,
+            _ => false,
+        }
+    }
+
     /// Whether this place is on this machine. A name other than `localhost` is not looked up.
     pub fn is_local(&self) -> bool {
         match self {

@@ -173,9 +173,10 @@ impl Values {
 
 fn unknown(name: String) -> ConninfoError {
     let nearest = spelling::nearest(&name, keys::KEYS.iter().map(|(key, _)| *key));
-    let wordlike = |byte: u8| byte.is_ascii_lowercase() || byte == b'_';
-    let shown = name.len() <= 32 && !name.is_empty() && name.bytes().all(wordlike);
-    ConninfoError::UnknownKey { name: (shown || nearest.is_some()).then_some(name), nearest }
+    // Whatever is like no key may be what follows a blank or a "&" in a password; three letters of
+    // one tell nobody anything.
+    let short = (1..4).contains(&name.len()) && name.bytes().all(|byte| byte.is_ascii_lowercase());
+    ConninfoError::UnknownKey { name: (short || nearest.is_some()).then_some(name), nearest }
 }
 
 fn quoted(name: &Option<String>) -> String {

@@ -1,20 +1,43 @@
 //! A worker's rows for the console: its clients, its servers, its pools.
 
 use std::collections::HashMap;
-use std::collections::hash_map::Entry;
 use std::rc::Rc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crate::catalog::{Database, Pooling, database_of};
 use crate::client::Phase;
-use crate::console::{ClientRow, HostRow, MemoryRow, PoolRow, ServerRow, SocketRow};
-use crate::gate::snapshot::{Part, Parts};
-use crate::gate::worker::{Floor, Guest};
+use crate::console::{ClientRow, HostRow, PoolRow, ServerRow, SocketRow};
+use crate::gate::worker::floor::Floor;
+use crate::gate::worker::guest::Guest;
+use crate::gate::written::{host, utc};
 use crate::guard;
 use crate::isolation::Isolation;
 use crate::net::Peer;
 use crate::pool::{Claims, Pool, SessionId};
-use crate::server::{Host, ServerFacts};
+use crate::server::ServerFacts;
+
+/// A part of the state of the moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    Pools,
+    /// Whose they are, and by which names people know them.
+    PoolNames,
+    Clients,
+    /// Of the clients those that wait.
+    Waiting,
+    Servers,
+    Hosts,
+    WouldRefuse,
+    /// What runs now.
+    Working,
+    Tenants,
+    Budgets,
+    Databases,
+    Logins,
+}
+
+/// What somebody wants: nothing else is gathered.
+pub type Parts = &'static [Part];
 
 /// What one worker knows.
 #[derive(Debug, Default)]
@@ -83,39 +106,6 @@ fn doing(floor: &Floor) -> HashMap<(Database, String), Doing> {
     doing
 }
 
-/// One row of each pool, whatever workers and generations of it there are.
-pub fn merged(rows: Vec<PoolRow>) -> Vec<PoolRow> {
-    let mut merged: HashMap<(String, String, String), PoolRow> = HashMap::new();
-    for row in rows {
-        let key = (row.cluster.clone(), row.database.clone(), row.user.clone());
-        let pool = match merged.entry(key) {
-            Entry::Vacant(place) => {
-                place.insert(row);
-                continue;
-            }
-            Entry::Occupied(known) => known.into_mut(),
-        };
-        for (sum, more) in [
-            (&mut pool.cl_active, row.cl_active),
-            (&mut pool.cl_waiting, row.cl_waiting),
-            (&mut pool.cl_cancel, row.cl_cancel),
-            (&mut pool.sv_active, row.sv_active),
-            (&mut pool.sv_held, row.sv_held),
-            (&mut pool.sv_idle, row.sv_idle),
-            (&mut pool.sv_used, row.sv_used),
-            (&mut pool.sv_scrub, row.sv_scrub),
-            (&mut pool.sv_login, row.sv_login),
-        ] {
-            *sum += more;
-        }
-        pool.maxwait_us = pool.maxwait_us.max(row.maxwait_us);
-    }
-    let mut merged: Vec<PoolRow> = merged.into_values().collect();
-    let key = |it: &PoolRow| (it.database.clone(), it.user.clone(), it.cluster.clone());
-    merged.sort_by_cached_key(key);
-    merged
-}
-
 /// How many sessions do what.
 #[derive(Default)]
 struct Doing {
@@ -178,8 +168,8 @@ fn client_row(id: SessionId, guest: &Guest) -> ClientRow {
     };
     let socket = SocketRow {
         kind: "C",
-        user: guest.user.clone(),
-        database: guest.database.clone(),
+        user: guest.papers.user.to_string(),
+        database: guest.papers.database.to_string(),
         state: state.to_owned(),
         addr,
         port,
@@ -193,11 +183,11 @@ fn client_row(id: SessionId, guest: &Guest) -> ClientRow {
         link: server.as_ref().map(|facts| server_ptr(cluster, facts)).unwrap_or_default(),
         remote_pid,
         tls: if guest.secure { "TLS".to_owned() } else { String::new() },
-        application_name: shared.application_name.borrow().clone(),
+        application_name: guest.application_name(),
         tenant: tenant.id.to_string(),
     };
     let pin = shared.pins.get().to_string();
-    ClientRow { socket, id, credential: guest.identity.credential.clone(), pin }
+    ClientRow { socket, id, credential: guest.papers.identity.credential.clone(), pin }
 }
 
 fn server_ptr(cluster: &str, facts: &ServerFacts) -> String {
@@ -296,83 +286,10 @@ fn place(facts: &ServerFacts) -> (String, u16) {
     host(facts.conninfo.hosts.get(facts.host))
 }
 
-/// A host as the console shows it.
-pub fn host(host: Option<&Host>) -> (String, u16) {
-    match host {
-        Some(Host::Tcp { name, port, .. }) => (name.clone(), *port),
-        Some(Host::Unix { folder, port }) => (folder.display().to_string(), *port),
-        None => (String::new(), 0),
-    }
-}
-
-/// What so many clients, servers and accounts of tenants take up, without buffers.
-pub fn memory(clients: usize, servers: usize, accounts: usize) -> Vec<MemoryRow> {
-    let row = |name, size: usize, used: usize| {
-        let (size, used) = (size as u64, used as u64);
-        MemoryRow { name, size, used: Some(used), free: Some(0), total: size * used }
-    };
-    let client = size_of::<crate::client::Session>() + size_of::<crate::client::Shared>();
-    vec![
-        row("client_cache", client, clients),
-        row("server_cache", size_of::<crate::server::Bound>(), servers),
-        row("account_cache", size_of::<crate::budget::Account>(), accounts),
-    ]
-}
-
 fn micros(duration: Duration) -> u64 {
     u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }
 
 fn at(moment: Instant) -> SystemTime {
     SystemTime::now().checked_sub(moment.elapsed()).unwrap_or(UNIX_EPOCH)
-}
-
-/// `2026-11-21 08:30:00 UTC`, as PgBouncer writes it. The calendar is the proleptic Gregorian one,
-/// counted in eras of 400 years from 1 March of year 0.
-pub fn utc(time: SystemTime) -> String {
-    let seconds = time.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-    let (days, clock) = (seconds / 86_400 + 719_468, seconds % 86_400);
-    let (era, day_of_era) = (days / 146_097, days % 146_097);
-    let leaps = day_of_era / 1_460 + day_of_era / 146_096 - day_of_era / 36_524;
-    let year_of_era = (day_of_era - leaps) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let month_from_march = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
-    let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
-    let year = era * 400 + year_of_era + u64::from(month <= 2);
-    let (hour, minute, second) = (clock / 3600, clock / 60 % 60, clock % 60);
-    format!("{year:04}-{month:02}-{day:02} {hour:02}:{minute:02}:{second:02} UTC")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_pool_of_several_workers_is_one_row() {
-        let row = |cluster: &str, user: &str, maxwait_us| PoolRow {
-            cluster: cluster.to_owned(),
-            database: "app".to_owned(),
-            user: user.to_owned(),
-            sv_idle: 2,
-            maxwait_us,
-            ..PoolRow::default()
-        };
-        let rows = vec![row("b", "y", 1), row("b", "x", 7), row("a", "x", 2), row("b", "x", 5)];
-        let merged: Vec<_> = merged(rows)
-            .into_iter()
-            .map(|it| (it.user, it.cluster, it.sv_idle, it.maxwait_us))
-            .collect();
-        let wanted = [("x", "a", 2, 2), ("x", "b", 4, 7), ("y", "b", 2, 1)]
-            .map(|it| (it.0.to_owned(), it.1.to_owned(), it.2, it.3));
-        assert_eq!(merged, wanted);
-    }
-
-    #[test]
-    fn times_are_written_as_people_read_them() {
-        let time = |seconds| utc(UNIX_EPOCH + Duration::from_secs(seconds));
-        assert_eq!(time(0), "1970-01-01 00:00:00 UTC");
-        assert_eq!(time(951_782_400), "2000-02-29 00:00:00 UTC");
-        assert_eq!(time(1_795_248_445), "2026-11-21 08:07:25 UTC");
-    }
 }
