@@ -36,6 +36,9 @@ use lobby::Guest;
 pub use lobby::Lobby;
 use prove::Proving;
 
+/// How much nicer doors are than workers (nice(2)): a third of their share of a CPU.
+const LESS_URGENT: i32 = 5;
+
 /// How long a refused client may take to read why.
 const GOODBYE: Duration = Duration::from_secs(5);
 
@@ -95,6 +98,11 @@ impl Doors {
         let Self { listeners, common, workers, consoles, closing, lobby } = self.clone();
         let (ready, started) = oneshot::channel();
         let thread = thread::Builder::new().name(format!("door-{index}")).spawn(move || {
+            // Where CPUs are scarce, who is in goes before who knocks: a crowd that logs in and out
+            // must not be what everybody's queries wait for. Of this thread only, on Linux.
+            if let Err(error) = rustix::process::nice(LESS_URGENT) {
+                tracing::debug!(%error, "doors are as urgent as workers");
+            }
             let builder = &mut Builder::new_current_thread();
             let runtime = match builder.enable_all().build_local(Default::default()) {
                 Ok(runtime) => runtime,
