@@ -309,16 +309,22 @@ async fn a_hundred_tenants_change_at_once_and_no_request_fails() {
     }
 }
 
-#[tokio::test]
-async fn a_service_acts_for_whoever_is_not_known() {
+/// A service's session that may act for so many tenants of tables, of whom two are kept.
+async fn acts_for_all(count: usize) -> (Tables, Vec<(String, String)>, Gate, Wire) {
     let estate = Estate::new().await;
     let tables = Tables::new(shared().await).await;
-    let all = many(&tables, 6).await;
+    let all = many(&tables, count).await;
     let service = Service::new(shared().await, "acts_for = \"*\"").await;
     let more = format!("known = 2\n\n{}", service.table);
     let gate = Gate::start(&tables.settings(&estate, &more)).await;
     is_up_to_date(&gate, &tables).await;
-    let mut acts = service.wire(&gate).await;
+    let acts = service.wire(&gate).await;
+    (tables, all, gate, acts)
+}
+
+#[tokio::test]
+async fn a_service_acts_for_whoever_is_not_known() {
+    let (_tables, all, gate, mut acts) = acts_for_all(6).await;
     for (id, _) in &all {
         assert_eq!(acts.query("BEGIN").await, "C(BEGIN) Z(T)");
         let choose = format!("SELECT set_config('tenantgate.tenant', '{id}', true)");
@@ -348,14 +354,7 @@ async fn are_asked(tables: &Tables) {
 
 #[tokio::test]
 async fn a_choice_that_waits_for_the_tables_hears_a_cancel() {
-    let estate = Estate::new().await;
-    let tables = Tables::new(shared().await).await;
-    let all = many(&tables, 8).await;
-    let service = Service::new(shared().await, "acts_for = \"*\"").await;
-    let more = format!("known = 2\n\n{}", service.table);
-    let gate = Gate::start(&tables.settings(&estate, &more)).await;
-    is_up_to_date(&gate, &tables).await;
-    let mut acts = service.wire(&gate).await;
+    let (tables, all, gate, mut acts) = acts_for_all(8).await;
     lock(&tables).await;
     let mut said = Vec::new();
     // A busy machine may take longer than anybody waits for an answer.
