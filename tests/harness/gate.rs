@@ -7,14 +7,15 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
 
-use tenantgate::demo::{Keeper, free_port, signal};
+use tenantgate::demo::{Keeper, signal};
 use tokio::net::TcpStream;
 use tokio_postgres::Client;
 
 use crate::harness::tenants::{Estate, JWT_KEY, SEAL_KEY, Tenant, Tweaks};
 use crate::harness::wire::{Login, Wire};
-use crate::harness::{cluster, eventually};
+use crate::harness::{cluster, eventually, ports};
 
 const SETTINGS_FILE: &str = "tenantgate.toml";
 
@@ -29,6 +30,8 @@ pub struct Gate {
     pub http: u16,
     child: Child,
     log: Arc<Mutex<String>>,
+    /// Keeps the log until the gate has said its last word.
+    listening: JoinHandle<()>,
     keeper: Keeper,
 }
 
@@ -63,7 +66,7 @@ impl Gate {
             if gate.accepts().await {
                 return gate;
             }
-            let log = gate.log();
+            let log = gate.last_words().await;
             assert!(log.contains("in use"), "the gate ended instead of accepting:\n{log}");
         }
         panic!("no port stayed free");
@@ -88,24 +91,25 @@ impl Gate {
         start: impl FnOnce(Command) -> Command,
     ) -> Self {
         let keeper = Keeper::new("gate", &["gate.pid"]).unwrap();
-        let (port, http) = (free_port().unwrap(), free_port().unwrap());
+        let (port, http) = (ports::unused(), ports::unused());
         write_files(keeper.folder(), &fill(settings, port, http), files);
         let mut child = start(command(keeper.folder())).stderr(Stdio::piped()).spawn().unwrap();
         fs::write(keeper.folder().join("gate.pid"), format!("{}\n", child.id())).unwrap();
         let log = Arc::new(Mutex::new(String::new()));
         let lines = BufReader::new(child.stderr.take().unwrap()).lines();
         let kept = Arc::clone(&log);
-        std::thread::spawn(move || {
+        let listening = std::thread::spawn(move || {
             for line in lines.map_while(Result::ok) {
                 let mut log = kept.lock().unwrap();
                 log.push_str(&line);
                 log.push('\n');
             }
         });
-        Self { port, http, child, log, keeper }
+        Self { port, http, child, log, listening, keeper }
     }
 
-    /// Waits until the port accepts (true) or the process has ended (false).
+    /// Waits until the gate accepts at its port (true) or has ended (false). It may be another's
+    /// port by now, who accepts there as well.
     async fn accepts(&mut self) -> bool {
         let port = self.port;
         let child = &mut self.child;
@@ -113,9 +117,16 @@ impl Gate {
             if child.try_wait().unwrap().is_some() {
                 return Some(false);
             }
-            TcpStream::connect(("127.0.0.1", port)).await.is_ok().then_some(true)
+            let accepts = TcpStream::connect(("127.0.0.1", port)).await.is_ok();
+            (accepts && ports::listens(child.id(), port)).then_some(true)
         })
         .await
+    }
+
+    /// All it logged, once it has ended.
+    async fn last_words(&self) -> String {
+        eventually("the end of the log", async || self.listening.is_finished().then_some(())).await;
+        self.log()
     }
 
     /// A session of tokio-postgres as this tenant.

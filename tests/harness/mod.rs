@@ -8,6 +8,7 @@ pub mod faults;
 pub mod gate;
 pub mod http;
 pub mod messages;
+pub mod ports;
 pub mod server;
 pub mod services;
 pub mod tenants;

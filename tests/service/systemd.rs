@@ -12,7 +12,6 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tempfile::TempDir;
-use tenantgate::demo::free_port;
 use tokio::net::UnixDatagram;
 use tokio::time::timeout;
 
@@ -21,7 +20,7 @@ use crate::harness::gate::Gate;
 use crate::harness::messages::{Frame, transcript};
 use crate::harness::tenants::{Estate, Tenant, Tweaks};
 use crate::harness::wire::{Login, Wire};
-use crate::harness::{PATIENCE, eventually};
+use crate::harness::{PATIENCE, eventually, ports};
 
 /// What systemd is to a service.
 struct Manager {
@@ -199,7 +198,7 @@ async fn sockets_of_the_manager_are_served_and_stay_its_own() {
 async fn a_socket_is_known_by_its_name_and_one_that_fits_nothing_is_an_error() {
     let (estate, manager) = (Estate::new().await, Manager::new());
     let (tcp, unix) = listeners(manager.folder.path());
-    let (port, other) = (tcp.local_addr().unwrap().port(), free_port().unwrap());
+    let (port, other) = (tcp.local_addr().unwrap().port(), ports::unused());
     // Another address in the settings, but the socket's name.
     let tls = "tls = \"disable\"\n";
     let named = settings(&estate, other, manager.folder.path()).replacen(
