@@ -99,7 +99,10 @@ impl ClusterPools {
             let (turn, holds_back) = self.arbiter.turn(self.worker, after, idle, gave_back.take());
             self.holds_back.set(holds_back);
             let Some(rank) = turn else { break };
-            let Some(waiter) = self.line.borrow().get(rank.ticket) else { break };
+            let Some(waiter) = self.line.borrow().get(rank.ticket) else {
+                self.arbiter.end_turn(self.worker);
+                break;
+            };
             self.give(Some(rank));
             if let Some(grant) = self.find_for(&waiter) {
                 let Some(slot) = self.serve(&waiter) else {

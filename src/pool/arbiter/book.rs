@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use foldhash::fast::RandomState;
 
 use crate::budget::{Account, ClusterNumber, Share};
-use crate::pool::arbiter::rank::{All, Claims, InUse, Rank, Standing, Ticket};
+use crate::pool::arbiter::rank::{All, Claims, FEW, InUse, Rank, Standing, Ticket};
 use crate::pool::arbiter::{LaneId, TenantKey};
 use crate::server::ConnectPlan;
 
@@ -22,6 +22,9 @@ const REPLACED_MAX: usize = 8;
 
 /// Most standings that are forgotten in one decision: no more than one can be left in it.
 const FORGOTTEN_MAX: usize = 8;
+
+/// How many of those that have much are looked at again before one of them gets more.
+const DOUBTED: usize = 2;
 
 /// How many tenants are looked at without a cause each time a worker has tidied up.
 const RECHECKED: usize = 32;
@@ -38,6 +41,9 @@ pub struct Book {
     /// Of all standings that wait or use anything.
     all: All,
     in_use: InUse,
+    /// The tenants that are counted in that as having much, and which was looked at last.
+    much: BTreeSet<TenantKey>,
+    doubted: TenantKey,
     /// The last look found only those who would borrow what is kept for others.
     pub holds_back: bool,
     /// Workers that have left something idle for that.
@@ -67,6 +73,8 @@ pub struct Seat {
     pub told: bool,
     /// Since when the server that has been idle longest there is, as of its last housekeeping.
     pub idle_since: Option<Instant>,
+    /// The tenant whose turn it was there last, until the worker says what came of that.
+    serving: Option<TenantKey>,
     /// Of each lane the first who was promised nothing.
     fronts: BTreeMap<Rank, LaneId>,
     /// Of each lane that was promised something the first.
@@ -97,6 +105,8 @@ impl Book {
             standings: BTreeMap::new(),
             all: All::default(),
             in_use: InUse::default(),
+            much: BTreeSet::new(),
+            doubted: 0,
             holds_back: false,
             held_back: BTreeSet::new(),
             levels: BTreeSet::new(),
@@ -141,6 +151,7 @@ impl Book {
 
     /// Takes one out. One who was served says how far the others are.
     pub fn leave(&mut self, id: LaneId, ticket: Ticket, served: bool, now: Instant) {
+        self.end_turn(id.pool.worker);
         self.take_out(id, ticket);
         self.close(id, now);
         if served && let Some(standing) = self.standings.get(&id.tenant) {
@@ -153,6 +164,7 @@ impl Book {
     /// Takes one out that goes on waiting, but not for a place. Its tenant claims no share for it,
     /// and neither loses nor is let off what it had.
     pub fn set_aside(&mut self, id: LaneId, ticket: Ticket, now: Instant) {
+        self.end_turn(id.pool.worker);
         if let Some(lane) = self.take_out(id, ticket) {
             lane.aside += 1;
         }
@@ -261,8 +273,26 @@ impl Book {
 
     /// The next one, unless what there is is kept for others, of whom nobody waits now.
     fn unless_kept(&mut self, next: (Rank, LaneId)) -> Option<(Rank, LaneId)> {
-        self.holds_back = self.must_wait(next.0, next.1.tenant);
+        let (rank, LaneId { tenant, .. }) = next;
+        self.holds_back = self.must_wait(rank, tenant);
+        if !self.holds_back && self.much.contains(&tenant) && self.places >= FEW {
+            self.doubt(tenant);
+            self.holds_back = self.must_wait(rank, tenant);
+        }
         (!self.holds_back).then_some(next)
+    }
+
+    /// Looks again at some others of those that have much: who gives its own back where nobody
+    /// waits says nothing, and what it had left idle would not be kept for it.
+    fn doubt(&mut self, but: TenantKey) {
+        for _ in 0..DOUBTED {
+            let mut after = self.much.range((Excluded(self.doubted), Unbounded));
+            let Some(tenant) = after.next().or_else(|| self.much.first()).copied() else { return };
+            self.doubted = tenant;
+            if tenant != but {
+                self.refresh(tenant);
+            }
+        }
     }
 
     /// Who is next of those who were promised nothing, apart from those of one worker.
@@ -294,6 +324,7 @@ impl Book {
         covered: bool,
     ) -> Option<(Rank, LaneId)> {
         let mut replaced = 0;
+        self.end_turn(worker);
         self.holds_back = false;
         loop {
             let seat = self.seats.get(worker)?;
@@ -305,12 +336,39 @@ impl Book {
             let (rank, id) = first(&seat.fronts).into_iter().chain(promised).min()?;
             if !self.refresh(id.tenant) || replaced == REPLACED_MAX {
                 // What comes for one who was promised something is counted for it already.
-                return match promised == Some((rank, id)) {
-                    true => Some((rank, id)),
-                    false => self.unless_kept((rank, id)),
-                };
+                if promised == Some((rank, id)) {
+                    return Some((rank, id));
+                }
+                let next = self.unless_kept((rank, id));
+                next.inspect(|(_, id)| self.begin_turn(worker, id.tenant));
+                return next;
             }
             replaced += 1;
+        }
+    }
+
+    /// What a worker is about to take for a tenant is counted from here on: another one that looks
+    /// in the meantime would find too little in use, and both together leave nothing of what is
+    /// kept.
+    fn begin_turn(&mut self, worker: usize, tenant: TenantKey) {
+        if let Some(seat) = self.seats.get_mut(worker)
+            && self.in_use.keeps_for_some(self.places)
+            && let Some(standing) = self.standings.get_mut(&tenant)
+        {
+            seat.serving = Some(tenant);
+            standing.serving += 1;
+            self.refresh(tenant);
+        }
+    }
+
+    /// The worker has taken it, or has not.
+    pub fn end_turn(&mut self, worker: usize) {
+        let tenant = self.seats.get_mut(worker).and_then(|seat| seat.serving.take());
+        if let Some(tenant) = tenant
+            && let Some(standing) = self.standings.get_mut(&tenant)
+        {
+            standing.serving = standing.serving.saturating_sub(1);
+            self.refresh(tenant);
         }
     }
 
@@ -357,6 +415,7 @@ impl Book {
             } else {
                 self.all.exchange(standing.counted.take(), None);
                 self.in_use.exchange(standing.used.take(), None);
+                self.much.remove(&tenant);
                 self.standings.remove(&tenant);
             }
         }
@@ -364,6 +423,7 @@ impl Book {
 
     /// Nobody waits on this worker any more, and it has nothing. How much that was.
     pub fn lose(&mut self, worker: usize, now: Instant) {
+        self.end_turn(worker);
         let lost: Vec<_> =
             self.lanes.keys().filter(|id| id.pool.worker == worker).copied().collect();
         for id in lost {
@@ -436,6 +496,10 @@ impl Book {
         let used = standing.counts(self.places, self.in_use);
         if used != standing.used {
             self.in_use.exchange(std::mem::replace(&mut standing.used, used), used);
+            match used.is_some_and(|it| it.much) {
+                true => self.much.insert(tenant),
+                false => self.much.remove(&tenant),
+            };
         }
         let covered = standing.rank(0, self.places, self.all);
         let front = standing.rank(standing.pledged, self.places, self.all);

@@ -93,6 +93,51 @@ fn one_for_whom_something_comes_is_looked_at_once_though_time_goes_on() {
 }
 
 #[test]
+fn what_a_tenant_gave_back_without_a_word_is_not_taken_for_in_use() {
+    let (mut book, start) = (Book::new(1, 4, 2), Instant::now());
+    let [light, heavy] = [(); 2].map(|()| Arc::new(Account::default()));
+    let lease = |account: &Arc<Account>| account.lease(&Limits::default(), 1).unwrap();
+    let own = [lease(&light), lease(&light)];
+    let mut slots = vec![lease(&heavy), lease(&heavy)];
+    light_beside_heavy(&mut book, [&light, &heavy], start);
+    // Its share was in use when it was looked at last; nobody tells that it is idle.
+    book.recheck(tenant_key(&light), start);
+    drop(own);
+    assert!(book.next(None).is_none() && book.holds_back, "it had two a moment ago");
+    book.forget(start + Duration::from_millis(200));
+    book.recheck(tenant_key(&light), start + Duration::from_millis(200));
+    assert!(book.next(None).is_some(), "a third of four may be another's");
+    slots.push(lease(&heavy));
+    assert!(book.next(None).is_none() && book.holds_back, "and not the fourth");
+}
+
+#[test]
+fn two_workers_that_look_at_once_do_not_give_away_together_what_is_kept() {
+    let (mut book, plan, start) = (Book::new(1, 4, 2), plan(), Instant::now());
+    let [light, heavy] = [(); 2].map(|()| Arc::new(Account::default()));
+    let lease = || heavy.lease(&Limits::default(), 1).unwrap();
+    let mut slots = vec![lease(), lease()];
+    light_beside_heavy(&mut book, [&light, &heavy], start);
+    let ticket = Ticket { since: start, number: 3, worker: 0 };
+    let share = Share { weight: Share::WHOLE, minimum: 0 };
+    book.join(lane(0, &heavy), &plan, ticket, (&heavy, share));
+    let (rank, id) = book.turn(0, None, true).expect("a third of four may be its");
+    assert!(book.next(Some(0)).is_none(), "nobody waits on the other one");
+    assert!(book.next(Some(1)).is_none() && book.holds_back, "the fourth is kept");
+    // It finds nothing after all: then another may.
+    book.end_turn(0);
+    assert_eq!(book.next(Some(1)).map(|(_, id)| id), Some(id));
+    // It is served: counted once.
+    assert_eq!(book.turn(0, None, true), Some((rank, id)));
+    slots.push(lease());
+    book.leave(id, rank.ticket, true, start);
+    assert!(book.next(None).is_none() && book.holds_back);
+    slots.truncate(2);
+    book.recheck(tenant_key(&heavy), start);
+    assert_eq!(book.next(None).map(|(_, id)| id), Some(id));
+}
+
+#[test]
 fn what_was_promised_is_not_kept_for_others() {
     let (mut book, start) = (Book::new(1, 8, 3), Instant::now());
     let [light, heavy] = [(); 2].map(|()| Arc::new(Account::default()));

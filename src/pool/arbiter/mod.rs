@@ -281,11 +281,19 @@ impl Arbiter {
         (turn, book.holds_back)
     }
 
+    /// The one whose turn it was on this worker is not there any more.
+    pub fn end_turn(&self, worker: usize) {
+        let mut book = self.book.lock();
+        book.end_turn(worker);
+        self.tell_held_back(&mut book);
+    }
+
     /// What there is for one who found nothing on its worker. A place goes to whose turn it is, on
     /// whichever worker.
     pub fn take(self: &Arc<Self>, lane: LaneId, ticket: Ticket) -> Take {
         let worker = lane.pool.worker;
         let mut book = self.book.lock();
+        book.end_turn(worker);
         if book.is_covered(lane, ticket) {
             return Take::Covered;
         }

@@ -108,7 +108,7 @@ impl All {
 /// Of how many places one is kept free for tenants that asked a moment ago and have little, while
 /// those that have much would borrow it. Where there are few places, none.
 const KEPT: usize = 8;
-const FEW: usize = 4;
+pub const FEW: usize = 4;
 
 /// So much longer than a request takes is kept what tenants that have little had at once, up to
 /// twice the places above: they may want it again. To take a server from one and to bring it back
@@ -170,6 +170,11 @@ impl InUse {
         self.waiting == 0 && !self.is_kept(places)
     }
 
+    /// Whether anything may be kept at all.
+    pub fn keeps_for_some(&self, places: usize) -> bool {
+        places >= FEW && self.gone + self.waiting > 0
+    }
+
     /// Whether one more for a tenant that has much would leave too little to who may come.
     pub fn is_kept(&self, places: usize) -> bool {
         // Those who have little and wait go first anyway.
@@ -221,6 +226,8 @@ pub struct Standing {
     lately: (Instant, u32),
     /// Places that are being opened or moved for it.
     pub pledged: usize,
+    /// Workers that are about to serve one of its own.
+    pub serving: usize,
     /// Where it waits, for a place or for a host, or something comes for it.
     pub lanes: Vec<LaneId>,
     /// How many of its own wait.
@@ -248,6 +255,7 @@ impl Standing {
             settled: (now, in_use),
             lately: (now, in_use),
             pledged: 0,
+            serving: 0,
             lanes: Vec::new(),
             waiting: 0,
             level: None,
@@ -306,7 +314,7 @@ impl Standing {
         if !self.lanes.is_empty() && !self.wants_places() && !self.uses_any() {
             return None;
         }
-        let used = u64::from(self.settled.1) + self.pledged as u64;
+        let used = u64::from(self.settled.1) + (self.pledged + self.serving) as u64;
         let weight = self.share.weight.max(1);
         let known = all.weights.saturating_sub(self.used.map_or(0, |it| it.weight)) + weight;
         let part = (places as u64).saturating_mul(weight);
