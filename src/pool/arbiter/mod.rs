@@ -275,8 +275,9 @@ impl Arbiter {
             book.recheck(tenant, Instant::now());
         }
         let turn = book.turn(worker, after, idle).map(|(rank, _)| rank);
-        if book.holds_back {
-            book.hold_back(worker);
+        match book.holds_back {
+            true => book.hold_back(worker),
+            false => self.tell_held_back(&mut book),
         }
         (turn, book.holds_back)
     }
@@ -294,6 +295,7 @@ impl Arbiter {
         let worker = lane.pool.worker;
         let mut book = self.book.lock();
         book.end_turn(worker);
+        self.tell_held_back(&mut book);
         if book.is_covered(lane, ticket) {
             return Take::Covered;
         }
