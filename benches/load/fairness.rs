@@ -41,7 +41,7 @@ const AHEAD: Duration = Duration::from_secs(1);
 const OUT_OF_THE_WAY: i32 = 5;
 
 /// What its p99 may become, as a part of what it is alone.
-const AIM: f64 = 1.5;
+pub const AIM: f64 = 1.5;
 
 /// The way that is held to it.
 const GATE: &str = "tenantgate";
