@@ -501,12 +501,6 @@ impl Pool {
         (clean, parked, self.connecting.get(), waiting)
     }
 
-    /// How long the one who waits longest has waited.
-    pub fn longest_wait(&self) -> Duration {
-        let first = self.waiting().into_iter().min();
-        first.map(|ticket| ticket.since.elapsed()).unwrap_or_default()
-    }
-
     fn waiting(&self) -> Vec<Ticket> {
         let mut tickets = self.cluster.line.borrow().waiting_for(self);
         tickets.extend(self.cluster.capped.waiting_for(self));

@@ -134,7 +134,6 @@ fn who_waits_for_others_of_its_tenant_is_looked_at_by_nobody() {
         let pool = mute.pools[0].of(&tenant);
         assert!(!pool.is_wanted() && mute.line(0).is_empty(), "a pump looks at nobody");
         assert_eq!(pool.counts().3, 5000);
-        assert!(pool.longest_wait() > Duration::ZERO);
         assert!(mute.cluster(0).capped.holds(&tenant.id));
         drop(slot);
         until("one of them is in line", || mute.line(0) == [0]).await;

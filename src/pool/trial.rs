@@ -44,6 +44,7 @@ impl Trial {
     }
 
     /// The host at which it is counted.
+    #[cfg(test)]
     pub fn at(&self) -> Option<usize> {
         self.at
     }
