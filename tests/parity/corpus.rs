@@ -128,7 +128,8 @@ impl Rival {
     async fn stolen(stage: &Stage, isolation: &str, servers: usize) -> Self {
         // A cluster never gives all its servers to those that keep them.
         let capacity = if servers == 1 { 1 } else { servers + 1 };
-        let gate = stage.gate(capacity, "linger = \"0ms\"", "").await;
+        // Nobody else takes any: a script says where its session needs the server it has.
+        let gate = stage.gate(capacity, "linger = \"1h\"", "").await;
         let thieves = Thieves::new(&stage.thief(isolation, &gate), capacity).await;
         Self { mode: "stolen", servers, gate, thieves: Some(Arc::new(Mutex::new(thieves))) }
     }

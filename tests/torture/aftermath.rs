@@ -42,7 +42,11 @@ async fn is_served(stage: &Stage, tenant: &Tenant) {
     let said = transcript(&wire.authenticate(&login).await);
     assert!(said.ends_with("Z(I)"), "{}: {said}; replay: {}", tenant.id, stage.plan.replay());
     let (id, replay) = (&tenant.id, stage.plan.replay());
-    let heard = wire.query("SELECT body FROM notes WHERE id = 1").await;
+    let heard = eventually("its cluster, if it was down a moment ago, is up", async || {
+        let heard = wire.query("SELECT body FROM notes WHERE id = 1").await;
+        (heard != "E(08001) Z(I)").then_some(heard)
+    })
+    .await;
     assert_eq!(heard, format!("T D({id}_1) C(SELECT 1) Z(I)"), "replay: {replay}");
 }
 
