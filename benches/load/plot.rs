@@ -1,6 +1,6 @@
-//! The picture beside the tables, on a logarithmic scale: every line that is held against PgBouncer,
-//! as two bars, throughput and the proxy's CPU time, and every line about fairness, as one: how much
-//! later a tenant is served beside another one than alone.
+//! The picture beside the tables, on a logarithmic scale: every line that is held against
+//! PgBouncer, as two bars, throughput and the proxy's CPU time, and every line about fairness, as
+//! one: how much later a tenant is served beside another one than alone.
 
 use std::fmt::Write;
 
@@ -136,7 +136,8 @@ fn place(ratio: f64) -> f64 {
 fn rectangle(out: &mut String, (x, y, width, height): (f64, f64, f64, f64), colour: &str) {
     let _ = writeln!(
         out,
-        "<rect x=\"{x:.1}\" y=\"{y:.1}\" width=\"{width:.1}\" height=\"{height}\" fill=\"{colour}\"/>"
+        "<rect x=\"{x:.1}\" y=\"{y:.1}\" width=\"{width:.1}\" height=\"{height}\" \
+         fill=\"{colour}\"/>"
     );
 }
 
