@@ -4,6 +4,7 @@
 use std::fs;
 use std::io::Write;
 use std::net::{Ipv4Addr, TcpListener};
+use std::ops::Range;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
@@ -25,7 +26,11 @@ const START_TIMEOUT: Duration = Duration::from_secs(60);
 /// Between two looks at the server's state.
 const POLL: Duration = Duration::from_millis(5);
 
-/// Another program may take the port between our look and the server's start.
+/// Where ports are looked for: none of these is ever what the system chooses by itself, for another
+/// listener or for a connection, between our look and the server's start.
+const PORTS: Range<u16> = 10_000..32_000;
+
+/// Another program may take the port nevertheless.
 const PORT_TRIES: usize = 5;
 
 /// Speed before safety: nothing in these clusters outlives the process. What was committed is still
@@ -334,10 +339,15 @@ impl Drop for Cluster {
     }
 }
 
-/// A port of 127.0.0.1 that was free a moment ago.
+/// A port of 127.0.0.1 that was free a moment ago, for a process that takes it a moment later.
+///
+/// # Errors
+///
+/// None of many was free.
 pub fn free_port() -> Result<u16> {
-    let socket = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("cannot find a free port")?;
-    Ok(socket.local_addr()?.port())
+    let free = |port: &u16| TcpListener::bind((Ipv4Addr::LOCALHOST, *port)).is_ok();
+    let mut some = (0..1_000).map(|_| fastrand::u16(PORTS));
+    some.find(free).context("cannot find a free port")
 }
 
 /// Writes a file that only its owner reads, as PostgreSQL demands of keys.

@@ -95,7 +95,7 @@ async fn a_pgbouncer_beside_shows_the_same_columns() {
         println!("there is no pgbouncer here");
         return;
     };
-    let port = crate::harness::ports::unused();
+    let port = tenantgate::demo::free_port().unwrap();
     let settings = format!(
         "[databases]\napp = host=127.0.0.1 port=1 dbname=app\n[pgbouncer]\n\
          listen_addr = 127.0.0.1\nlisten_port = {port}\nunix_socket_dir =\nauth_type = any\n\

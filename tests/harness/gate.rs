@@ -9,7 +9,7 @@ use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
-use tenantgate::demo::{Keeper, signal};
+use tenantgate::demo::{Keeper, free_port, signal};
 use tokio::net::TcpStream;
 use tokio_postgres::Client;
 
@@ -91,7 +91,7 @@ impl Gate {
         start: impl FnOnce(Command) -> Command,
     ) -> Self {
         let keeper = Keeper::new("gate", &["gate.pid"]).unwrap();
-        let (port, http) = (ports::unused(), ports::unused());
+        let (port, http) = (free_port().unwrap(), free_port().unwrap());
         write_files(keeper.folder(), &fill(settings, port, http), files);
         let mut child = start(command(keeper.folder())).stderr(Stdio::piped()).spawn().unwrap();
         fs::write(keeper.folder().join("gate.pid"), format!("{}\n", child.id())).unwrap();

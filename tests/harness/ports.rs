@@ -1,22 +1,10 @@
-//! Ports for processes that are told theirs: chosen here, taken by the process a moment later.
+//! Who listens at a port: one that was free when it was chosen may be another's by now.
 
 use std::collections::HashSet;
 use std::fs;
-use std::net::{Ipv4Addr, TcpListener};
-use std::ops::Range;
-
-/// None of these is ever what the system chooses by itself for a listener or a connection, of which
-/// the tests beside this one have many.
-const OURS: Range<u16> = 10_000..32_000;
 
 /// The state of a socket that listens, in the kernel's tables.
 const LISTENS: &str = "0A";
-
-/// A port of 127.0.0.1 that nobody used a moment ago.
-pub fn unused() -> u16 {
-    let free = |port: &u16| TcpListener::bind((Ipv4Addr::LOCALHOST, *port)).is_ok();
-    (0..1_000).map(|_| fastrand::u16(OURS)).find(free).expect("a free port")
-}
 
 /// Whether it is this process that listens at a port of this machine. Where there
 /// are no such tables it is taken for true.

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use tenantgate::demo::Plan;
+use tenantgate::demo::{Plan, free_port};
 use tokio::net::TcpListener;
 use tokio::task::{JoinHandle, JoinSet, LocalSet};
 
@@ -15,7 +15,7 @@ use crate::harness::gate::Gate;
 use crate::harness::messages::{Frame, query};
 use crate::harness::tenants::{Estate, LOGIN_PASSWORD, Tenant, Tweaks, jwt};
 use crate::harness::wire::{Login, Wire};
-use crate::harness::{eventually, http, ports};
+use crate::harness::{eventually, http};
 
 /// A port where connections are taken and nothing is ever said.
 struct Hole {
@@ -210,7 +210,7 @@ async fn kill_under_load() {
 #[tokio::test]
 async fn a_host_that_says_nothing_costs_its_own_tenants_only() {
     let (hole, estate) = (Hole::start().await, Estate::new().await);
-    let (good, nobody, mark) = (shared().await.port(), ports::unused(), &estate.acme.id);
+    let (good, nobody, mark) = (shared().await.port(), free_port().unwrap(), &estate.acme.id);
     let login = |password: &str| format!("tg_login:{password}");
     let url = |login: &str, hosts: &str| {
         format!("postgresql://{login}@{hosts}/app?sslmode=disable&connect_timeout=1")

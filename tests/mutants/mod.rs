@@ -63,6 +63,7 @@ fn workshop() -> PathBuf {
 fn each_break_turns_a_test_red() {
     let only = std::env::var("MUTANT").unwrap_or_default();
     let list: Vec<Mutant> = list().into_iter().filter(|it| it.name.contains(&only)).collect();
+    assert!(!list.is_empty(), "no mutant's name has {only:?} in it");
     copy_tree();
     let started = Instant::now();
     for filters in list.iter().map(|it| it.tests.as_str()).collect::<BTreeSet<_>>() {

@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tempfile::TempDir;
+use tenantgate::demo::free_port;
 use tokio::net::UnixDatagram;
 use tokio::time::timeout;
 
@@ -20,7 +21,7 @@ use crate::harness::gate::Gate;
 use crate::harness::messages::{Frame, transcript};
 use crate::harness::tenants::{Estate, Tenant, Tweaks};
 use crate::harness::wire::{Login, Wire};
-use crate::harness::{PATIENCE, eventually, ports};
+use crate::harness::{PATIENCE, eventually};
 
 /// What systemd is to a service.
 struct Manager {
@@ -198,7 +199,7 @@ async fn sockets_of_the_manager_are_served_and_stay_its_own() {
 async fn a_socket_is_known_by_its_name_and_one_that_fits_nothing_is_an_error() {
     let (estate, manager) = (Estate::new().await, Manager::new());
     let (tcp, unix) = listeners(manager.folder.path());
-    let (port, other) = (tcp.local_addr().unwrap().port(), ports::unused());
+    let (port, other) = (tcp.local_addr().unwrap().port(), free_port().unwrap());
     // Another address in the settings, but the socket's name.
     let tls = "tls = \"disable\"\n";
     let named = settings(&estate, other, manager.folder.path()).replacen(

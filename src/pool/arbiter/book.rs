@@ -340,8 +340,7 @@ impl Book {
                     return Some((rank, id));
                 }
                 let next = self.unless_kept((rank, id));
-                next.inspect(|(_, id)| self.begin_turn(worker, id.tenant));
-                return next;
+                return next.inspect(|_| self.begin_turn(worker, id.tenant));
             }
             replaced += 1;
         }
